@@ -1,0 +1,102 @@
+"""NATS with JetStream, started for the user."""
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import ClassVar
+
+from relight.engine.embedded.binaries import nats_server
+from relight.engine.embedded.ports import LOOPBACK, free_port, keep_ports, kept_ports
+from relight.engine.embedded.private import kept_password, private_folder, write_private
+from relight.engine.embedded.process import Launch, SupervisedProcess
+from relight.engine.embedded.server import EmbeddedServer
+
+USER = "relight"
+MAX_FILE_STORE_BYTES = 1 << 40
+MAX_MEMORY_STORE_BYTES = 256 << 20
+# A publisher that dies within an atomic batch holds one of these for 10 s; the server's default is 50.
+OPEN_BATCHES_PER_STREAM = 1_000
+OPEN_BATCHES = 10_000
+
+
+class EmbeddedNats(EmbeddedServer):
+    """`home`/nats; a password keeps other users of the machine from reading and writing.
+
+    `sync_always=False` acknowledges before the disk has it: for tests and benchmarks.
+    The monitoring port knows no password, as everywhere in NATS: it shows names and counts, never messages.
+    """
+
+    title: ClassVar[str] = "The embedded NATS server"
+
+    def __init__(
+        self, home: Path, *, sync_always: bool = True, max_file_store_bytes: int = MAX_FILE_STORE_BYTES
+    ) -> None:
+        super().__init__(home, "nats")
+        self.store = self.folder / "store"
+        self._sync_always = sync_always
+        self._max_file_store_bytes = max_file_store_bytes
+        self._ports: dict[str, int] = {}
+        self._password = ""
+        self._binary = Path()
+
+    @property
+    def url(self) -> str:
+        return f"nats://{USER}:{self._password}@{LOOPBACK}:{self._started_ports['client']}"
+
+    @property
+    def monitor_url(self) -> str:
+        return f"http://{LOOPBACK}:{self._started_ports['monitor']}"
+
+    @property
+    def _started_ports(self) -> dict[str, int]:
+        if not self._ports:
+            raise self._not_started()
+        return self._ports
+
+    async def _prepare(self, lock_fd: int) -> None:
+        self._binary = nats_server()
+        self._password = kept_password(self.folder / "password")
+        private_folder(self.store)
+
+    def _launch(self, lock_fd: int, *, new_ports: bool) -> Launch:
+        for stale in self.folder.glob("*.ports"):  # left by a killed server, whose pid may come again
+            stale.unlink()
+        kept = {} if new_ports else kept_ports(self.folder / "ports.json")
+        self._ports = {name: kept.get(name) or free_port() for name in ("client", "monitor")}
+        config = self.folder / "server.conf"
+        write_private(config, self._config())
+        return Launch(
+            command=(str(self._binary), "-c", str(config)),
+            stop_signal=signal.SIGTERM,
+            log=self.log,
+            lock_fd=lock_fd,
+        )
+
+    def _config(self) -> str:
+        return f"""\
+server_name: "relight"
+listen: "{LOOPBACK}:{self._ports["client"]}"
+http: "{LOOPBACK}:{self._ports["monitor"]}"
+ports_file_dir: {quoted(self.folder)}
+authorization {{ user: "{USER}", password: "{self._password}" }}
+jetstream {{
+  store_dir: {quoted(self.store)}
+  sync_interval: {"always" if self._sync_always else '"2m"'}
+  max_file_store: {self._max_file_store_bytes}
+  max_memory_store: {MAX_MEMORY_STORE_BYTES}
+  limits {{ batch {{ max_inflight_per_stream: {OPEN_BATCHES_PER_STREAM}, max_inflight_total: {OPEN_BATCHES} }} }}
+}}
+"""
+
+    async def _ready(self, process: SupervisedProcess) -> bool:
+        # The server writes this file when all its listeners accept, which is after JetStream has recovered.
+        if not (self.folder / f"{self._binary.name}_{process.pid}.ports").exists():
+            return False
+        keep_ports(self.folder / "ports.json", self._ports)
+        return True
+
+
+def quoted(path: Path) -> str:
+    """NATS reads JSON's escapes within quotes, but no `\\u`."""
+    return json.dumps(os.fspath(path), ensure_ascii=False)

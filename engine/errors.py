@@ -1,0 +1,96 @@
+"""Every error that the engine raises, in one tree.
+
+    RelightError
+    ├── SettingsError            a RELIGHT_* value is unknown, missing or invalid
+    ├── Unreachable              NATS or PostgreSQL does not answer, or refuses the credentials
+    ├── EmbeddedServerError      a server that we start for the user did not start or stopped
+    ├── RecorderError
+    │   ├── SpoolUnusable        the spool file is foreign, newer, corrupt or read-only
+    │   ├── RecordRefused        not recorded: a cap is reached or the recorder is closed
+    │   ├── AckNotProven         the asked acknowledgement cannot be promised here
+    │   ├── AckTimeout           the asked acknowledgement did not come in time
+    │   └── DeadLettered         recorded, but the projector refused it
+    ├── ControlError
+    │   └── Superseded           another writer's control event came first
+    ├── ContentError             content is missing or does not match its digest
+    ├── ProjectorError
+    │   └── Fenced               another projector moved the position
+    ├── MigrationError           an applied migration was edited, or one failed
+    ├── ImportRefused            a file cannot be imported
+    └── QueryError               no such query, or a parameter is missing or invalid
+"""
+
+
+class RelightError(Exception):
+    """Root of what the engine raises; `str()` is one sentence and what to do next."""
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or (type(self).__doc__ or type(self).__name__).strip())
+
+
+class SettingsError(RelightError):
+    """A RELIGHT_* setting is unknown, missing or invalid."""
+
+
+class Unreachable(RelightError):
+    """A server does not answer, or refuses the credentials."""
+
+
+class EmbeddedServerError(RelightError):
+    """A server started by relight did not start, or stopped by itself."""
+
+
+class RecorderError(RelightError):
+    """The recorder could not do what was asked."""
+
+
+class SpoolUnusable(RecorderError):
+    """The spool file is foreign, newer than this version, corrupt or read-only."""
+
+
+class RecordRefused(RecorderError):
+    """The event was not recorded: a cap is reached or the recorder is closed."""
+
+
+class AckNotProven(RecorderError):
+    """The asked acknowledgement cannot be promised here."""
+
+
+class AckTimeout(RecorderError):
+    """The asked acknowledgement did not come in time."""
+
+
+class DeadLettered(RecorderError):
+    """The event was recorded, but the projector refused it."""
+
+
+class ControlError(RelightError):
+    """A control event could not be appended."""
+
+
+class Superseded(ControlError):
+    """Another writer's control event came first."""
+
+
+class ContentError(RelightError):
+    """Content is missing or does not match its digest."""
+
+
+class ProjectorError(RelightError):
+    """The projector had to stop."""
+
+
+class Fenced(ProjectorError):
+    """Another projector moved the position: nothing was written."""
+
+
+class MigrationError(RelightError):
+    """A migration failed, or an applied file was edited."""
+
+
+class ImportRefused(RelightError):
+    """A file cannot be imported."""
+
+
+class QueryError(RelightError):
+    """There is no such query, or a parameter is missing or invalid."""

@@ -1,0 +1,1 @@
+"""The log: spool, drainer, recorder, control appends, reader."""

@@ -1,0 +1,186 @@
+"""Appends rulings: compare-and-set on one literal subject each, so that of racing writers exactly one wins."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+from nats.js.api import RawStreamMsg
+from nats.js.errors import NotFoundError
+
+from relight.engine import scope
+from relight.engine.clock import Clock
+from relight.engine.errors import AckTimeout, Superseded
+from relight.engine.log.chain import body_sha256
+from relight.engine.log.publishing import HEADERS, MAX_HEALS, WRONG_LAST_SEQUENCE, StreamRefused, request
+from relight.engine.log.spool import ControlCopy
+from relight.engine.log.topology import STREAM
+from relight.engine.log.writer import data_json
+from relight.events.base import Control, Event
+from relight.events.catalog import decode
+from relight.events.envelope import GENESIS, Head, Recorded, Ruling, encode
+from relight.events.errors import InvalidEvent
+from relight.events.subjects import control_subject
+
+RETRY_S = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tail:
+    """The last control event folded into somebody's state; `seq` 0, `rev` 0: there is none yet."""
+
+    subject: str
+    seq: int = 0
+    rev: int = 0
+    sha256: str = GENESIS
+    event: Recorded[Event] | None = None
+
+
+class ControlLog:
+    """Of one process: reads tails and appends to them, in its client's loop.
+
+    `on_append` gets a copy of what was appended, for the spool.
+    """
+
+    def __init__(
+        self, client: Client, *, region: str, publisher: str, clock: Clock, on_append: Callable[[ControlCopy], None]
+    ) -> None:
+        self._client = client
+        self._js = client.jetstream(timeout=5)
+        self._region = region
+        self._source = f"relight://{region}/{publisher}"
+        self._clock = clock
+        self._on_append = on_append
+
+    async def tail(self, kind: type[Control], *, tenant: str, entity: str) -> Tail:
+        """The subject's last event: where to begin folding. Racing is decided by `append`, never by this read."""
+        assert kind.POLICY is not None
+        subject = control_subject(kind.POLICY, tenant, entity)
+        try:
+            return self._tail(await self._js.get_last_msg(STREAM, subject))
+        except NotFoundError:
+            return Tail(subject=subject)
+
+    async def append(
+        self,
+        event: Control,
+        *,
+        after: Tail,
+        tenant: str,
+        policy_version: str,
+        observed_seq: int = 0,
+        decided_at: datetime | None = None,
+        timeout_s: float = 30,
+        event_id: str | None = None,
+    ) -> Tail:
+        """Appends `event` if nothing came after `after`; returns the new tail.
+
+        `observed_seq` is the highest stream sequence that the decision rests on. Repeating after an unknown outcome is
+        safe: whether we won is read off the chain, by the event that follows `after`.
+        Raises `Superseded`, which names the winner; `AckTimeout` when the outcome is unknown; `InvalidEvent`.
+        """
+        assert event.POLICY is not None
+        subject = control_subject(event.POLICY, tenant, event.entity)
+        if subject != after.subject:
+            raise InvalidEvent(f"{event.TYPE} of {event.entity!r} belongs on {subject}, not after {after.subject}")
+        if after.event is not None:
+            self._clock.observe(after.event.id)
+        here = scope.current()
+        now = self._clock.now()
+        head = Head(
+            id=event_id or self._clock.next_id(),
+            type=event.TYPE,
+            version=event.VERSION,
+            entity=event.entity,
+            time=now,
+            tenant=tenant,
+            region=self._region,
+            correlationid=here.correlation,
+            causationid=here.causation,
+            traceparent=here.traceparent,
+        )
+        ruling = Ruling(
+            rev=after.rev + 1,
+            policy=event.POLICY,
+            policyversion=policy_version,
+            decidedat=decided_at or now,
+            observedseq=observed_seq,
+        )
+        body = encode(
+            head,
+            data_json(event),
+            source=self._source,
+            publisher=subject,
+            pseq=ruling.rev,
+            prev=after.sha256,
+            ruling=ruling,
+        )
+        seq = await self._compare_and_set(subject, body, head.id, after, timeout_s)
+        copy = ControlCopy(subject, ruling.rev, head.id, body, seq, self._clock.now_us() // 1_000)
+        self._on_append(copy)
+        return Tail(subject=subject, seq=seq, rev=ruling.rev, sha256=body_sha256(body), event=decode(body))
+
+    async def _compare_and_set(self, subject: str, body: bytes, event_id: str, after: Tail, timeout_s: float) -> int:
+        deadline = time.monotonic() + timeout_s
+        unknown: Exception | None = None
+        while True:
+            try:
+                if (seq := await self._try(subject, body, event_id, after)) is not None:
+                    return seq
+            except (NatsError, TimeoutError, OSError) as error:
+                unknown = error
+            if time.monotonic() > deadline:
+                break
+            await asyncio.sleep(RETRY_S)
+        raise AckTimeout(
+            f"control event {event_id} on {subject}: outcome unknown after {timeout_s:g} s ({unknown!r});"
+            " read the subject's tail before deciding again"
+        )
+
+    async def _try(self, subject: str, body: bytes, event_id: str, after: Tail) -> int | None:
+        """Where ours stands, or None while that is open; raises `Superseded` when another's stands there."""
+        message_id = event_id
+        for heal in range(1, MAX_HEALS):
+            headers = {**HEADERS, "Nats-Msg-Id": message_id, "Nats-Expected-Last-Subject-Sequence": str(after.seq)}
+            try:
+                seq, duplicate = await request(self._client, subject, body, headers)
+                if not duplicate:
+                    return seq
+            except StreamRefused as error:
+                if error.code not in WRONG_LAST_SEQUENCE:
+                    raise
+                duplicate = False
+            found = await self._follower(subject, after.seq)
+            if found is not None and found.data == body:
+                return found.seq
+            if found is not None:
+                winner = self._tail(found)
+                raise Superseded(
+                    f"control event {event_id} on {subject} came after revision {winner.rev}"
+                    f" ({winner.event.id if winner.event else '?'}): fold it, then decide again"
+                )
+            if not duplicate:
+                return None
+            # Called a duplicate, yet it stands nowhere: the store lost it, and only a fresh message id is taken.
+            message_id = f"{event_id}#h{heal}"
+        return None
+
+    async def _follower(self, subject: str, seq: int) -> RawStreamMsg | None:
+        """The first event on the subject after `seq`: ours if we won, whoever appended since."""
+        try:
+            return await self._js.get_msg(STREAM, seq + 1, subject=subject, next=True)
+        except NotFoundError:
+            return None
+
+    def _tail(self, message: RawStreamMsg) -> Tail:
+        event = decode(message.data or b"")
+        return Tail(
+            subject=message.subject or "",
+            seq=message.seq or 0,
+            rev=event.rev or 0,
+            sha256=body_sha256(message.data or b""),
+            event=event,
+        )

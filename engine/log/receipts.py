@@ -1,0 +1,147 @@
+"""Receipts: what is certain about a recorded event, and waiting until more is."""
+
+import asyncio
+import heapq
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, InvalidStateError
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import suppress
+from enum import StrEnum
+from typing import Protocol
+
+from relight.engine.errors import AckTimeout, RecorderError
+
+
+class Ack(StrEnum):
+    """How far an event has come."""
+
+    SPOOLED = "spooled"
+    """fsynced on this machine"""
+    REPLICATED = "replicated"
+    """acknowledged by a stream that proved it fsyncs"""
+    PROJECTED = "projected"
+    """visible in the tables"""
+
+
+class Acknowledger(Protocol):
+    """Who can tell how far an event has come."""
+
+    ack_timeout_s: float
+
+    def reach(self, receipt: "Receipt", ack: Ack) -> "Future[None]": ...
+
+
+_settling = threading.Lock()
+
+
+class Receipt:
+    """Of one event: its id, and from SPOOLED on its number; `refused` says why it has none."""
+
+    __slots__ = ("_acknowledger", "_waiting", "id", "pseq", "refused")
+
+    def __init__(self, acknowledger: Acknowledger | None, event_id: str) -> None:
+        self._acknowledger = acknowledger
+        self._waiting: list[Callable[[], None]] = []
+        self.id = event_id
+        self.pseq: int | None = None
+        self.refused: str | None = None
+
+    def settle(self, *, pseq: int | None = None, refused: str | None = None) -> None:
+        """The writer's word: the event has this number, or is refused."""
+        with _settling:
+            self.pseq, self.refused = pseq, refused
+            waiting, self._waiting = self._waiting, []
+        for callback in waiting:
+            callback()
+
+    def when_settled(self, callback: Callable[[], None]) -> None:
+        """Calls back, in whatever thread, once the event is numbered or refused."""
+        with _settling:
+            if self.pseq is None and self.refused is None:
+                self._waiting.append(callback)
+                return
+        callback()
+
+    async def reached(self, ack: Ack, *, timeout_s: float | None = None) -> None:
+        """Waits until `ack` is certain.
+
+        Raises `AckTimeout` (it may still come), `AckNotProven` (it cannot be promised here, and why), `RecordRefused`
+        (a cap was reached: the event is counted but lost), `DeadLettered` (the projector refused it).
+        """
+        future, timeout_s = self._wait_for(ack, timeout_s)
+        try:
+            await asyncio.wait_for(asyncio.wrap_future(future), timeout_s)
+        except TimeoutError:
+            raise self._late(ack, timeout_s) from None
+
+    def wait(self, ack: Ack, *, timeout_s: float | None = None) -> None:
+        """`reached` for code without an event loop."""
+        future, timeout_s = self._wait_for(ack, timeout_s)
+        try:
+            future.result(timeout_s)
+        except FutureTimeoutError:
+            future.cancel()
+            raise self._late(ack, timeout_s) from None
+
+    def _wait_for(self, ack: Ack, timeout_s: float | None) -> "tuple[Future[None], float]":
+        if self._acknowledger is None:
+            raise RecorderError(f"event {self.id} has nobody who could tell how far it came")
+        return self._acknowledger.reach(self, ack), self._acknowledger.ack_timeout_s if timeout_s is None else timeout_s
+
+    def _late(self, ack: Ack, timeout_s: float) -> AckTimeout:
+        return AckTimeout(
+            f"event {self.id} was not {ack} within {timeout_s:g} s; it stays recorded: look at `relight status`,"
+            " and wait again"
+        )
+
+
+class Watermark:
+    """A number that only grows, and those who wait for it; used from any thread."""
+
+    def __init__(self, value: int = 0) -> None:
+        self._lock = threading.Lock()
+        self._waiting: list[tuple[int, int, Future[None]]] = []
+        self._order = 0
+        self.value = value
+
+    def when(self, value: int, future: "Future[None]") -> None:
+        """Completes the future once the watermark has come so far."""
+        with self._lock:
+            if value > self.value:
+                self._order += 1
+                heapq.heappush(self._waiting, (value, self._order, future))
+                return
+        complete(future)
+
+    def advance(self, value: int) -> None:
+        due = []
+        with self._lock:
+            self.value = max(self.value, value)
+            while self._waiting and self._waiting[0][0] <= self.value:
+                due.append(heapq.heappop(self._waiting)[2])
+        for future in due:
+            complete(future)
+
+    @property
+    def waited_for(self) -> bool:
+        return bool(self._waiting)
+
+    def fail(self, error: Exception) -> None:
+        """Ends all waiting with this error."""
+        with self._lock:
+            due = [future for _, _, future in self._waiting]
+            self._waiting.clear()
+        for future in due:
+            complete(future, error)
+
+
+def complete(future: "Future[None]", error: Exception | None = None) -> None:
+    """Sets the result unless the waiter has gone."""
+    with suppress(InvalidStateError):
+        if not future.set_running_or_notify_cancel():
+            return
+        if error is None:
+            future.set_result(None)
+        else:
+            future.set_exception(error)

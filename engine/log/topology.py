@@ -1,0 +1,95 @@
+"""The stream and the content store as they must be declared, and the connection to their server."""
+
+import asyncio
+from urllib.parse import urlsplit
+
+import nats
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+from nats.errors import NoServersError
+from nats.js import JetStreamContext
+from nats.js.api import DiscardPolicy, ObjectStoreConfig, StorageType, StreamConfig
+from nats.js.errors import NotFoundError
+from nats.js.object_store import ObjectStore
+
+from relight.engine.errors import Unreachable
+from relight.events.subjects import STREAM_SUBJECTS
+
+STREAM = "EV"
+CONTENT_BUCKET = "content"
+REQUEST_TIMEOUT_S = 5.0
+DUPLICATE_WINDOW_S = 120.0
+MAX_EVENT_BYTES = 512 * 1024
+"""Half of NATS' default max_payload: an event that is recorded can always be published."""
+
+
+def stream_config(replicas: int = 1) -> StreamConfig:
+    """Settings that the guarantees rest on; `discard=new` refuses rather than forgets."""
+    return StreamConfig(
+        name=STREAM,
+        subjects=list(STREAM_SUBJECTS),
+        storage=StorageType.FILE,
+        num_replicas=replicas,
+        discard=DiscardPolicy.NEW,
+        duplicate_window=DUPLICATE_WINDOW_S,
+        allow_direct=True,
+        allow_atomic=True,
+        deny_delete=True,
+    )
+
+
+async def connect(url: str, *, name: str, patient: bool = False) -> Client:
+    """A client that reconnects for ever and buffers nothing: the spool is the only buffer.
+
+    Raises `Unreachable` when the server cannot be reached now; `patient` keeps trying instead.
+    """
+
+    async def on_error(error: Exception) -> None:
+        failures.append(error)
+
+    failures: list[Exception] = []
+    options: dict[str, object] = {
+        "servers": [url],
+        "name": name,
+        "pending_size": 0,
+        "max_reconnect_attempts": -1,
+        "reconnect_time_wait": 0.2,
+        "connect_timeout": 2,
+        "ping_interval": 5,
+        "max_outstanding_pings": 2,
+        "error_cb": on_error,
+    }
+    while True:
+        try:
+            return await asyncio.wait_for(nats.connect(**{**options, "allow_reconnect": True}), REQUEST_TIMEOUT_S)  # type: ignore[arg-type]
+        except (NatsError, NoServersError, OSError, TimeoutError) as error:
+            if not patient:
+                cause = failures[-1] if failures else error
+                raise Unreachable(_explain(url, cause)) from error
+            await asyncio.sleep(0.5)
+
+
+def _explain(url: str, cause: Exception) -> str:
+    parts = urlsplit(url)
+    server = f"NATS at {parts.hostname}:{parts.port or 4222}"
+    if "authorization" in str(cause).lower():
+        return f"{server} refuses the credentials: check user, password or token in RELIGHT_NATS_URL"
+    reason = str(cause) or type(cause).__name__
+    return f"{server} does not answer ({reason}): start it, or correct RELIGHT_NATS_URL"
+
+
+async def ensure_stream(js: JetStreamContext, *, replicas: int = 1) -> None:
+    """Declares the stream where it is not; an existing one keeps its replicas and limits."""
+    try:
+        await js.stream_info(STREAM)
+    except NotFoundError:
+        await js.add_stream(config=stream_config(replicas))
+
+
+async def content_bucket(js: JetStreamContext) -> ObjectStore:
+    """The object store of contents, declared where it is not."""
+    try:
+        return await js.object_store(CONTENT_BUCKET)
+    except NotFoundError:
+        config = ObjectStoreConfig(description="contents of events, named <tenant>/<sha256>", storage=StorageType.FILE)
+        return await js.create_object_store(CONTENT_BUCKET, config=config)

@@ -1,0 +1,61 @@
+"""Every setting, frozen, from RELIGHT_* variables; one that we do not know is refused rather than ignored."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from relight.engine.embedded.home import default_home
+from relight.engine.errors import SettingsError
+from relight.events.values import Name
+
+PREFIX = "RELIGHT_"
+TEST_PREFIX = "RELIGHT_TEST_"
+"""Variables of the test suite's own; no settings."""
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Settings(BaseModel):
+    """What can be set; `RELIGHT_` and the name in capitals is its variable."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    home: Path = Field(default_factory=default_home, description="folder of spools and of the servers' data")
+    nats_url: str | None = Field(None, description="your NATS server, nats://user:password@host:port")
+    nats_monitor_urls: tuple[str, ...] = Field(
+        (), description="monitoring addresses of all its servers, comma-separated, to prove that they fsync"
+    )
+    database_url: str | None = Field(None, description="your PostgreSQL, postgresql://user:password@host:port/database")
+    region: Name = Field("local", description="where this process runs")
+    tenant: Name = Field("default", description="whose events these are where no scope says otherwise")
+    spool: bool = Field(True, description="false on hosts without a durable disk: promises REPLICATED only")
+    spool_max_bytes: int = Field(1 << 30, ge=1 << 20, description="events not yet acknowledged, on disk, per process")
+    spool_retention_s: Positive = Field(600, description="how long an acknowledged and projected event stays spooled")
+    memory_max_events: int = Field(100_000, ge=1, description="events taken but not yet on disk, per process")
+    ack_timeout_s: Positive = Field(30, description="how long reached() waits where no timeout is given")
+    proof_ttl_s: Positive = Field(60, description="how long a proof that the servers fsync is believed")
+    health_port: int = Field(0, ge=0, le=65_535, description="port of /health on loopback; 0: any free one")
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> Self:
+        """Raises `SettingsError` that names the variable."""
+        environment = os.environ if environment is None else environment
+        given: dict[str, object] = {
+            variable.removeprefix(PREFIX).lower(): value
+            for variable, value in environment.items()
+            if variable.startswith(PREFIX) and not variable.startswith(TEST_PREFIX)
+        }
+        if isinstance(urls := given.get("nats_monitor_urls"), str):
+            given["nats_monitor_urls"] = tuple(url.strip() for url in urls.split(",") if url.strip())
+        try:
+            return cls.model_validate(given)
+        except ValidationError as error:
+            fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
+            variable = PREFIX + str(fault["loc"][0]).upper()
+            if fault["type"] == "extra_forbidden":
+                known = ", ".join(PREFIX + name.upper() for name in cls.model_fields)
+                raise SettingsError(f"{variable} is no setting; unset it, or choose one of {known}") from None
+            raise SettingsError(f"{variable} is invalid: {fault['msg']}; correct or unset it") from None

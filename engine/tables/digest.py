@@ -1,0 +1,117 @@
+"""One SHA-256 a table, equal for equal rows in whichever store, and stated with the position it holds for."""
+
+import hashlib
+from collections.abc import AsyncIterator, Iterable
+from datetime import UTC, datetime, timedelta
+
+import orjson
+from nats.aio.client import Client
+from pydantic import BaseModel
+
+from relight.engine.errors import Unreachable
+from relight.engine.log.reader import BEGINNING, TRANSIENT, Reader
+from relight.engine.tables.deadletters import count_open
+from relight.engine.tables.folding import Folded
+from relight.engine.tables.pools import Session
+from relight.engine.tables.positions import load_position
+from relight.engine.tables.store import read_rows
+from relight.projections.base import Value
+from relight.projections.catalog import projections, tables
+
+READ_BATCH = 10_000
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+class Digest(BaseModel):
+    """What it holds for: position, stream sequence, projections' versions and open dead letters; and the hashes."""
+
+    store: str
+    position: str
+    seq: int
+    projections: dict[str, int]
+    deadletters: int
+    rows: dict[str, int]
+    tables: dict[str, str]
+
+
+class TableHash:
+    """The SHA-256 of a table's rows, in the order of its primary key's bytes."""
+
+    def __init__(self) -> None:
+        self._sha256 = hashlib.sha256()
+        self.rows = 0
+
+    def add(self, row: tuple[Value, ...]) -> None:
+        self._sha256.update(orjson.dumps(row, default=_plain, option=orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_DATETIME))
+        self._sha256.update(b"\n")
+        self.rows += 1
+
+    def hexdigest(self) -> str:
+        return self._sha256.hexdigest()
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, datetime):
+        return (value - _EPOCH) // _MICROSECOND
+    raise TypeError(f"a table holds no {type(value).__name__}")
+
+
+async def digest_postgres(session: Session) -> Digest:
+    """Of the live tables, in one REPEATABLE READ snapshot; `session` acts as relight_projector."""
+    hashes = {table.name: TableHash() for table in tables()}
+    await load_position(session)
+    async with session.transaction(isolation="repeatable_read", readonly=True):
+        position = await _held_position(session)
+        for table in tables():
+            rows: AsyncIterator[tuple[Value, ...]] = read_rows(session, table)
+            async for row in rows:
+                hashes[table.name].add(row)
+        return _digest("postgres", position[0], position[1], await count_open(session), hashes)
+
+
+async def _held_position(session: Session) -> tuple[str, int]:
+    row = await session.fetchrow("SELECT incarnation, seq, sha256 FROM projection_positions")
+    assert row is not None
+    return f"{row['incarnation']}:{row['seq']}:{row['sha256'][:12] or '-'}", row["seq"]
+
+
+async def digest_memory(client: Client, *, up_to_seq: int | None = None) -> Digest:
+    """Of tables folded in memory from the stream alone, up to its end now or to `up_to_seq`; needs no database."""
+    folded, position = await fold_stream(client, up_to_seq=up_to_seq)
+    hashes = {table.name: TableHash() for table in tables()}
+    for table in tables():
+        _add_all(hashes[table.name], folded.tables.rows(table))
+    return _digest("memory", position[0], position[1], len(folded.dead_letters), hashes)
+
+
+async def fold_stream(client: Client, *, up_to_seq: int | None = None) -> tuple[Folded, tuple[str, int]]:
+    """Everything that the stream says, and the position it was read to. Raises `Unreachable`."""
+    folded = Folded()
+    async with Reader(client, BEGINNING) as reader:
+        try:
+            end = min((await reader.state()).last_seq, up_to_seq or 1 << 62)
+        except TRANSIENT as error:
+            raise Unreachable(f"stream EV cannot be read ({error!r}): is NATS up, and did relight run there?") from error
+        while reader.position.seq < end:
+            messages = await reader.batch(limit=READ_BATCH, linger_s=0, timeout_s=1)
+            folded.fold(message for message in messages if message.seq <= end)
+            folded.links.clear()
+        return folded, (f"-:{end}:{reader.position.sha256[:12] or '-'}", end)
+
+
+def _add_all(table_hash: TableHash, rows: Iterable[tuple[Value, ...]]) -> None:
+    for row in rows:
+        table_hash.add(row)
+
+
+def _digest(store: str, position: str, seq: int, deadletters: int, hashes: dict[str, TableHash]) -> Digest:
+    return Digest(
+        store=store,
+        position=position,
+        seq=seq,
+        projections={projection.name: projection.version for projection in projections()},
+        deadletters=deadletters,
+        rows={name: table_hash.rows for name, table_hash in hashes.items()},
+        tables={name: table_hash.hexdigest() for name, table_hash in hashes.items()},
+    )

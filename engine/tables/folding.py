@@ -1,0 +1,136 @@
+"""From messages to changes: decodes, folds, and puts aside what cannot be folded, for whichever store."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import orjson
+
+from relight.engine.log.chain import body_sha256
+from relight.engine.log.reader import Message
+from relight.events.base import Event
+from relight.events.catalog import decode_message
+from relight.events.envelope import Recorded
+from relight.events.errors import Reason, Undecodable
+from relight.projections.catalog import projection_of
+from relight.projections.tables import Tables
+
+NO_PROJECTION = "-"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Link:
+    """What an envelope says of its place in its publisher's chain; `event` where the rest could be read too."""
+
+    publisher: str
+    pseq: int
+    prev: str
+    sha256: str
+    message: Message
+    event: Recorded[Event] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetter:
+    """A message that could not be folded, and why."""
+
+    projection: str
+    message: Message
+    reason: Reason
+    detail: str
+    event_id: str | None = None
+    publisher: str | None = None
+    pseq: int | None = None
+
+
+@dataclass(slots=True)
+class Folded:
+    """What messages mean: tables to join, links of the publishers' chains, dead letters."""
+
+    tables: Tables = field(default_factory=Tables)
+    links: list[Link] = field(default_factory=list)
+    dead_letters: list[DeadLetter] = field(default_factory=list)
+
+    def fold(self, messages: Iterable[Message], *, refused: Undecodable | None = None) -> None:
+        """Adds these messages; with `refused`, as dead letters that the store would not take."""
+        for message in messages:
+            try:
+                event = decode_message(message.subject, message.body, message.timestamp_ms)
+            except Undecodable as error:
+                self._bury(message, error)
+                continue
+            self.links.append(
+                Link(
+                    publisher=event.publisher,
+                    pseq=event.pseq,
+                    prev=event.prev,
+                    sha256=body_sha256(message.body),
+                    message=message,
+                    event=event,
+                )
+            )
+            self._apply(message, event, refused)
+
+    def _apply(self, message: Message, event: Recorded[Event], refused: Undecodable | None) -> None:
+        projection = projection_of(event.type)
+        if projection is None:
+            return
+        try:
+            if refused is not None:
+                raise refused
+            self.tables.apply(projection, event)
+        except Exception as error:  # noqa: BLE001  # whatever a handler raises must not hold up the others
+            reason = error.reason if isinstance(error, Undecodable) else Reason.PROJECTION_FAILED
+            self.dead_letters.append(
+                DeadLetter(
+                    projection=projection.name,
+                    message=message,
+                    reason=reason,
+                    detail=error.detail if isinstance(error, Undecodable) else repr(error),
+                    event_id=event.id,
+                    publisher=event.publisher,
+                    pseq=event.pseq,
+                )
+            )
+
+    def _bury(self, message: Message, error: Undecodable) -> None:
+        link = None if error.reason is Reason.SUBJECT_MISMATCH else _link(message)
+        if link is not None:
+            self.links.append(link)
+        self.dead_letters.append(
+            DeadLetter(
+                projection=NO_PROJECTION,
+                message=message,
+                reason=error.reason,
+                detail=error.detail,
+                event_id=_event_id(message),
+                publisher=link.publisher if link else None,
+                pseq=link.pseq if link else None,
+            )
+        )
+
+
+def _document(message: Message) -> dict[str, object]:
+    try:
+        document = orjson.loads(message.body)
+    except ValueError:
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _event_id(message: Message) -> str | None:
+    found = _document(message).get("id")
+    return found[:200].replace("\x00", "") if isinstance(found, str) and found.isprintable() else None
+
+
+def _link(message: Message) -> Link | None:
+    """The chain's link in an envelope that is readable, whatever is wrong with the rest."""
+    match _document(message):
+        case {"publisher": str(publisher), "pseq": str() | int() as pseq, "prev": str(prev)}:
+            digits = str(pseq)
+            if digits.isascii() and digits.isdecimal() and len(digits) < 16 and int(digits) > 0:
+                if publisher.isprintable() and prev.isascii() and 0 < len(publisher.encode()) <= 1_500:
+                    sha256 = body_sha256(message.body)
+                    return Link(
+                        publisher=publisher, pseq=int(digits), prev=prev, sha256=sha256, message=message, event=None
+                    )
+    return None

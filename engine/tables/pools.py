@@ -1,0 +1,134 @@
+"""Connections to PostgreSQL: a pool in transaction mode for requests, a session of its own for the projector."""
+
+import errno
+import json
+import socket
+import ssl
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import asyncpg
+import orjson
+
+from relight.engine.errors import Unreachable
+
+if TYPE_CHECKING:
+    from asyncpg.pool import PoolConnectionProxy
+
+    Connection = asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]
+    Session = asyncpg.Connection[asyncpg.Record]
+    Pool = asyncpg.Pool[asyncpg.Record]
+else:
+    Connection = Session = asyncpg.Connection
+    Pool = asyncpg.Pool
+
+CONNECT_S = 10.0
+COMMAND_S = 30.0
+
+
+async def open_pool(url: str, *, size: int = 10, connect_s: float = CONNECT_S, name: str = "relight") -> Pool:
+    """A pool for requests, safe behind a PgBouncer in transaction mode: no statement outlives its transaction.
+
+    Whoever takes a connection works inside `connection.transaction()` and sets nothing outside it. jsonb is read as the
+    parsed value and uuid as text. The pool is a context manager; leaving it waits for the requests at hand.
+    Raises `Unreachable`, here and from every `acquire()` that has to connect again.
+    """
+
+    async def connect(*args: Any, **options: Any) -> Session:
+        return await _connect(url, connect_s, **options)
+
+    pool: Pool = await asyncpg.create_pool(
+        url,
+        min_size=1,
+        max_size=size,
+        connect=connect,
+        init=_decode_values,
+        reset=_nothing_to_reset,
+        command_timeout=COMMAND_S,
+        statement_cache_size=0,
+        server_settings={"application_name": name},
+    )
+    return pool
+
+
+async def connect_session(
+    url: str, *, role: str | None = None, connect_s: float = CONNECT_S, name: str = "relight-projector"
+) -> Session:
+    """A connection of one's own, straight to the server, with cached statements; acts as `role` from its beginning.
+
+    asyncpg's own codecs: jsonb is text, both ways. Raises `Unreachable`.
+    """
+    settings = {"application_name": name} | ({"role": role} if role else {})
+    return await _connect(url, connect_s, server_settings=settings)
+
+
+def address(url: str) -> str:
+    """Host and port of a database's URL as it may be shown: never the password, whatever is wrong with the URL."""
+    try:
+        netloc = urlsplit(url).netloc
+    except ValueError:
+        netloc = ""
+    # An unescaped / ? or # in a password ends the network location early: what is left would begin with it.
+    if not netloc or ("@" in url and "@" not in netloc):
+        return "the address in RELIGHT_DATABASE_URL"
+    host = netloc.rpartition("@")[2]
+    return host if ":" in host.rpartition("]")[2] else f"{host or 'localhost'}:5432"
+
+
+async def _connect(url: str, connect_s: float, **options: Any) -> Session:
+    try:
+        connection: Session = await asyncpg.connect(url, timeout=connect_s, **options)
+    except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+        raise Unreachable(f"PostgreSQL at {address(url)} {_fault(error, connect_s)}") from error
+    return connection
+
+
+def _fault(error: Exception, connect_s: float) -> str:
+    """What is wrong and what to do; texts that may quote the URL are not repeated."""
+    match error:
+        case asyncpg.InvalidPasswordError():
+            return "refuses the password; correct it in RELIGHT_DATABASE_URL"
+        case asyncpg.InvalidAuthorizationSpecificationError():
+            return f"refuses this login ({error}); correct the URL or the server's pg_hba.conf"
+        case asyncpg.InvalidCatalogNameError():
+            return f"has no such database ({error}); create it or correct the URL"
+        case asyncpg.TooManyConnectionsError():
+            return "has no connection free; raise max_connections or make the pools smaller"
+        case asyncpg.CannotConnectNowError():
+            return f"is not ready ({error}); wait a moment and try again"
+        case asyncpg.InvalidParameterValueError() | asyncpg.InsufficientPrivilegeError():
+            return f"refuses the role ({error}); run `relight migrate` with this login first"
+        case asyncpg.ProtocolViolationError() if "startup parameter" in str(error):
+            return f"is a PgBouncer ({error}); a projector needs the server's own address"
+        case asyncpg.PostgresError():
+            return f"refuses the connection ({error}); correct that or the URL"
+        case asyncpg.ClientConfigurationError():
+            return "cannot be understood: write it as postgresql://user:password@host:port/database"
+        case TimeoutError():
+            return f"did not answer within {connect_s:g} s; is the address right, and no firewall between?"
+        case ConnectionRefusedError():
+            return "refuses connections; is the server running, and the port right?"
+        case ConnectionError() if "SSL" in str(error):
+            return "offers no TLS; enable it there or remove sslmode from the URL"
+        case ssl.SSLError():
+            return f"failed TLS ({error.reason or error}); check its certificate and the URL's sslmode and sslrootcert"
+        case socket.gaierror():
+            return "has an unknown host name; correct it in RELIGHT_DATABASE_URL"
+        case OSError() if f"[Errno {errno.ECONNREFUSED}]" in str(error):  # a name with several addresses
+            return "refuses connections; is the server running, and the port right?"
+        case OSError():
+            return f"cannot be reached ({error.strerror or type(error).__name__}); check the address and the network"
+        case ValueError():
+            return "cannot be understood: escape special characters of the password, as in %40 for @"
+        case _:
+            return f"closed the connection ({error}); is that a PostgreSQL server?"
+
+
+async def _decode_values(connection: Connection) -> None:
+    """Client-side only: for pg_catalog's types asyncpg asks the server nothing."""
+    await connection.set_type_codec("jsonb", schema="pg_catalog", encoder=json.dumps, decoder=orjson.loads)
+    await connection.set_type_codec("uuid", schema="pg_catalog", encoder=str, decoder=str)
+
+
+async def _nothing_to_reset(connection: Connection) -> None:
+    """asyncpg's RESET ALL on release would cost a round trip, for what transactions undo themselves."""

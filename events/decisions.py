@@ -1,0 +1,75 @@
+"""Decisions: what an agent knew, what it chose, the checkpoints on the way, and how it came out."""
+
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any
+
+from relight.events.base import Event
+from relight.events.values import Content, Count, Fraction, JsonObject, Key, MicroUsd, Text
+
+
+class Outcome(StrEnum):
+    """How a decision came out; `unknown` when the source cannot tell."""
+
+    SUCCESS = "success"
+    FAILURE = "failure"
+    UNKNOWN = "unknown"
+
+
+class DecisionEvent(Event, entity="decision"):
+    """What every event of a decision carries."""
+
+    decision: Key
+
+
+class DecisionOpening(DecisionEvent):
+    """Who decides on what, knowing what."""
+
+    decision_type: Key
+    agent: Key | None = None
+    task: Key | None = None
+    context: JsonObject = {}
+
+
+class DecisionBegun(DecisionOpening, type="decisions.begun"):
+    """An agent is about to decide."""
+
+
+class DecisionTaken(DecisionOpening, type="decisions.taken"):
+    """An agent has decided; of a model call (`decision_type` agent_call), what was asked of whom."""
+
+    decision_taken: Text | None = None
+    reasoning: Text | None = None
+    confidence: Fraction | None = None
+    provider: Key | None = None
+    model: Key | None = None
+    request: Content | None = None
+
+
+class DecisionCheckpointed(DecisionEvent, type="decisions.checkpointed"):
+    """A step on the way: a rule checked, an attempt made, a milestone of a stream."""
+
+    checkpoint_type: Key
+    state_snapshot: JsonObject = {}
+    content: Content | None = None
+
+
+def _dollars_to_micro(data: dict[str, Any]) -> dict[str, Any]:
+    """Version 1 had `cost_usd`, a decimal as text or number; binary fractions of a dollar do not add up."""
+    rest = {name: value for name, value in data.items() if name != "cost_usd"}
+    cost = data.get("cost_usd")
+    return {**rest, "cost_microusd": None if cost is None else int(round(Decimal(str(cost)) * 1_000_000))}
+
+
+class DecisionOutcomeKnown(
+    DecisionEvent, type="decisions.outcome_known", version=2, upcasts={1: _dollars_to_micro}
+):
+    """How it came out, and of a model call what it took."""
+
+    outcome: Outcome
+    error_class: Key | None = None
+    input_tokens: Count | None = None
+    output_tokens: Count | None = None
+    cost_microusd: MicroUsd | None = None
+    latency_ms: Count | None = None
+    request_id: Key | None = None

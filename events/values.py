@@ -1,0 +1,111 @@
+"""The values that events are made of: each passes JSON, SQLite, NATS and PostgreSQL unchanged."""
+
+import math
+from datetime import UTC, datetime
+from typing import Annotated
+
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, StringConstraints
+
+MAX_INTEGER = 2**53
+"""Beyond it a JSON reader that holds numbers as doubles silently changes the value (RFC 8259, section 6)."""
+MAX_KEY_LENGTH = 200
+"""Characters and UTF-8 bytes; keys stand in NATS subjects (4 KiB a line) and in PostgreSQL's B-trees (2.7 KB a row)."""
+MAX_DEPTH = 32
+
+
+def _refuse_unstorable(value: JsonValue, path: str, depth: int) -> JsonValue:
+    match value:
+        case None | bool():
+            return value
+        case str():
+            return _text(value, path)
+        case int():
+            if abs(value) > MAX_INTEGER:
+                raise ValueError(f"{path}: integer beyond 2^53; send it as text")
+            return value
+        case float():
+            if not math.isfinite(value):
+                raise ValueError(f"{path}: number is not finite")
+            return _refuse_unstorable(int(value), path, depth) if value.is_integer() else value
+        case _ if depth == MAX_DEPTH:
+            raise ValueError(f"{path}: nested deeper than {MAX_DEPTH} levels")
+        case list():
+            return [_refuse_unstorable(item, f"{path}[{i}]", depth + 1) for i, item in enumerate(value)]
+        case dict():
+            return {_key(k, path): _refuse_unstorable(v, f"{path}.{k}", depth + 1) for k, v in value.items()}
+
+
+def _text(value: str, path: str) -> str:
+    if "\x00" in value:
+        raise ValueError(f"{path}: NUL character")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{path}: lone surrogate") from None
+    return value
+
+
+def _key(value: str, path: str) -> str:
+    if len(value) > MAX_KEY_LENGTH:
+        raise ValueError(f"{path}: key longer than {MAX_KEY_LENGTH} characters")
+    return _text(value, f"{path} (key)")
+
+
+def _storable_object(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    return {_key(k, "object"): _refuse_unstorable(v, k, 1) for k, v in value.items()}
+
+
+def _utc(value: datetime) -> datetime:
+    return value.astimezone(UTC)
+
+
+def _no_negative_zero(value: float) -> float:
+    return value + 0.0
+
+
+def _short_in_utf8(value: str) -> str:
+    if not value.isascii() and len(value.encode()) > MAX_KEY_LENGTH:
+        raise ValueError(f"longer than {MAX_KEY_LENGTH} bytes in UTF-8")
+    return value
+
+
+def _distinct(value: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(value))
+
+
+Text = Annotated[str, StringConstraints(max_length=65_536, pattern=r"^[^\x00]*$")]
+"""Free text of at most 65,536 characters; longer belongs into content."""
+Key = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=MAX_KEY_LENGTH, pattern=r"^[^\x00-\x1f\x7f]+$"),
+    AfterValidator(_short_in_utf8),
+]
+"""Names an entity: a task, a service, an agent."""
+Name = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]+$")]
+"""A tenant or a region."""
+Keys = Annotated[tuple[Key, ...], Field(max_length=1_000), AfterValidator(_distinct)]
+"""Distinct names, in the order that matters to the sender."""
+Texts = Annotated[tuple[Text, ...], Field(max_length=1_000)]
+EventId = Annotated[
+    str, StringConstraints(pattern=r"^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$")
+]
+"""UUIDv7 (RFC 9562) in lower case, so that text order is byte order is time order."""
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Count = Annotated[int, Field(ge=0, le=MAX_INTEGER)]
+MicroUsd = Count
+"""Money: millionths of a US dollar."""
+Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), AfterValidator(_no_negative_zero)]
+"""0..1: a confidence, a risk, a score."""
+Time = Annotated[AwareDatetime, AfterValidator(_utc)]
+"""Aware, held in UTC, to the microsecond."""
+JsonObject = Annotated[dict[str, JsonValue], AfterValidator(_storable_object)]
+"""Structured detail; refuses what PostgreSQL's jsonb or a JSON reader would change, integral floats become integers."""
+
+
+class Content(BaseModel):
+    """Where a prompt, response, payload or state lies: never inside an event, always in the content store."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sha256: Sha256
+    size_bytes: Count

@@ -1,0 +1,1 @@
+"""What it means: pure folds from events to changes of tables, and the queries; one file per subsystem."""

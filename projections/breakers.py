@@ -1,0 +1,161 @@
+"""Circuit breakers: owns `circuit_breaker_states` and `circuit_breaker_events`."""
+
+from collections.abc import Iterator
+from datetime import datetime
+
+from relight.events.breakers import BreakerClosed, BreakerFailed, BreakerHalfOpened, BreakerOpened, BreakerSucceeded
+from relight.events.envelope import Recorded
+from relight.projections.base import Append, Change, Column, History, Projection, Put, State
+from relight.projections.query import Parameter, Query, Row
+
+STATES = State(
+    name="circuit_breaker_states",
+    key={"service_name": Column.TEXT},
+    groups={
+        "ruling": {
+            "state": Column.TEXT,
+            "region": Column.TEXT,
+            "failure_count": Column.BIGINT,
+            "reason": Column.TEXT,
+            "opened_at": Column.TIME,
+            "next_retry_at": Column.TIME,
+        },
+        "last_failure": {"last_failure_at": Column.TIME, "last_error_class": Column.TEXT},
+    },
+)
+EVENTS = History(
+    name="circuit_breaker_events",
+    columns_={"service_name": Column.TEXT, "event_type": Column.TEXT, "details": Column.OBJECT},
+)
+projection = Projection(name="breakers", version=1, tables=(STATES, EVENTS))
+
+
+@projection.on(BreakerSucceeded)
+def succeeded(event: Recorded[BreakerSucceeded]) -> Iterator[Change]:
+    yield _history(event.data.service_name, "success", {"latency_ms": event.data.latency_ms})
+
+
+@projection.on(BreakerFailed)
+def failed(event: Recorded[BreakerFailed]) -> Iterator[Change]:
+    data = event.data
+    yield _history(data.service_name, "failure", {**data.details, "error_class": data.error_class})
+    last_failure = {"last_failure_at": event.time, "last_error_class": data.error_class}
+    yield Put(STATES, (data.service_name,), "last_failure", last_failure)
+
+
+@projection.on(BreakerOpened)
+def opened(event: Recorded[BreakerOpened]) -> Iterator[Change]:
+    data = event.data
+    retry_at = data.next_retry_at.isoformat()
+    details = {"reason": data.reason, "failure_count": data.failure_count, "next_retry_at": retry_at}
+    yield _history(data.service_name, "opened", details)
+    yield Put(
+        STATES,
+        (data.service_name,),
+        "ruling",
+        {
+            "state": "open",
+            "region": event.region,
+            "failure_count": data.failure_count,
+            "reason": data.reason,
+            "opened_at": event.decidedat,
+            "next_retry_at": data.next_retry_at,
+        },
+    )
+
+
+@projection.on(BreakerHalfOpened)
+def half_opened(event: Recorded[BreakerHalfOpened]) -> Iterator[Change]:
+    data = event.data
+    yield _history(data.service_name, "half_opened", {"reason": data.reason})
+    yield Put(
+        STATES,
+        (data.service_name,),
+        "ruling",
+        {
+            "state": "half_open",
+            "region": event.region,
+            "failure_count": data.failure_count,
+            "reason": data.reason,
+            "opened_at": data.opened_at,
+            "next_retry_at": None,
+        },
+    )
+
+
+@projection.on(BreakerClosed)
+def closed(event: Recorded[BreakerClosed]) -> Iterator[Change]:
+    data = event.data
+    yield _history(data.service_name, "closed", {"reason": data.reason})
+    yield Put(
+        STATES,
+        (data.service_name,),
+        "ruling",
+        {
+            "state": "closed",
+            "region": event.region,
+            "failure_count": 0,
+            "reason": data.reason,
+            "opened_at": None,
+            "next_retry_at": None,
+        },
+    )
+
+
+def _history(service_name: str, event_type: str, details: dict[str, object]) -> Append:
+    return Append(EVENTS, {"service_name": service_name, "event_type": event_type, "details": details})
+
+
+class OpenBreaker(Row):
+    tenant: str
+    service_name: str
+    state: str
+    region: str
+    failure_count: int
+    reason: str
+    opened_at: datetime
+    next_retry_at: datetime | None
+    last_failure_at: datetime | None
+    event_id: str
+
+
+class BreakerHistory(Row):
+    tenant: str
+    occurred_at: datetime
+    event_type: str
+    region: str
+    details: dict[str, object]
+    event_id: str
+
+
+queries = (
+    Query(
+        name="breakers.open_now",
+        question="Which breakers let no or few calls through, why, and until when?",
+        row=OpenBreaker,
+        sql="""
+            SELECT
+                s.tenant, s.service_name, s.state, s.region, s.failure_count, s.reason, s.opened_at,
+                s.next_retry_at, s.last_failure_at, s.ruling_event_id AS event_id
+            FROM circuit_breaker_states AS s
+            WHERE s.tenant = who.tenant AND s.state IN ('open', 'half_open')
+            ORDER BY s.opened_at DESC
+            LIMIT $limit
+        """,
+        order="opened_at DESC, tenant, service_name",
+    ),
+    Query(
+        name="breakers.history",
+        question="What happened at this breaker, latest first?",
+        row=BreakerHistory,
+        sql="""
+            SELECT e.tenant, e.occurred_at, e.event_type, e.region, e.details, e.event_id
+            FROM circuit_breaker_events AS e
+            WHERE e.tenant = who.tenant AND e.service_name = $service
+            ORDER BY e.event_id DESC
+            LIMIT $limit
+        """,
+        order="event_id DESC",
+        parameters={"service": Parameter(type=str, help="the dependency's name", required=True)},
+    ),
+)

@@ -1,0 +1,54 @@
+"""The property on which everything rests: any permutation of any events, with any duplication, gives the same rows."""
+
+import os
+from collections import Counter
+
+from folding import Wire, fold, rows_of
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from relight.events.catalog import event_types
+from relight.projections.catalog import projections, tables
+from strategies import event_lists
+
+SLOW_IS_FINE = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example]
+LONG = settings(max_examples=5_000, deadline=None, suppress_health_check=SLOW_IS_FINE)
+SHORT = settings(LONG, max_examples=200)
+PROFILE = LONG if os.environ.get("RELIGHT_TEST_LONG") == "1" else SHORT
+
+
+@st.composite
+def twice_told(draw: st.DrawFn) -> tuple[list[Wire], list[Wire]]:
+    """Events, and the same in another order with some of them again."""
+    events = draw(event_lists())
+    again = draw(st.lists(st.sampled_from(events), max_size=len(events)))
+    return events, draw(st.permutations(events + again))
+
+
+def test_any_permutation_with_any_duplication_gives_the_same_rows() -> None:
+    kinds: Counter[str] = Counter()
+    filled: Counter[str] = Counter()
+
+    @PROFILE
+    @given(twice_told())
+    def gives_the_same_rows(told: tuple[list[Wire], list[Wire]]) -> None:
+        once, otherwise = ([event for _, _, event in events] for events in told)
+        folded = fold(once)
+        assert rows_of(fold(otherwise)) == rows_of(folded)
+        kinds.update(event.type for event in once)
+        filled.update({table.name: sum(1 for _ in folded.rows(table)) for table in tables()})
+
+    gives_the_same_rows()
+    print("\n".join(f"{count:7,} {kind}" for kind, count in sorted(kinds.items())))
+    assert set(kinds) == set(event_types()), "not every kind of event was tried"
+    assert {name for name, rows in filled.items() if rows} == {table.name for table in tables()}
+
+
+def test_every_kind_of_event_but_the_recorders_own_is_folded_by_one_projection() -> None:
+    handled = [type for projection in projections() for type in projection.handlers]
+    assert sorted(handled) == [type for type in event_types() if not type.startswith("recorder.")]
+
+
+def test_a_subsystem_has_one_state_table_and_one_history_table() -> None:
+    kinds = {projection.name: [type(table).__name__ for table in projection.tables] for projection in projections()}
+    assert set(map(tuple, kinds.values())) == {("State", "History")}
+    assert len(kinds) == 10
