@@ -48,10 +48,19 @@ class Settings(BaseModel):
             for variable, value in environment.items()
             if variable.startswith(PREFIX) and not variable.startswith(TEST_PREFIX)
         }
-        if isinstance(urls := given.get("nats_monitor_urls"), str):
-            given["nats_monitor_urls"] = tuple(url.strip() for url in urls.split(",") if url.strip())
+        return cls._checked(given)
+
+    def overridden(self, changes: Mapping[str, object]) -> Self:
+        """These settings with some replaced. Raises `SettingsError` that names the setting."""
+        return self._checked({**self.model_dump(), **changes})
+
+    @classmethod
+    def _checked(cls, given: Mapping[str, object]) -> Self:
+        values = dict(given)
+        if isinstance(urls := values.get("nats_monitor_urls"), str):
+            values["nats_monitor_urls"] = tuple(url.strip() for url in urls.split(",") if url.strip())
         try:
-            return cls.model_validate(given)
+            return cls.model_validate(values)
         except ValidationError as error:
             fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
             variable = PREFIX + str(fault["loc"][0]).upper()

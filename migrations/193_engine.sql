@@ -42,10 +42,13 @@ BEGIN
     EXECUTE format(
         'CREATE POLICY projector_writes ON %s TO relight_projector USING (true) WITH CHECK (true)', projected
     );
+    -- All of it can be an index condition; a second condition beside IN would be evaluated for every row.
     EXECUTE format(
         'CREATE POLICY tenant_reads ON %s FOR SELECT TO relight_reader, relight_operator USING (
-            current_setting(''relight.tenant'', true) <> ''''
-            AND tenant IN (current_setting(''relight.tenant'', true), ''-'')
+            tenant IN (
+                nullif(current_setting(''relight.tenant'', true), ''''),
+                CASE WHEN current_setting(''relight.tenant'', true) <> '''' THEN ''-'' END
+            )
         )', projected
     );
     EXECUTE format(
@@ -55,6 +58,7 @@ BEGIN
     );
 END
 $$;
+REVOKE ALL ON PROCEDURE relight_protect FROM PUBLIC;
 COMMENT ON PROCEDURE relight_protect IS
 'Puts a projected table under forced row-level security: nobody, not even its owner, sees another tenant''s rows.';
 

@@ -139,7 +139,7 @@ queries = (
                 s.next_retry_at, s.last_failure_at, s.ruling_event_id AS event_id
             FROM circuit_breaker_states AS s
             WHERE s.tenant = who.tenant AND s.state IN ('open', 'half_open')
-            ORDER BY s.opened_at DESC
+            ORDER BY s.opened_at DESC, s.service_name
             LIMIT $limit
         """,
         order="opened_at DESC, tenant, service_name",

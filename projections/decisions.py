@@ -223,6 +223,7 @@ queries = (
             FROM autopilot_decisions AS d
             WHERE d.tenant = who.tenant AND d.decision_type IS NOT NULL AND d.outcome IS NOT NULL
             GROUP BY d.tenant, d.decision_type, d.outcome
+            ORDER BY d.decision_type, d.outcome
             LIMIT $limit
         """,
         order="tenant, decision_type, outcome",

@@ -195,7 +195,7 @@ queries = (
                 t.progress_event_id AS event_id
             FROM task_assignments AS t
             WHERE t.tenant = who.tenant AND t.status = $status
-            ORDER BY t.status_at DESC
+            ORDER BY t.status_at DESC, t.task
             LIMIT $limit
         """,
         order="status_at DESC, tenant, task",

@@ -127,11 +127,13 @@ def _debian_postgres(folder: Path) -> Iterator[str]:
     folder.mkdir()
     password.write_text("postgres\n")
     _own(folder, password)
-    initdb = [DEBIAN_15 / "initdb", "-D", data, "-U", "postgres", "-A", "scram-sha-256", "--pwfile", password]
-    subprocess.run([*initdb, "--no-sync", "--locale=C", "-E", "UTF8"], check=True, capture_output=True, **_nobody())
+    initdb: list[str | Path] = [DEBIAN_15 / "initdb", "-D", data, "-U", "postgres", "-A", "scram-sha-256", "--pwfile"]
+    subprocess.run(
+        [*initdb, password, "--no-sync", "--locale=C", "-E", "UTF8"], check=True, capture_output=True, **_nobody()
+    )
     port = _free_port()
     unsafe = ("fsync=off", "synchronous_commit=off", "full_page_writes=off")
-    command = [DEBIAN_15 / "postgres", "-D", data, "-h", "127.0.0.1", "-p", str(port), "-k", ""]
+    command: list[str | Path] = [DEBIAN_15 / "postgres", "-D", data, "-h", "127.0.0.1", "-p", str(port), "-k", ""]
     command += [word for setting in unsafe for word in ("-c", setting)]
     with _running(command, folder / "log", "ready to accept connections"):
         yield f"postgresql://postgres:postgres@127.0.0.1:{port}/postgres"
@@ -232,16 +234,16 @@ Fill = Callable[..., Coroutine[Any, Any, None]]
 
 @pytest.fixture(scope="session")
 def fill() -> Fill:
-    """`await fill(connection, table, rows, tenant)`: rows that look like a fleet's, the same in every run.
+    """`await fill(connection, table, rows, tenant, nulls=False)`: rows like a fleet's, the same in every run.
 
-    `tenant` is SQL over n = 1..rows. Of texts with a CHECK the first value is 95 % of them, of others `HOT` is half; a
-    twentieth of the times that may be NULL are.
+    `tenant` is SQL over n = 1..rows. Of texts with a CHECK the first value is 95 % of them, of others `HOT` is half; with
+    `nulls`, a twentieth of the times and sets that may be NULL are.
     """
 
-    async def fill(connection: Any, table: State | History, rows: int, tenant: str) -> None:
+    async def fill(connection: Any, table: State | History, rows: int, tenant: str, *, nulls: bool = False) -> None:
         allowed, nullable = await _constraints(connection, table)
         values = {
-            name: _value(table, name, column, allowed.get(name, []), name in nullable)
+            name: _value(table, name, column, allowed.get(name, []), nulls and name in nullable)
             for name, column in table.columns().items()
         } | {"tenant": tenant}
         await connection.execute(
@@ -268,6 +270,7 @@ def _value(table: State | History, name: str, column: Column, allowed: list[str]
     """SQL over n."""
     salt = sum(name.encode()) * 1_000_003
     chance = f"(hashint8(n + {salt}) & 2147483647)"
+    age = "n" if isinstance(table, History) else f"({chance} % 100000)"
     key = tuple(table.key) if isinstance(table, State) else ()
     if key and name == key[-1]:
         return f"CASE n WHEN 1 THEN '{HOT}' ELSE 'key ' || n END"
@@ -284,12 +287,14 @@ def _value(table: State | History, name: str, column: Column, allowed: list[str]
         case Column.BOOLEAN:
             return f"{chance} % 20 = 0"
         case Column.TIME:
-            moment = f"timestamptz '2026-01-01Z' + {'n' if isinstance(table, History) else chance + ' % 100000'} * interval '1 s'"
+            moment = f"timestamptz '2026-01-01Z' + {age} * interval '1 s'"
             return f"CASE WHEN {chance} % 20 > 0 THEN {moment} END" if nullable else moment
         case Column.UUID:
-            ms = "n" if isinstance(table, History) else f"{chance} % 100000"
-            return f"(lpad(to_hex(1767225600000 + {ms}), 12, '0') || '7000a000' || lpad(to_hex(n), 12, '0'))::uuid"
+            return (
+                f"(lpad(to_hex(1767225600000 + {age} * 1000), 12, '0') || '7000a000' || lpad(to_hex(n), 12, '0'))::uuid"
+            )
         case Column.OBJECT:
             return "jsonb_build_object('n', n)"
         case Column.TEXTS:
-            return f"ARRAY['{HOT}', 'name ' || n % 10]"
+            names = f"ARRAY['{HOT}', 'name ' || n % 10]"
+            return f"CASE WHEN {chance} % 20 > 0 THEN {names} END" if nullable else names

@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from relight.engine.tables.pools import Connection, Pool, open_pool
-from relight.engine.tables.queries import act_as
+from relight.engine.tables.queries import Role, act_as
 from relight.projections.base import History, State
 from relight.projections.catalog import tables
 
@@ -56,7 +56,7 @@ async def pool(route: str, at: Callable[..., str]) -> AsyncIterator[Pool]:
 
 
 @asynccontextmanager
-async def acting(pool: Pool, role: str, tenant: str) -> AsyncIterator[Connection]:
+async def acting(pool: Pool, role: Role, tenant: str) -> AsyncIterator[Connection]:
     async with pool.acquire() as connection, connection.transaction():
         await act_as(connection, role, tenant)
         yield connection
@@ -69,7 +69,7 @@ async def seen(connection: Connection, table: State | History) -> Counter[str]:
 
 @pytest.mark.parametrize("role", ["relight_reader", "relight_operator"])
 @every_table
-async def test_a_tenant_sees_its_rows_and_the_platforms(pool: Pool, table: State | History, role: str) -> None:
+async def test_a_tenant_sees_its_rows_and_the_platforms(pool: Pool, table: State | History, role: Role) -> None:
     async with acting(pool, role, "A") as connection:
         assert await seen(connection, table) == {"A": ROWS, "-": ROWS}
     async with acting(pool, role, "nobody") as connection:
@@ -78,7 +78,7 @@ async def test_a_tenant_sees_its_rows_and_the_platforms(pool: Pool, table: State
 
 @pytest.mark.parametrize("role", ["relight_reader", "relight_operator"])
 @every_table
-async def test_without_a_tenant_nothing_is_seen(pool: Pool, table: State | History, role: str) -> None:
+async def test_without_a_tenant_nothing_is_seen(pool: Pool, table: State | History, role: Role) -> None:
     async with acting(pool, role, "") as connection:
         assert await seen(connection, table) == {}
     async with pool.acquire() as connection, connection.transaction():
@@ -98,7 +98,7 @@ async def test_the_platforms_operator_sees_all_and_its_reader_only_the_platforms
 
 @pytest.mark.parametrize("role", ["relight_reader", "relight_operator"])
 @every_table
-async def test_readers_and_operators_cannot_write(pool: Pool, table: State | History, role: str) -> None:
+async def test_readers_and_operators_cannot_write(pool: Pool, table: State | History, role: Role) -> None:
     for write in (
         f"INSERT INTO {table.name} SELECT * FROM {table.name}",
         f"UPDATE {table.name} SET tenant = tenant",
@@ -115,13 +115,10 @@ async def test_row_level_security_holds_the_tables_owner_too(filled: str, table:
     connection = await asyncpg.connect(filled, server_settings={"role": "relight_owner"})
     try:
         assert await seen(connection, table) == {}
-        columns = ", ".join(table.columns())
+        row = '{"tenant": "A", "event_id": "01900000-0000-7000-a000-000000000000"}'
+        insert = f"INSERT INTO {table.name} SELECT * FROM jsonb_populate_record(NULL::{table.name}, $1)"
         with pytest.raises(REFUSED, match="row-level security"):
-            await connection.execute(
-                f"INSERT INTO {table.name} ({columns}) SELECT {columns} "
-                f"FROM jsonb_populate_record(NULL::{table.name}, $1)",
-                '{"tenant": "A", "event_id": "01900000-0000-7000-a000-000000000000"}',
-            )
+            await connection.execute(insert, row)
     finally:
         await connection.close()
 

@@ -6,23 +6,27 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
+
+from nats.aio.client import Client
+from nats.js import JetStreamContext
 
 from relight.engine import scope
 from relight.engine.clock import Clock
-from relight.engine.errors import AckNotProven, RecorderError, RecordRefused
+from relight.engine.errors import AckNotProven, AckTimeout, RecorderError, RecordRefused
+from relight.engine.log.control import ControlLog, Tail
 from relight.engine.log.drainer import Drainer
 from relight.engine.log.proof import Attestation, Prober
 from relight.engine.log.receipts import Ack, Receipt, Watermark, complete
 from relight.engine.log.slots import Slot, orphans, take_slot, undurable_slot
-from relight.engine.log.spool import Acked, ControlCopy, SpooledContent
-from relight.engine.log.topology import MAX_EVENT_BYTES, connect, ensure_stream
+from relight.engine.log.spool import Acked, SpooledContent
+from relight.engine.log.topology import MAX_EVENT_BYTES, REQUEST_TIMEOUT_S, connect, ensure_stream
 from relight.engine.log.watermarks import ProjectedWatermarks
 from relight.engine.log.writer import Taken, Writer, data_json
 from relight.events.base import Control, Event
@@ -36,6 +40,8 @@ EVICT_EVERY_S = 5.0
 EVICT_EVENTS = 5_000
 _MICROSECOND = timedelta(microseconds=1)
 _EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -104,8 +110,6 @@ class Recorder:
             )
             self._loop = asyncio.new_event_loop()
             self._drainer: Drainer | None = None
-            self._watermarks: ProjectedWatermarks | None = None
-            self._prober: Prober | None = None
             self._connected: Future[None] = Future()
             self._drain_thread = threading.Thread(target=self._run_loop, name="relight-drainer", daemon=True)
             self._started = True
@@ -186,19 +190,36 @@ class Recorder:
         self._writer.put(SpooledContent(tenant, sha256, body, self.clock.now_us() // 1_000))
         return Content(sha256=sha256, size_bytes=len(body))
 
-    def keep_control_copy(self, copy: ControlCopy) -> None:
-        """Keeps the bytes of a control event that this process appended, for healing."""
-        self._writer.put(copy)
-
     def reach(self, receipt: Receipt, ack: Ack) -> "Future[None]":
         """A future of `Receipt.reached`."""
         future: Future[None] = Future()
         receipt.when_settled(lambda: self._reach_settled(receipt, ack, future))
         return future
 
-    def in_loop(self, coroutine: Coroutine[Any, Any, Any]) -> "Future[Any]":
-        """Runs a coroutine in the recorder's own loop, where its NATS client lives."""
+    def in_loop(self, coroutine: Coroutine[Any, Any, T]) -> "Future[T]":
+        """Runs a coroutine in the recorder's own loop, where its NATS client lives; the scope goes with it."""
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+
+    async def with_control(self, work: Callable[[ControlLog], Awaitable[T]]) -> T:
+        """In the recorder's loop: works with the control log, once NATS was reached."""
+        await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(self._connected)), self.ack_timeout_s)
+        return await work(self._control)
+
+    async def with_jetstream(self, work: Callable[[JetStreamContext], Awaitable[T]]) -> T:
+        """In the recorder's loop: works with JetStream, once NATS was reached."""
+        await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(self._connected)), self.ack_timeout_s)
+        return await work(self._client.jetstream(timeout=REQUEST_TIMEOUT_S))
+
+    async def ruling_projected(self, tail: Tail, *, timeout_s: float | None = None) -> None:
+        """Waits until the control event at `tail` is in the tables. Raises `AckTimeout`, `DeadLettered`."""
+        timeout_s = self.ack_timeout_s if timeout_s is None else timeout_s
+        try:
+            reached = self.in_loop(self._watermarks.reached(tail.subject, tail.rev))
+            await asyncio.wait_for(asyncio.wrap_future(reached), timeout_s)
+        except TimeoutError:
+            raise AckTimeout(
+                f"revision {tail.rev} of {tail.subject} was not projected within {timeout_s:g} s: is a projector running?"
+            ) from None
 
     async def attestation(self) -> Attestation:
         """Whether REPLICATED can be promised now; what was found if not."""
@@ -275,8 +296,6 @@ class Recorder:
                     found = "; ".join(attestation.faults)
                     raise AckNotProven(f"event {event_id} is acknowledged by the stream, but not proven durable: {found}")
             else:
-                await asyncio.wrap_future(self._connected)
-                assert self._watermarks is not None
                 await self._watermarks.reached(self.publisher, pseq)
         except RecorderError as error:
             complete(future, error)
@@ -284,8 +303,7 @@ class Recorder:
             complete(future)
 
     async def _attest(self) -> Attestation:
-        await asyncio.wrap_future(self._connected)
-        assert self._prober is not None
+        await asyncio.shield(asyncio.wrap_future(self._connected))
         return await self._prober.attest()
 
     def _wake_drainer(self) -> None:
@@ -308,11 +326,19 @@ class Recorder:
     async def _talk_to_nats(self) -> None:
         options = self.options
         client = await connect(options.nats_url, name=f"relight recorder {self.publisher}", patient=True)
+        self._client = client
         reader = self._slot.spool.reader()
         try:
             await self._declare_stream(client)
             self._prober = Prober(client, monitor_urls=options.nats_monitor_urls, ttl_s=options.proof_ttl_s)
             self._watermarks = ProjectedWatermarks(client)
+            self._control = ControlLog(
+                client,
+                region=options.region,
+                publisher=self.publisher,
+                clock=self.clock,
+                on_append=self._writer.put,
+            )
             self._drainer = Drainer(
                 client,
                 reader,
@@ -331,7 +357,7 @@ class Recorder:
                 reader.close()
             await client.close()
 
-    async def _declare_stream(self, client: Any) -> None:
+    async def _declare_stream(self, client: Client) -> None:
         while True:
             try:
                 return await ensure_stream(client.jetstream(timeout=5))
@@ -349,7 +375,6 @@ class Recorder:
 
     async def _evict(self) -> None:
         """What is projected, and was acknowledged longer ago than the retention time, leaves the spool."""
-        assert self._watermarks is not None
         while True:
             await asyncio.sleep(min(EVICT_EVERY_S, self.options.spool_retention_s))
             projected = await self._watermarks.ask(self.publisher, 0)
@@ -359,7 +384,7 @@ class Recorder:
                 lambda: (spool.evict(up_to_pseq=projected, acked_before_ms=before_ms, limit=EVICT_EVENTS), None)[1]
             )
 
-    async def _drain_orphans(self, client: Any) -> None:
+    async def _drain_orphans(self, client: Client) -> None:
         """Drains, once, spools that processes left behind when they died; their identity is not written to."""
         if self.options.spools is None:
             return

@@ -43,7 +43,9 @@ class TableHash:
         self.rows = 0
 
     def add(self, row: tuple[Value, ...]) -> None:
-        self._sha256.update(orjson.dumps(row, default=_plain, option=orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_DATETIME))
+        self._sha256.update(
+            orjson.dumps(row, default=_plain, option=orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_DATETIME)
+        )
         self._sha256.update(b"\n")
         self.rows += 1
 
@@ -92,7 +94,9 @@ async def fold_stream(client: Client, *, up_to_seq: int | None = None) -> tuple[
         try:
             end = min((await reader.state()).last_seq, up_to_seq or 1 << 62)
         except TRANSIENT as error:
-            raise Unreachable(f"stream EV cannot be read ({error!r}): is NATS up, and did relight run there?") from error
+            raise Unreachable(
+                f"stream EV cannot be read ({error!r}): is NATS up, and did relight run there?"
+            ) from error
         while reader.position.seq < end:
             messages = await reader.batch(limit=READ_BATCH, linger_s=0, timeout_s=1)
             folded.fold(message for message in messages if message.seq <= end)

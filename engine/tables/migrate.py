@@ -171,8 +171,10 @@ async def _alone(connection: Connection, name: str, sql: str = "") -> AsyncItera
         raise MigrationError(_explain(name, sql, error)) from error
     except TimeoutError:
         raise MigrationError(
-            f"{name}: not done after {STATEMENT_S} s; see in pg_stat_activity what it waits for"
+            f"{name}: not done in {STATEMENT_S} s; see in pg_stat_activity what it waits for"
         ) from None
+    except (asyncpg.InterfaceError, OSError) as error:
+        raise MigrationError(f"{name}: PostgreSQL went away ({error.__context__ or error}); run it again") from error
 
 
 async def _has_table(connection: Connection) -> bool:

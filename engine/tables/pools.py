@@ -100,6 +100,8 @@ def _fault(error: Exception, connect_s: float) -> str:
             return f"refuses the role ({error}); run `relight migrate` with this login first"
         case asyncpg.ProtocolViolationError() if "startup parameter" in str(error):
             return f"is a PgBouncer ({error}); a projector needs the server's own address"
+        case asyncpg.ConnectionDoesNotExistError():
+            return "closed the connection at once; is that a PostgreSQL server?"
         case asyncpg.PostgresError():
             return f"refuses the connection ({error}); correct that or the URL"
         case asyncpg.ClientConfigurationError():
@@ -121,7 +123,7 @@ def _fault(error: Exception, connect_s: float) -> str:
         case ValueError():
             return "cannot be understood: escape special characters of the password, as in %40 for @"
         case _:
-            return f"closed the connection ({error}); is that a PostgreSQL server?"
+            return f"answers in an unknown way ({error}); is that a PostgreSQL server?"
 
 
 async def _decode_values(connection: Connection) -> None:

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 
-
 from relight.engine.errors import Fenced
 from relight.engine.log.reader import BEGINNING, Anchor
 from relight.engine.tables.pools import Connection
@@ -40,7 +39,9 @@ async def load_position(connection: Connection) -> Position:
     return Position(row["incarnation"], Anchor(row["seq"], row["sha256"]))
 
 
-async def move_position(connection: Connection, held: Position, to: Anchor, *, incarnation: int | None = None) -> Position:
+async def move_position(
+    connection: Connection, held: Position, to: Anchor, *, incarnation: int | None = None
+) -> Position:
     """Moves from `held` to `to`, in the caller's transaction. Raises `Fenced` when it is not `held` any more."""
     moved = Position(incarnation or held.incarnation, to)
     status = await connection.execute(
@@ -93,7 +94,5 @@ async def rewind_position(connection: Connection, held: Position, to: Anchor) ->
     """A new incarnation, from the anchor that still stands. Raises `Fenced`."""
     async with connection.transaction():
         moved = await move_position(connection, held, to, incarnation=held.incarnation + 1)
-        await connection.execute(
-            "DELETE FROM projection_anchors WHERE projector = $1 AND seq > $2", PROJECTOR, to.seq
-        )
+        await connection.execute("DELETE FROM projection_anchors WHERE projector = $1 AND seq > $2", PROJECTOR, to.seq)
     return moved

@@ -155,9 +155,7 @@ class Projector:
                 return moved
         raise AssertionError("the stream's beginning always stands")
 
-    async def _write(
-        self, session: Session, held: Position, messages: Sequence[Message], folded: Folded
-    ) -> Position:
+    async def _write(self, session: Session, held: Position, messages: Sequence[Message], folded: Folded) -> Position:
         """Commits the batch; bisects it where the store refuses a value, down to the one dead letter."""
         try:
             return await self._commit(session, held, messages[-1], folded)

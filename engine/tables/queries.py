@@ -75,9 +75,22 @@ async def run(
         raise QueryError(f"{query.name}: {error}; has this database been migrated? see `relight migrate`") from error
     except asyncpg.QueryCanceledError:
         raise QueryError(f"{query.name} was cancelled for taking too long; ask for less") from None
-    except (asyncpg.PostgresConnectionError, asyncpg.OperatorInterventionError, OSError) as error:
-        # TimeoutError is an OSError: no connection was free, or no answer came.
-        raise Unreachable(f"PostgreSQL went away during {query.name} ({_first_line(error)}); ask again") from error
+    except asyncpg.DataError as error:
+        raise QueryError(f"{query.name}: {error}; correct that argument") from None
+    except TimeoutError:
+        raise Unreachable(
+            f"PostgreSQL had no connection free or no answer to {query.name} in time; ask again"
+        ) from None
+    except (
+        asyncpg.PostgresConnectionError,
+        asyncpg.OperatorInterventionError,
+        asyncpg.InterfaceError,
+        OSError,
+    ) as error:
+        # An InterfaceError is what leaving the transaction made of it.
+        raise Unreachable(
+            f"PostgreSQL went away during {query.name} ({error.__context__ or error}); ask again"
+        ) from error
     return [_row(query, record) for record in records]
 
 
@@ -139,7 +152,3 @@ def _instead(name: str, known: Mapping[str, object]) -> str:
         return "; it takes none"
     near = get_close_matches(name, known, n=3) or sorted(known)
     return f"; did you mean {', '.join(near)}?" if near != sorted(known) else f"; there is {', '.join(near)}"
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).partition("\n")[0]

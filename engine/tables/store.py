@@ -22,9 +22,7 @@ async def join_tables(connection: Connection, tables: Tables) -> None:
 async def read_rows(connection: Connection, table: State | History) -> AsyncIterator[tuple[Value, ...]]:
     """Every row of the table as `Tables.rows` gives them; inside a transaction of the caller's."""
     columns = table.columns()
-    order = ", ".join(
-        f'{name} COLLATE "C"' if columns[name] is Column.TEXT else name for name in table.primary_key()
-    )
+    order = ", ".join(f'{name} COLLATE "C"' if columns[name] is Column.TEXT else name for name in table.primary_key())
     cursor = connection.cursor(f"SELECT {', '.join(columns)} FROM {table.name} ORDER BY {order}", prefetch=FETCH_ROWS)
     async for row in cursor:
         yield tuple(_value(column, value) for column, value in zip(columns.values(), row, strict=True))

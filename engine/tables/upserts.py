@@ -33,7 +33,8 @@ def _merge_sql(table: State) -> str:
         )
         conditions.append(newer)
         assignments += [
-            f"{name} = CASE WHEN {newer} THEN excluded.{name} ELSE held.{name} END" for name in (*members, rev, event_id)
+            f"{name} = CASE WHEN {newer} THEN excluded.{name} ELSE held.{name} END"
+            for name in (*members, rev, event_id)
         ]
     for name in table.sets:
         event_id = f"{name}_event_id"

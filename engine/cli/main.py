@@ -1,0 +1,56 @@
+"""`relight`: every command, and the one place where errors become a sentence and an exit code."""
+
+import logging
+import os
+import sys
+
+import typer
+from rich.logging import RichHandler
+
+from relight.engine.cli import data, deadletters, demo, events, imports, operate
+from relight.engine.cli.output import err, fail
+from relight.engine.errors import RelightError
+
+app = typer.Typer(
+    name="relight",
+    help="Event-sourced resilience for fleets of AI agents.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+app.command("demo")(demo.demo)
+app.command("up")(operate.up)
+app.command("status")(operate.status)
+app.command("migrate")(operate.migrate_command)
+app.command("query")(data.query)
+app.command("digest")(data.digest)
+app.add_typer(deadletters.app, name="deadletter")
+app.add_typer(events.app, name="event")
+app.add_typer(imports.app, name="import")
+
+
+@app.callback()
+def options(
+    verbose: bool = typer.Option(False, "--verbose", "-v", help="Log what happens, and show tracebacks."),
+) -> None:
+    level = logging.INFO if verbose else logging.ERROR
+    logging.basicConfig(level=level, format="%(message)s", handlers=[RichHandler(console=err, show_path=False)])
+
+
+def main() -> None:
+    """Exit codes: 0 done, 1 failed or unhealthy, 2 wrong usage, 130 interrupted."""
+    try:
+        app()
+    except RelightError as error:
+        if "-v" in sys.argv or "--verbose" in sys.argv:
+            raise
+        try:
+            fail(error)
+        except typer.Exit as exit_:
+            sys.exit(exit_.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        # Whoever read our output has gone; Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

@@ -1,0 +1,96 @@
+"""What commands print: tables for people, JSON for scripts, one sentence for errors."""
+
+import asyncio
+import sys
+from collections.abc import Coroutine, Iterable, Sequence
+from datetime import datetime
+from typing import Annotated, Any, NoReturn, TypeVar
+
+import orjson
+import typer
+from pydantic import BaseModel
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from relight.engine.errors import RelightError
+from relight.engine.settings import Settings
+
+T = TypeVar("T")
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+out = Console()
+err = Console(stderr=True)
+
+
+def settings() -> Settings:
+    return Settings.from_environment()
+
+
+def run(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Runs a command's work; Ctrl-C cancels it, so that everything is closed in order."""
+    return asyncio.run(coroutine)
+
+
+def fail(error: RelightError | str) -> NoReturn:
+    """One sentence and what to do, exit code 1."""
+    err.print(f"[red]error:[/] {_escaped(str(error))}", highlight=False, soft_wrap=True)
+    raise typer.Exit(1)
+
+
+def print_json(value: object) -> None:
+    """One JSON document, models included."""
+    sys.stdout.write(orjson.dumps(value, default=_plain, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS).decode() + "\n")
+
+
+def print_table(title: str | None, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """A table as wide as it needs to be where the output is no terminal."""
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row))
+    out.print(table, width=None if out.is_terminal else 220)
+
+
+def print_models(title: str | None, models: Sequence[BaseModel], *, empty: str) -> None:
+    """A table of models with their fields as columns."""
+    if not models:
+        out.print(empty)
+        return
+    columns = list(type(models[0]).model_fields)
+    print_table(title, columns, ([getattr(model, column) for column in columns] for model in models))
+
+
+def progress() -> Progress:
+    """A bar on stderr, shown only on a terminal."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=err,
+        disable=not err.is_terminal,
+    )
+
+
+def _cell(value: object) -> str:
+    match value:
+        case None:
+            return "-"
+        case datetime():
+            return value.strftime("%Y-%m-%d %H:%M:%S")
+        case dict() | list() | tuple():
+            return _escaped(orjson.dumps(value, default=_plain).decode())
+        case _:
+            return _escaped(str(value))
+
+
+def _escaped(text: str) -> str:
+    return text.replace("[", "\\[")
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    raise TypeError(f"{type(value).__name__} cannot be shown as JSON")

@@ -1,0 +1,117 @@
+"""What `relight.open` gives: record, decide, rule and query, as one process of one region."""
+
+import asyncio
+from collections.abc import Coroutine
+from contextlib import AbstractContextManager
+from typing import Any, TypeVar
+
+from pydantic import JsonValue
+
+from relight.engine import scope
+from relight.engine.decision import Decision
+from relight.engine.log.content import fetch_content
+from relight.engine.log.control import Tail
+from relight.engine.log.receipts import Ack, Receipt
+from relight.engine.log.recorder import Recorder
+from relight.engine.tables.pools import Pool
+from relight.engine.tables.queries import find, parse, run
+from relight.events.base import Control, Event
+from relight.events.values import Content
+from relight.projections.query import DEFAULT_LIMIT, Row
+
+T = TypeVar("T")
+
+
+class Relight:
+    """One process of one region; `relight.open` makes it, and everything in it ends with that `with`."""
+
+    def __init__(self, recorder: Recorder, pool: Pool, *, region: str, tenant: str) -> None:
+        self.recorder = recorder
+        self.region = region
+        self.tenant = tenant
+        self._pool = pool
+
+    def record(self, event: Event) -> Receipt:
+        """Takes an observation; microseconds, never blocks. Raises `InvalidEvent` for what cannot be recorded."""
+        return self.recorder.record(event)
+
+    def content(self, body: bytes) -> Content:
+        """Keeps bytes beside the events; an event holds what is returned."""
+        return self.recorder.content(body)
+
+    async def fetch(self, content: Content, *, tenant: str | None = None) -> bytes:
+        """The bytes again. Raises `ContentError` when they are missing or do not match their digest."""
+        owner = tenant or self._tenant()
+        return await self._in_log(self.recorder.with_jetstream(lambda js: fetch_content(js, owner, content)))
+
+    def scope(
+        self,
+        *,
+        tenant: str | None = None,
+        agent: str | None = None,
+        task: str | None = None,
+        correlation: str | None = None,
+        traceparent: str | None = None,
+    ) -> AbstractContextManager[scope.Scope]:
+        """Who is acting, for whatever is recorded inside; nested scopes inherit, and so do tasks started inside."""
+        here = scope.current()
+        correlation = correlation or here.correlation or self.recorder.clock.next_id()
+        return scope.entered(tenant=tenant, agent=agent, task=task, correlation=correlation, traceparent=traceparent)
+
+    def decision(
+        self, decision_type: str, *, context: dict[str, JsonValue] | None = None, decision: str | None = None
+    ) -> Decision:
+        """A decision to be made inside its `with`; `decision` names it, else it gets an id."""
+        return Decision(self.recorder, decision_type, context=context, decision=decision)
+
+    async def tail(self, kind: type[Control], entity: str, *, tenant: str | None = None) -> Tail:
+        """The last ruling on this entity, to fold and to append after."""
+        owner = tenant or self._tenant()
+        return await self._in_log(self.recorder.with_control(lambda log: log.tail(kind, tenant=owner, entity=entity)))
+
+    async def rule(
+        self, event: Control, *, after: Tail, policy_version: str, observed_seq: int = 0, tenant: str | None = None
+    ) -> Tail:
+        """Appends a ruling if nothing came after `after`. Raises `Superseded` when another writer was first."""
+        owner = tenant or self._tenant()
+        return await self._in_log(
+            self.recorder.with_control(
+                lambda log: log.append(
+                    event, after=after, tenant=owner, policy_version=policy_version, observed_seq=observed_seq
+                )
+            )
+        )
+
+    async def query(
+        self,
+        name: str,
+        *,
+        after: Receipt | Tail | None = None,
+        tenant: str | None = None,
+        limit: int = DEFAULT_LIMIT,
+        timeout_s: float | None = None,
+        **arguments: object,
+    ) -> list[Row]:
+        """A declared query's rows, under the tenant of the scope; `relight query` lists them.
+
+        `after`: waits until that event is in the tables, so that one reads one's own writes.
+        Raises `QueryError`, `AckTimeout`, `DeadLettered`, `Unreachable`.
+        """
+        query = find(name)
+        parse(query, arguments)
+        match after:
+            case Receipt():
+                await after.reached(Ack.PROJECTED, timeout_s=timeout_s)
+            case Tail():
+                await self.recorder.ruling_projected(after, timeout_s=timeout_s)
+            case None:
+                pass
+        return await run(self._pool, query, tenant=tenant or self._tenant(), arguments=arguments, limit=limit)
+
+    def _tenant(self) -> str:
+        return scope.current().tenant or self.tenant
+
+    async def _in_log(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        future = self.recorder.in_loop(coroutine)
+        result: T = await asyncio.wrap_future(future)
+        return result

@@ -1,0 +1,105 @@
+"""What runs beside the servers: the projector, and the answers that recorders ask for, as a FastStream application."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+import orjson
+from faststream.nats import NatsBroker
+from nats.aio.client import Client
+from pydantic import BaseModel
+
+from relight.engine.health import Health, HealthProbe
+from relight.engine.log.topology import connect, ensure_stream
+from relight.engine.log.watermarks import QUESTION, announcement
+from relight.engine.servers import Servers
+from relight.engine.settings import Settings
+from relight.engine.tables.migrate import migrate
+from relight.engine.tables.pools import Pool, connect_session, open_pool
+from relight.engine.tables.projector import Projector
+
+STATUS = "cmd.status"
+PROJECTOR_ROLE = "relight_projector"
+
+log = logging.getLogger(__name__)
+
+
+class WatermarkQuestion(BaseModel):
+    """Asked on `cmd.watermark`: how far is this publisher projected?"""
+
+    publisher: str
+    pseq: int
+
+
+class Service:
+    """Runs inside `serving`; `health` is asked by whoever shows it."""
+
+    def __init__(self, servers: Servers, settings: Settings, client: Client, pool: Pool) -> None:
+        self.client = client
+        self.projector = Projector(client, lambda: connect_session(servers.database_url, role=PROJECTOR_ROLE))
+        self.broker = NatsBroker(servers.nats_url, logger=None, apply_types=True)
+        self._pool = pool
+        self._probe = HealthProbe(client, pool, self.projector, spools=settings.home / "spool")
+        self.broker.subscriber(QUESTION)(self._answer_watermark)
+        self.broker.subscriber(STATUS)(self._answer_status)
+
+    async def health(self) -> Health:
+        return await self._probe.check()
+
+    async def _answer_watermark(self, question: WatermarkQuestion) -> bytes:
+        """From the tables themselves: what is committed, whoever projects."""
+        self.projector.watch(question.publisher)
+        async with self._pool.acquire() as connection, connection.transaction(readonly=True):
+            await connection.execute(f"SET LOCAL ROLE {PROJECTOR_ROLE}")
+            projected = await connection.fetchval(
+                "SELECT contiguous_pseq FROM publisher_heads WHERE publisher = $1", question.publisher
+            )
+            dead = await connection.fetch(
+                "SELECT pseq, reason FROM dead_letters WHERE publisher = $1 AND pseq = $2 AND resolved_at IS NULL",
+                question.publisher,
+                question.pseq,
+            )
+        return announcement(projected or 0, {row["pseq"]: row["reason"] for row in dead})
+
+    async def _answer_status(self) -> bytes:
+        return orjson.dumps((await self.health()).model_dump(mode="json"))
+
+
+@asynccontextmanager
+async def serving(servers: Servers, settings: Settings, *, batch_events: int | None = None) -> AsyncIterator[Service]:
+    """Migrates, declares the stream, and projects until the `with` ends; the batch in hand is finished then.
+
+    Raises `Unreachable`, `MigrationError`.
+    """
+    client = await connect(servers.nats_url, name="relight projector")
+    try:
+        await ensure_stream(client.jetstream(timeout=10))
+        async with await open_pool(servers.database_url) as pool:
+            async with pool.acquire() as connection:
+                await migrate(connection)
+            service = Service(servers, settings, client, pool)
+            projecting = asyncio.create_task(service.projector.run(), name="projector")
+            await service.broker.start()
+            try:
+                yield service
+            finally:
+                await service.broker.stop()
+                projecting.cancel()
+                with suppress(asyncio.CancelledError):
+                    await projecting
+    finally:
+        await client.close()
+
+
+async def caught_up(service: Service, *, within_s: float) -> bool:
+    """Whether everything on the stream is in the tables; waits for it so long."""
+    deadline = asyncio.get_running_loop().time() + within_s
+    while asyncio.get_running_loop().time() < deadline:
+        last_seq = (await service.client.jetstream(timeout=5).stream_info("EV")).state.last_seq
+        if service.projector.position is not None and service.projector.position.seq >= last_seq:
+            return True
+        await asyncio.sleep(0.02)
+    return False
+
+

@@ -1,0 +1,97 @@
+"""`Relight` for code without an event loop: the same object, its waiting calls run in a loop of their own."""
+
+from contextlib import AbstractContextManager
+from functools import partial
+
+from anyio.from_thread import BlockingPortal
+from pydantic import JsonValue
+
+from relight.engine import scope
+from relight.engine.decision import Decision
+from relight.engine.log.control import Tail
+from relight.engine.log.receipts import Receipt
+from relight.engine.runtime import Relight
+from relight.events.base import Control, Event
+from relight.events.values import Content
+from relight.projections.query import DEFAULT_LIMIT, Row
+
+
+class SyncRelight:
+    """As `Relight`; decisions are used with a plain `with`, receipts with `wait()`."""
+
+    def __init__(self, relight: Relight, portal: BlockingPortal) -> None:
+        self._relight = relight
+        self._portal = portal
+
+    @property
+    def region(self) -> str:
+        return self._relight.region
+
+    @property
+    def tenant(self) -> str:
+        return self._relight.tenant
+
+    def record(self, event: Event) -> Receipt:
+        return self._relight.record(event)
+
+    def content(self, body: bytes) -> Content:
+        return self._relight.content(body)
+
+    def fetch(self, content: Content, *, tenant: str | None = None) -> bytes:
+        return self._portal.call(partial(self._relight.fetch, content, tenant=tenant))
+
+    def scope(
+        self,
+        *,
+        tenant: str | None = None,
+        agent: str | None = None,
+        task: str | None = None,
+        correlation: str | None = None,
+        traceparent: str | None = None,
+    ) -> AbstractContextManager[scope.Scope]:
+        return self._relight.scope(
+            tenant=tenant, agent=agent, task=task, correlation=correlation, traceparent=traceparent
+        )
+
+    def decision(
+        self, decision_type: str, *, context: dict[str, JsonValue] | None = None, decision: str | None = None
+    ) -> Decision:
+        return self._relight.decision(decision_type, context=context, decision=decision)
+
+    def tail(self, kind: type[Control], entity: str, *, tenant: str | None = None) -> Tail:
+        return self._portal.call(partial(self._relight.tail, kind, entity, tenant=tenant))
+
+    def rule(
+        self, event: Control, *, after: Tail, policy_version: str, observed_seq: int = 0, tenant: str | None = None
+    ) -> Tail:
+        return self._portal.call(
+            partial(
+                self._relight.rule,
+                event,
+                after=after,
+                policy_version=policy_version,
+                observed_seq=observed_seq,
+                tenant=tenant,
+            )
+        )
+
+    def query(
+        self,
+        name: str,
+        *,
+        after: Receipt | Tail | None = None,
+        tenant: str | None = None,
+        limit: int = DEFAULT_LIMIT,
+        timeout_s: float | None = None,
+        **arguments: object,
+    ) -> list[Row]:
+        ask = partial(
+            self._relight.query,
+            name,
+            after=after,
+            tenant=tenant,
+            limit=limit,
+            timeout_s=timeout_s,
+            **arguments,  # type: ignore[arg-type]  # the query's own parameters
+        )
+        return self._portal.call(ask)

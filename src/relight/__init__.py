@@ -1,0 +1,38 @@
+"""Relight: an event-sourced resilience engine for fleets of AI agents.
+
+    async with relight.open(region="eu") as r:
+        with r.scope(tenant="acme", agent="refunds", task="t-42"):
+            async with r.decision("refund", context={"order": 991}) as d:
+                d.take("approve", reasoning="within policy", confidence=0.8)
+            rows = await r.query("decisions.audit", after=d.receipt, decision=d.id)
+
+`open_sync` is the same for code without an event loop. Settings are `RELIGHT_*` variables or keywords of `open`.
+"""
+
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+
+from relight.engine.app import open_relight, open_relight_sync
+from relight.engine.errors import RelightError
+from relight.engine.log.receipts import Ack, Receipt
+from relight.engine.runtime import Relight
+from relight.engine.settings import Settings
+from relight.engine.sync import SyncRelight
+from relight.events.values import Content
+
+__all__ = ["Ack", "Content", "Receipt", "Relight", "RelightError", "SyncRelight", "open", "open_sync"]
+__version__ = "0.1.0"
+
+
+def open(**settings: object) -> AbstractAsyncContextManager[Relight]:
+    """Records, decides and queries until the `with` ends.
+
+    Servers are yours (`RELIGHT_NATS_URL`, `RELIGHT_DATABASE_URL`), those of a running `relight up`, or are started for
+    the while. Keywords override the `RELIGHT_*` variables. Raises `SettingsError`, `Unreachable`,
+    `EmbeddedServerError`, `SpoolUnusable`.
+    """
+    return open_relight(Settings.from_environment().overridden(settings))
+
+
+def open_sync(**settings: object) -> AbstractContextManager[SyncRelight]:
+    """`open` for code without an event loop."""
+    return open_relight_sync(Settings.from_environment().overridden(settings))
