@@ -1,20 +1,37 @@
 """The one place that wires things together: what `relight.open` and each command need, and nothing else connects."""
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from typing import TypeVar
 
 from anyio.from_thread import start_blocking_portal
+from nats.aio.client import Client
 
 from relight.engine.clock import Clock
+from relight.engine.embedded.home import HomeLock, Running
+from relight.engine.errors import SettingsError
+from relight.engine.health import Health, HealthProbe
+from relight.engine.http.health import health_server
+from relight.engine.log.reader import TRANSIENT
 from relight.engine.log.recorder import Recorder, RecorderOptions
+from relight.engine.log.topology import connect
 from relight.engine.runtime import Relight
-from relight.engine.servers import Servers, found_servers
-from relight.engine.service import Service, caught_up, serving
+from relight.engine.servers import Servers, embedded_servers, found_servers
+from relight.engine.service import PROJECTOR_ROLE, STATUS, Service, caught_up, projecting, serving
 from relight.engine.settings import Settings
 from relight.engine.sync import SyncRelight
-from relight.engine.tables.pools import open_pool
+from relight.engine.tables.digest import Digest, digest_memory, digest_postgres
+from relight.engine.tables.migrate import Applied, MigrationStatus, migrate, status
+from relight.engine.tables.pools import Pool, Session, connect_session, open_pool
+from relight.engine.tables.queries import find, parse, run
+from relight.projections.query import Row
+
+T = TypeVar("T")
 
 CATCH_UP_S = 60.0
+STATUS_TIMEOUT_S = 5.0
 
 
 def recorder_options(servers: Servers, settings: Settings) -> RecorderOptions:
@@ -65,3 +82,134 @@ def open_relight_sync(settings: Settings, *, clock: Clock | None = None) -> Iter
         yield SyncRelight(relight, portal)
 
 
+@asynccontextmanager
+async def projector_session(settings: Settings) -> AsyncIterator[Session]:
+    """A database session that acts as the projector; on servers of ours, after all is projected."""
+    async with ready_servers(settings) as (servers, service):
+        if service is not None:
+            await caught_up(service, within_s=CATCH_UP_S)
+        session = await connect_session(servers.database_url, role=PROJECTOR_ROLE)
+        try:
+            yield session
+        finally:
+            await session.close(timeout=2)
+
+
+@asynccontextmanager
+async def stream_client(settings: Settings) -> AsyncIterator[Client]:
+    """A NATS client; PostgreSQL is not touched where the servers are yours."""
+    async with found_servers(settings) as servers:
+        client = await connect(servers.nats_url, name="relight reader")
+        try:
+            yield client
+        finally:
+            await client.close()
+
+
+@asynccontextmanager
+async def query_pool(settings: Settings) -> AsyncIterator[Pool]:
+    """A pool for queries; on servers of ours, after all is projected."""
+    async with ready_servers(settings) as (servers, service):
+        if service is not None:
+            await caught_up(service, within_s=CATCH_UP_S)
+        async with await open_pool(servers.database_url, size=2) as pool:
+            yield pool
+
+
+async def check_health(settings: Settings) -> Health:
+    """Asks the service that runs; where none answers, looks itself."""
+    async with found_servers(settings) as servers:
+        client = await connect(servers.nats_url, name="relight status")
+        try:
+            with suppress(*TRANSIENT):
+                answer = await client.request(STATUS, b"", timeout=STATUS_TIMEOUT_S)
+                return Health.model_validate_json(answer.data)
+            async with await open_pool(servers.database_url, size=2) as pool:
+                return await HealthProbe(client, pool, None, spools=settings.home / "spool").check()
+        finally:
+            await client.close()
+
+
+async def run_up(settings: Settings, announce: Callable[[Running], None]) -> None:
+    """Servers, projector and `/health` in the foreground until SIGINT or SIGTERM.
+
+    `announce` is called once all of it answers. Raises `EmbeddedServerError` when a server ends by itself.
+    """
+    if settings.nats_url or settings.database_url:
+        raise SettingsError("relight up starts its own servers: unset RELIGHT_NATS_URL and RELIGHT_DATABASE_URL")
+    with HomeLock(settings.home) as lock:
+        async with embedded_servers(settings.home) as servers, projecting(servers, settings) as service:
+            loop = asyncio.get_running_loop()
+            with health_server(service.health, loop, port=settings.health_port) as health_url:
+
+                async def say() -> None:
+                    running = Running(
+                        nats_url=servers.nats_url,
+                        monitor_url=servers.monitors[0],
+                        database_url=servers.database_url,
+                        health_url=health_url,
+                        pid=os.getpid(),
+                    )
+                    lock.announce(running)
+                    announce(running)
+
+                service.app.after_startup(say)
+                assert servers.ended is not None
+                await _first_of(service.app.run(), servers.ended())
+
+
+async def _first_of(application: Awaitable[None], ended: Awaitable[None]) -> None:
+    tasks = [asyncio.ensure_future(application), asyncio.ensure_future(ended)]
+    done, late = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in late:
+        task.cancel()
+    await asyncio.gather(*late, return_exceptions=True)
+    for task in done:
+        await task
+
+
+async def ask(settings: Settings, name: str, *, tenant: str, limit: int, arguments: Mapping[str, object]) -> list[Row]:
+    """One declared query; it is looked up and its arguments are checked before any server is asked."""
+    query = find(name)
+    parse(query, arguments)
+    async with query_pool(settings) as pool:
+        return await run(pool, query, tenant=tenant, arguments=arguments, limit=limit)
+
+
+async def take_digest(settings: Settings, *, memory: bool, up_to_seq: int | None = None) -> Digest:
+    """Of PostgreSQL's tables, or of tables folded in memory from the stream, which needs no database."""
+    if memory:
+        async with stream_client(settings) as client:
+            return await digest_memory(client, up_to_seq=up_to_seq)
+    async with projector_session(settings) as session:
+        return await digest_postgres(session)
+
+
+async def with_session(settings: Settings, work: Callable[[Session], Awaitable[T]]) -> T:
+    """Some work in a session of the projector's role."""
+    async with projector_session(settings) as session:
+        return await work(session)
+
+
+async def migrate_database(settings: Settings, *, dry_run: bool) -> list[Applied]:
+    """Raises `MigrationError`, `Unreachable`."""
+    async with found_servers(settings) as servers:
+        session = await connect_session(servers.database_url)
+        try:
+            return await migrate(session, dry_run=dry_run)
+        finally:
+            await session.close(timeout=2)
+
+
+async def migration_status(settings: Settings) -> list[MigrationStatus]:
+    async with found_servers(settings) as servers:
+        session = await connect_session(servers.database_url)
+        try:
+            return await status(session)
+        finally:
+            await session.close(timeout=2)
+
+
+def clock() -> Clock:
+    """The wall clock."""
+    return Clock()

@@ -4,6 +4,7 @@ import os
 import threading
 import time
 from datetime import UTC, datetime, timedelta
+from weakref import WeakSet
 
 import uuid_utils
 
@@ -16,13 +17,15 @@ _COUNTER_BITS = 12
 class Clock:
     """Tells the time and makes ids above all that it made or saw (Kulkarni et al., "Logical Physical Clocks", 2014).
 
-    The 12 bits after the milliseconds count within them, and carry over (RFC 9562, section 6.2, method 1).
+    The 12 bits after the milliseconds count within them, and carry over (RFC 9562, section 6.2, method 1). What is more
+    than 60 s ahead of the clock binds nobody, its own past included: a clock that was put back by an hour would
+    otherwise make dead letters for an hour.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._last = 0
-        os.register_at_fork(after_in_child=self._unlock)
+        _clocks.add(self)
 
     def now_us(self) -> int:
         """Unix microseconds; what a test or a script overrides."""
@@ -34,9 +37,11 @@ class Clock:
 
     def next_id(self) -> str:
         """A UUIDv7 above every id that this process made or observed."""
-        now = (self.now_us() // 1_000) << _COUNTER_BITS
+        now_ms = self.now_us() // 1_000
         with self._lock:
-            self._last = last = max(now, self._last + 1)
+            if self._last >> _COUNTER_BITS > now_ms + CLOCK_TOLERANCE_MS:
+                self._last = 0
+            self._last = last = max(now_ms << _COUNTER_BITS, self._last + 1)
         return make_id(last >> _COUNTER_BITS, last & 0xFFF, str(uuid_utils.uuid4())[19:])
 
     def observe(self, event_id: str) -> None:
@@ -47,8 +52,17 @@ class Clock:
             with self._lock:
                 self._last = max(self._last, seen)
 
-    def _unlock(self) -> None:
-        self._lock = threading.Lock()
+
+_clocks: "WeakSet[Clock]" = WeakSet()
+
+
+def _unlock() -> None:
+    """In a fork()ed child: another thread of the parent may have held a lock, and that thread is not here."""
+    for clock in list(_clocks):
+        clock._lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_unlock)
 
 
 class ScriptedClock(Clock):

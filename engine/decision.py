@@ -4,7 +4,6 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
 
-import uuid_utils
 from pydantic import JsonValue
 
 from relight.engine import scope
@@ -17,7 +16,7 @@ from relight.events.decisions import (
     DecisionTaken,
     Outcome,
 )
-from relight.events.values import Content
+from relight.events.values import MAX_KEY_LENGTH, Content
 
 
 class Decision:
@@ -35,7 +34,7 @@ class Decision:
         context: dict[str, JsonValue] | None = None,
         decision: str | None = None,
     ) -> None:
-        self.id = decision or str(uuid_utils.uuid7())
+        self.id = decision or recorder.clock.next_id()
         self._recorder = recorder
         self._type = decision_type
         self._context = context or {}
@@ -98,11 +97,13 @@ class Decision:
         event = DecisionOutcomeKnown(
             decision=self.id,
             outcome=outcome,
-            error_class=None if error is None else type(error).__qualname__,
+            error_class=None if error is None else _class_name(error),
             latency_ms=max(0, self._recorder.clock.now_us() - self._begun_us) // 1_000,
         )
-        self.receipt = self._recorder.record(event)
-        self._stack.close()
+        try:
+            self.receipt = self._recorder.record(event)
+        finally:
+            self._stack.close()
 
     async def __aenter__(self) -> Self:
         return self.__enter__()
@@ -111,3 +112,8 @@ class Decision:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.__exit__(kind, error, trace)
+
+
+def _class_name(error: BaseException) -> str:
+    """Cut to what a key can hold, in UTF-8."""
+    return type(error).__qualname__.encode()[:MAX_KEY_LENGTH].decode(errors="ignore")

@@ -1,23 +1,23 @@
 """Every error that the engine raises, in one tree.
 
-    RelightError
-    ├── SettingsError            a RELIGHT_* value is unknown, missing or invalid
-    ├── Unreachable              NATS or PostgreSQL does not answer, or refuses the credentials
-    ├── EmbeddedServerError      a server that we start for the user did not start or stopped
-    ├── RecorderError
-    │   ├── SpoolUnusable        the spool file is foreign, newer, corrupt or read-only
-    │   ├── RecordRefused        not recorded: a cap is reached or the recorder is closed
-    │   ├── AckNotProven         the asked acknowledgement cannot be promised here
-    │   ├── AckTimeout           the asked acknowledgement did not come in time
-    │   └── DeadLettered         recorded, but the projector refused it
-    ├── ControlError
-    │   └── Superseded           another writer's control event came first
-    ├── ContentError             content is missing or does not match its digest
-    ├── ProjectorError
-    │   └── Fenced               another projector moved the position
-    ├── MigrationError           an applied migration was edited, or one failed
-    ├── ImportRefused            a file cannot be imported
-    └── QueryError               no such query, or a parameter is missing or invalid
+RelightError
+├── SettingsError            a RELIGHT_* value is unknown, missing or invalid
+├── Unreachable              NATS or PostgreSQL does not answer, or refuses the credentials
+├── EmbeddedServerError      a server that we start for the user did not start or stopped
+├── RecorderError
+│   ├── SpoolUnusable        the spool file is foreign, newer, corrupt or read-only
+│   ├── RecordRefused        not recorded: a cap is reached or the recorder is closed
+│   ├── AckNotProven         the asked acknowledgement cannot be promised here
+│   ├── AckTimeout           the asked acknowledgement did not come in time
+│   └── DeadLettered         recorded, but the projector refused it
+├── ControlError
+│   └── Superseded           another writer's control event came first
+├── ContentError             content is missing or does not match its digest
+├── ProjectorError
+│   └── Fenced               another projector moved the position
+├── MigrationError           an applied migration was edited, or one failed
+├── ImportRefused            a file cannot be imported
+└── QueryError               no such query, or a parameter is missing or invalid
 """
 
 

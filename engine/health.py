@@ -94,7 +94,9 @@ class HealthProbe:
             if counts.get(name):
                 degraded.append(f"{counts[name]} {meaning}")
         if exposed.oldest_s is not None and exposed.oldest_s > EXPOSED_TOO_LONG_S:
-            degraded.append(f"{exposed.events} events wait in spools of this machine, the oldest {exposed.oldest_s:.0f} s")
+            degraded.append(
+                f"{exposed.events} events wait in spools of this machine, the oldest {exposed.oldest_s:.0f} s"
+            )
         degraded += exposed.unreadable
         return Health(
             status=Status.UNHEALTHY if unhealthy else Status.DEGRADED if degraded else Status.HEALTHY,

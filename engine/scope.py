@@ -4,6 +4,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from functools import lru_cache
+
+from pydantic import TypeAdapter, ValidationError
+
+from relight.events.envelope import Traceparent
+from relight.events.errors import InvalidEvent
+from relight.events.values import EventId, Key, Name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,7 +25,7 @@ class Scope:
     traceparent: str | None = None
 
 
-_current: ContextVar[Scope] = ContextVar("relight_scope", default=Scope())
+_current: ContextVar[Scope] = ContextVar("relight_scope", default=Scope())  # noqa: B039  # frozen
 
 
 def current() -> Scope:
@@ -27,9 +34,31 @@ def current() -> Scope:
 
 @contextmanager
 def entered(**changes: str | None) -> Iterator[Scope]:
-    """The scope around with these changes, for the duration of the `with`; inherited by tasks started within."""
-    token = _current.set(replace(_current.get(), **{name: value for name, value in changes.items() if value is not None}))
+    """The scope around with these changes, for the duration of the `with`; inherited by tasks started within.
+
+    Raises `InvalidEvent` for what no event could carry.
+    """
+    said = {name: _checked(name, value) for name, value in changes.items() if value is not None}
+    token = _current.set(replace(_current.get(), **said))
     try:
         yield _current.get()
     finally:
         _current.reset(token)
+
+
+_ADAPTERS: dict[str, TypeAdapter[str]] = {
+    "tenant": TypeAdapter(Name),
+    "agent": TypeAdapter(Key),
+    "task": TypeAdapter(Key),
+    "correlation": TypeAdapter(Key),
+    "causation": TypeAdapter(EventId),
+    "traceparent": TypeAdapter(Traceparent),
+}
+
+
+@lru_cache(maxsize=4_096)
+def _checked(name: str, value: str) -> str:
+    try:
+        return _ADAPTERS[name].validate_python(value)
+    except ValidationError as error:
+        raise InvalidEvent(f"scope: {name}: {error.errors(include_url=False)[0]['msg']}") from None

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,8 @@ class Servers:
     monitors: tuple[str, ...]
     database: str | None
     ours: bool
+    ended: Callable[[], Awaitable[None]] | None = None
+    """Of ours: waits until one ends by itself, then raises `EmbeddedServerError`."""
 
     @property
     def nats_url(self) -> str:
@@ -78,4 +80,15 @@ async def embedded_servers(home: Path, *, durable: bool = True) -> AsyncIterator
     async with AsyncExitStack() as stack:
         nats, postgres = EmbeddedNats(home), EmbeddedPostgres(home, durable=durable)
         await asyncio.gather(stack.enter_async_context(nats), stack.enter_async_context(postgres))
-        yield Servers(nats=nats.url, monitors=(nats.monitor_url,), database=postgres.url, ours=True)
+
+        async def ended() -> None:
+            waits = [asyncio.create_task(server.wait()) for server in (nats, postgres)]
+            try:
+                done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+                await done.pop()
+            finally:
+                for wait in waits:
+                    wait.cancel()
+
+        monitors = (nats.monitor_url,)
+        yield Servers(nats=nats.url, monitors=monitors, database=postgres.url, ours=True, ended=ended)

@@ -6,12 +6,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 import orjson
+from faststream import FastStream
 from faststream.nats import NatsBroker
 from nats.aio.client import Client
 from pydantic import BaseModel
 
 from relight.engine.health import Health, HealthProbe
-from relight.engine.log.topology import connect, ensure_stream
+from relight.engine.log.reader import TRANSIENT
+from relight.engine.log.topology import STREAM, connect, ensure_stream
 from relight.engine.log.watermarks import QUESTION, announcement
 from relight.engine.servers import Servers
 from relight.engine.settings import Settings
@@ -21,6 +23,7 @@ from relight.engine.tables.projector import Projector
 
 STATUS = "cmd.status"
 PROJECTOR_ROLE = "relight_projector"
+POLL_S = 0.02
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +41,8 @@ class Service:
     def __init__(self, servers: Servers, settings: Settings, client: Client, pool: Pool) -> None:
         self.client = client
         self.projector = Projector(client, lambda: connect_session(servers.database_url, role=PROJECTOR_ROLE))
-        self.broker = NatsBroker(servers.nats_url, logger=None, apply_types=True)
+        self.broker = NatsBroker(servers.nats_url, logger=None)
+        self.app = FastStream(self.broker, logger=None)
         self._pool = pool
         self._probe = HealthProbe(client, pool, self.projector, spools=settings.home / "spool")
         self.broker.subscriber(QUESTION)(self._answer_watermark)
@@ -67,10 +71,10 @@ class Service:
 
 
 @asynccontextmanager
-async def serving(servers: Servers, settings: Settings, *, batch_events: int | None = None) -> AsyncIterator[Service]:
+async def projecting(servers: Servers, settings: Settings) -> AsyncIterator[Service]:
     """Migrates, declares the stream, and projects until the `with` ends; the batch in hand is finished then.
 
-    Raises `Unreachable`, `MigrationError`.
+    The FastStream application `Service.app` is left to be started. Raises `Unreachable`, `MigrationError`.
     """
     client = await connect(servers.nats_url, name="relight projector")
     try:
@@ -79,27 +83,35 @@ async def serving(servers: Servers, settings: Settings, *, batch_events: int | N
             async with pool.acquire() as connection:
                 await migrate(connection)
             service = Service(servers, settings, client, pool)
-            projecting = asyncio.create_task(service.projector.run(), name="projector")
-            await service.broker.start()
+            projector = asyncio.create_task(service.projector.run(), name="projector")
             try:
                 yield service
             finally:
-                await service.broker.stop()
-                projecting.cancel()
+                projector.cancel()
                 with suppress(asyncio.CancelledError):
-                    await projecting
+                    await projector
     finally:
         await client.close()
 
 
+@asynccontextmanager
+async def serving(servers: Servers, settings: Settings) -> AsyncIterator[Service]:
+    """`projecting`, with the application started for the duration of the `with`."""
+    async with projecting(servers, settings) as service:
+        await service.app.start()
+        try:
+            yield service
+        finally:
+            await service.app.stop()
+
+
 async def caught_up(service: Service, *, within_s: float) -> bool:
-    """Whether everything on the stream is in the tables; waits for it so long."""
+    """Waits until everything on the stream is in the tables; False when that takes longer."""
     deadline = asyncio.get_running_loop().time() + within_s
     while asyncio.get_running_loop().time() < deadline:
-        last_seq = (await service.client.jetstream(timeout=5).stream_info("EV")).state.last_seq
-        if service.projector.position is not None and service.projector.position.seq >= last_seq:
-            return True
-        await asyncio.sleep(0.02)
+        with suppress(*TRANSIENT):
+            last_seq = (await service.client.jetstream(timeout=5).stream_info(STREAM)).state.last_seq
+            if service.projector.position is not None and service.projector.position.seq >= last_seq:
+                return True
+        await asyncio.sleep(POLL_S)
     return False
-
-

@@ -92,6 +92,6 @@ class SyncRelight:
             tenant=tenant,
             limit=limit,
             timeout_s=timeout_s,
-            **arguments,  # type: ignore[arg-type]  # the query's own parameters
+            **arguments,
         )
         return self._portal.call(ask)

@@ -12,6 +12,7 @@ import relight.events
 from relight.events.base import TYPES, Control, Event
 from relight.events.envelope import Recorded
 from relight.events.errors import Reason, Undecodable
+from relight.events.subjects import CONTROLS
 
 CLOCK_TOLERANCE_MS = 60_000
 """An id further ahead of the stream's own timestamp is refused; no process adopts one that far ahead of its clock."""
@@ -30,7 +31,8 @@ def event_types() -> dict[str, type[Event]]:
 @cache
 def _adapter() -> TypeAdapter[_Any]:
     models = tuple(_recorded_model(cls) for cls in event_types().values())
-    return TypeAdapter(Annotated[Union[models], Field(discriminator="type")])
+    tagged: Any = Annotated[Union[models], Field(discriminator="type")]  # noqa: UP007  # known only at run time
+    return TypeAdapter(tagged)
 
 
 def _recorded_model(cls: type[Event]) -> type[_Any]:
@@ -45,7 +47,7 @@ def _recorded_model(cls: type[Event]) -> type[_Any]:
 
 
 def _required(annotation: Any) -> Any:
-    return Union[tuple(arg for arg in annotation.__args__ if arg is not type(None))]
+    return Union[tuple(arg for arg in annotation.__args__ if arg is not type(None))]  # noqa: UP007  # likewise
 
 
 def decode(body: bytes) -> Recorded[Event]:
@@ -61,6 +63,8 @@ def decode(body: bytes) -> Recorded[Event]:
         raise Undecodable(Reason.INVALID, f"subject: {event.subject!r} is not the data's {event.data.entity!r}")
     if event.is_control and (event.publisher, event.pseq) != (event.nats_subject, event.rev):
         raise Undecodable(Reason.INVALID, "publisher: a control event's is its subject, and its pseq its rev")
+    if not event.is_control and event.publisher.startswith(f"{CONTROLS}."):
+        raise Undecodable(Reason.INVALID, "publisher: an observation's is never a control subject")
     return event
 
 
@@ -110,7 +114,7 @@ def _upcast(document: dict[str, Any], cls: type[Event], version: int) -> Recorde
     except ValidationError as error:
         raise Undecodable(Reason.INVALID, _explain(error)) from None
     except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
-        detail = f"{cls.TYPE} version {version} cannot be raised to {cls.VERSION}: {error!r}"
+        detail = f"{cls.TYPE} version {version} cannot be raised to {cls.VERSION}: {type(error).__name__}"
         raise Undecodable(Reason.INVALID, detail) from None
 
 

@@ -58,12 +58,10 @@ def _dollars_to_micro(data: dict[str, Any]) -> dict[str, Any]:
     """Version 1 had `cost_usd`, a decimal as text or number; binary fractions of a dollar do not add up."""
     rest = {name: value for name, value in data.items() if name != "cost_usd"}
     cost = data.get("cost_usd")
-    return {**rest, "cost_microusd": None if cost is None else int(round(Decimal(str(cost)) * 1_000_000))}
+    return {**rest, "cost_microusd": None if cost is None else round(Decimal(str(cost)) * 1_000_000)}
 
 
-class DecisionOutcomeKnown(
-    DecisionEvent, type="decisions.outcome_known", version=2, upcasts={1: _dollars_to_micro}
-):
+class DecisionOutcomeKnown(DecisionEvent, type="decisions.outcome_known", version=2, upcasts={1: _dollars_to_micro}):
     """How it came out, and of a model call what it took."""
 
     outcome: Outcome

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Annotated, Generic, Literal, TypeVar
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from relight.events.base import Event
 from relight.events.subjects import control_subject, observation_subject
@@ -20,7 +20,15 @@ PLATFORM = "-"
 T_co = TypeVar("T_co", bound=Event, covariant=True)
 
 
-Number = Annotated[int, Field(ge=0, le=MAX_INTEGER)]
+def _integer(value: object) -> object:
+    if isinstance(value, str) and value.isascii() and value.isdecimal():
+        return int(value[:20])
+    if isinstance(value, bool | str):
+        raise ValueError("neither an integer nor decimal text")
+    return value
+
+
+Number = Annotated[int, BeforeValidator(_integer), Field(ge=0, le=MAX_INTEGER)]
 """CloudEvents integers end at 2^31, so ours travel as decimal text; a number is accepted too."""
 PublisherId = Annotated[str, StringConstraints(min_length=1, max_length=1_500, pattern=r"^[^\x00-\x20\x7f]+$")]
 Traceparent = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$")]
@@ -37,7 +45,7 @@ class Recorded(BaseModel, Generic[T_co]):
 
     specversion: Literal["1.0"]
     id: EventId
-    source: Annotated[str, StringConstraints(min_length=1, max_length=4_000)]
+    source: Annotated[str, StringConstraints(min_length=1, max_length=4_000, pattern=r"^[^\x00-\x20\x7f]+$")]
     type: str
     subject: str
     time: Time
@@ -96,7 +104,9 @@ class Ruling:
     observedseq: int
 
 
-def encode(head: Head, data: bytes, *, source: str, publisher: str, pseq: int, prev: str, ruling: Ruling | None) -> bytes:
+def encode(
+    head: Head, data: bytes, *, source: str, publisher: str, pseq: int, prev: str, ruling: Ruling | None
+) -> bytes:
     """The exact bytes of an event; `data` is its JSON. Absent attributes are left out, as CloudEvents asks."""
     document: dict[str, object] = {
         "specversion": "1.0",

@@ -1,8 +1,8 @@
 """What can be wrong with an event.
 
-    EventError(ValueError)
-    ├── InvalidEvent   a value that some part of the path cannot carry; names the field
-    └── Undecodable    bytes that are no event of ours; carries the reason for the dead letter
+EventError(ValueError)
+├── InvalidEvent   a value that some part of the path cannot carry; names the field
+└── Undecodable    bytes that are no event of ours; carries the reason for the dead letter
 """
 
 from enum import StrEnum

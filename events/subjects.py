@@ -24,3 +24,8 @@ def observation_subject(region: str, type: str, tenant: str) -> str:
 def control_subject(policy: str, tenant: str, entity: str) -> str:
     """`ctl.<policy>.<tenant>.<entity>`: one literal subject for each invariant."""
     return f"{CONTROLS}.{policy}.{token(tenant)}.{token(entity)}"
+
+
+def source_of(region: str, publisher: str) -> str:
+    """The CloudEvents `source`, a URI: `relight://<region>/<publisher>`."""
+    return f"relight://{token(region)}/{publisher}"

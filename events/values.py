@@ -4,7 +4,16 @@ import math
 from datetime import UTC, datetime
 from typing import Annotated
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, StringConstraints
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StringConstraints,
+)
 
 MAX_INTEGER = 2**53
 """Beyond it a JSON reader that holds numbers as doubles silently changes the value (RFC 8259, section 6)."""
@@ -56,7 +65,24 @@ def _storable_object(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
 
 
 def _utc(value: datetime) -> datetime:
-    return value.astimezone(UTC)
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("beyond the years 1 to 9999 in UTC") from None
+
+
+def _no_number(value: object) -> object:
+    """A bare number would be taken for Unix seconds or milliseconds, depending on its size."""
+    if isinstance(value, int | float):
+        raise ValueError("a time is RFC 3339 text, not a number")
+    return value
+
+
+def _a_number(value: object) -> object:
+    """True is not 1, and "5" is not 5; but 5.0 is 5."""
+    if isinstance(value, bool | str):
+        raise ValueError("not a number")
+    return value
 
 
 def _no_negative_zero(value: float) -> float:
@@ -91,12 +117,14 @@ EventId = Annotated[
 ]
 """UUIDv7 (RFC 9562) in lower case, so that text order is byte order is time order."""
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-Count = Annotated[int, Field(ge=0, le=MAX_INTEGER)]
+Count = Annotated[int, BeforeValidator(_a_number), Field(ge=0, le=MAX_INTEGER)]
 MicroUsd = Count
 """Money: millionths of a US dollar."""
-Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), AfterValidator(_no_negative_zero)]
+Fraction = Annotated[
+    float, BeforeValidator(_a_number), Field(ge=0, le=1, allow_inf_nan=False), AfterValidator(_no_negative_zero)
+]
 """0..1: a confidence, a risk, a score."""
-Time = Annotated[AwareDatetime, AfterValidator(_utc)]
+Time = Annotated[AwareDatetime, BeforeValidator(_no_number), AfterValidator(_utc)]
 """Aware, held in UTC, to the microsecond."""
 JsonObject = Annotated[dict[str, JsonValue], AfterValidator(_storable_object)]
 """Structured detail; refuses what PostgreSQL's jsonb or a JSON reader would change, integral floats become integers."""

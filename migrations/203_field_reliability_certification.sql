@@ -26,7 +26,7 @@ CREATE TABLE reliability_certifications (
 CREATE INDEX reliability_certifications_component ON reliability_certifications
 (tenant, component_name, grant_event_id);
 CREATE INDEX reliability_certifications_in_force ON reliability_certifications
-(tenant, coalesce(expires_at, 'infinity')) WHERE certification_level IS NOT NULL AND revoked_at IS NULL;
+(tenant, (CASE WHEN expires_at IS NULL THEN 'infinity' ELSE expires_at END)) WHERE certification_level IS NOT NULL AND revoked_at IS NULL;
 COMMENT ON TABLE reliability_certifications IS 'Each certification of a component, granted once and perhaps revoked.';
 COMMENT ON COLUMN reliability_certifications.tenant IS 'Whose it is; - is the platform''s.';
 COMMENT ON COLUMN reliability_certifications.certification IS 'The certification.';

@@ -122,8 +122,8 @@ queries = (
             FROM reliability_certifications AS c
             WHERE
                 c.tenant = who.tenant AND c.certification_level IS NOT NULL AND c.revoked_at IS NULL
-                AND coalesce(c.expires_at, 'infinity') > $at
-            ORDER BY coalesce(c.expires_at, 'infinity')
+                AND CASE WHEN c.expires_at IS NULL THEN 'infinity' ELSE c.expires_at END > $at
+            ORDER BY CASE WHEN c.expires_at IS NULL THEN 'infinity' ELSE c.expires_at END
             LIMIT $limit
         """,
         order="expires_at NULLS LAST, tenant, certification",

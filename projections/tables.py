@@ -1,7 +1,6 @@
 """The tables as a value: changes joined in any order, any number of times, give the same rows."""
 
 from collections.abc import Iterator
-from typing import cast
 
 from relight.events.base import Event
 from relight.events.envelope import Recorded
@@ -104,4 +103,4 @@ def _state_values(table: State, row: StateRow) -> Iterator[Value]:
 
 def _bytewise(key: Key) -> tuple[bytes, ...]:
     """PostgreSQL's COLLATE "C" compares UTF-8 bytes."""
-    return tuple(part.encode() for part in cast("tuple[str, ...]", key))
+    return tuple(part.encode() for part in key)

@@ -105,9 +105,6 @@ async def shared_database(postgres: str) -> AsyncIterator[str]:
         yield url
 
 
-# --- Servers that have never been migrated --------------------------------------------------------------------------
-
-
 @pytest_asyncio.fixture(scope="session", loop_scope="session", params=["18", "15"])
 async def bare_postgres(home: Path, request: pytest.FixtureRequest) -> AsyncIterator[str]:
     """URL of a PostgreSQL without our roles, as its superuser: the embedded 18, and Debian's 15."""
@@ -149,9 +146,6 @@ async def server(bare_postgres: str) -> AsyncIterator[str]:
     for (name,) in await connection.fetch("SELECT rolname FROM pg_roles WHERE rolname ~ '^(relight|test)_'"):
         await connection.execute(f"DROP ROLE {name}")
     await connection.close()
-
-
-# --- PgBouncer --------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="session")
@@ -225,8 +219,6 @@ def _own(*paths: Path) -> None:
             shutil.chown(path, "nobody")
 
 
-# --- Rows for any projected table -------------------------------------------------------------------------------------
-
 HOT = "hot"
 """The name that half of a column's values are; of a key, one row's."""
 Fill = Callable[..., Coroutine[Any, Any, None]]
@@ -236,8 +228,8 @@ Fill = Callable[..., Coroutine[Any, Any, None]]
 def fill() -> Fill:
     """`await fill(connection, table, rows, tenant, nulls=False)`: rows like a fleet's, the same in every run.
 
-    `tenant` is SQL over n = 1..rows. Of texts with a CHECK the first value is 95 % of them, of others `HOT` is half; with
-    `nulls`, a twentieth of the times and sets that may be NULL are.
+    `tenant` is SQL over n = 1..rows. Of texts with a CHECK the first value is 95 % of them, of others `HOT` is
+    half; with `nulls`, a twentieth of the times and sets that may be NULL are.
     """
 
     async def fill(connection: Any, table: State | History, rows: int, tenant: str, *, nulls: bool = False) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from relight.events.base import Control, Event
 from relight.events.catalog import decode_message
 from relight.events.envelope import GENESIS, Head, Recorded, Ruling, encode
-from relight.events.subjects import control_subject, observation_subject
+from relight.events.subjects import control_subject, observation_subject, source_of
 from relight.projections.base import History, State
 from relight.projections.catalog import projection_of, tables
 from relight.projections.tables import Tables
@@ -53,7 +53,7 @@ def wire(
     body = encode(
         head,
         data.model_dump_json().encode(),
-        source=f"relight://{region}/test",
+        source=source_of(region, "test"),
         publisher=publisher,
         pseq=rev or 1,
         prev=GENESIS,

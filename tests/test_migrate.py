@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 
 from relight.engine.errors import MigrationError
-from relight.engine.tables.migrate import Applied, Migration, State, migrate, migrations, read, status
+from relight.engine.tables.migrate import LOCK, Applied, Migration, State, migrate, migrations, read, status
 from relight.engine.tables.pools import Session, connect_session, open_pool
 from relight.projections.catalog import tables
 
@@ -177,14 +177,23 @@ async def test_a_role_set_in_a_file_does_not_outlive_it(server: str, local: str)
         assert await connection.fetchval("SELECT current_user = session_user AND current_setting('role') = 'none'")
 
 
-async def test_a_lock_held_by_others_and_a_tight_timeout_of_the_login_are_two_things(server: str) -> None:
+async def test_a_logins_own_statement_timeout_ends_neither_the_wait_for_a_runner_nor_a_file(server: str) -> None:
     url = await make_database(server, "test_timeouts", "test_owner")
-    async with connected(server) as admin:
-        await admin.execute("ALTER ROLE test_owner SET statement_timeout = '50ms'")
     slow = file("001_slow.sql", "SELECT pg_sleep(0.2);")
-    async with connected(url) as connection:
-        assert len(await migrate(connection, known=[slow])) == 1
-        assert await connection.fetchval("SHOW statement_timeout") == "50ms"
+    async with connected(url_of(server, "test_timeouts")) as other, connected(server) as admin:
+        await admin.execute("ALTER ROLE test_owner SET statement_timeout = '50ms'")
+        async with connected(url) as connection:
+            await other.execute("SELECT pg_advisory_lock($1)", LOCK)
+            run = asyncio.create_task(migrate(connection, known=[slow]))
+            async with asyncio.timeout(10):
+                waiting = (
+                    "SELECT true FROM pg_stat_activity WHERE wait_event = 'advisory' AND now() - query_start > '0.1 s'"
+                )
+                while not run.done() and not await admin.fetchval(waiting):  # noqa: ASYNC110 (only the server knows)
+                    await asyncio.sleep(0.01)
+            await other.execute("SELECT pg_advisory_unlock($1)", LOCK)
+            assert len(await run) == 1
+            assert await connection.fetchval("SHOW statement_timeout") == "50ms"
 
 
 def test_two_files_with_one_number_are_refused() -> None:

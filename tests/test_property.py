@@ -6,13 +6,14 @@ from collections import Counter
 from folding import Wire, fold, rows_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from strategies import event_lists
+
 from relight.events.catalog import event_types
 from relight.projections.catalog import projections, tables
-from strategies import event_lists
 
 SLOW_IS_FINE = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example]
 LONG = settings(max_examples=5_000, deadline=None, suppress_health_check=SLOW_IS_FINE)
-SHORT = settings(LONG, max_examples=200)
+SHORT = settings(LONG, max_examples=300)
 PROFILE = LONG if os.environ.get("RELIGHT_TEST_LONG") == "1" else SHORT
 
 
@@ -33,7 +34,8 @@ def test_any_permutation_with_any_duplication_gives_the_same_rows() -> None:
     def gives_the_same_rows(told: tuple[list[Wire], list[Wire]]) -> None:
         once, otherwise = ([event for _, _, event in events] for events in told)
         folded = fold(once)
-        assert rows_of(fold(otherwise)) == rows_of(folded)
+        for order in (otherwise, once[::-1], otherwise[::-1]):
+            assert rows_of(fold(order)) == rows_of(folded)
         kinds.update(event.type for event in once)
         filled.update({table.name: sum(1 for _ in folded.rows(table)) for table in tables()})
 

@@ -65,9 +65,6 @@ async def pool(database: str) -> AsyncIterator[Pool]:
         yield pool
 
 
-# --- Plans ------------------------------------------------------------------------------------------------------------
-
-
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def skewed(shared_database: str, fill: Callable[..., Awaitable[None]]) -> str:
     """A database with 100,000 skewed rows in every table that a query reads."""
@@ -118,9 +115,6 @@ def nodes(plan: dict[str, Any]) -> list[dict[str, Any]]:
     return [plan] + [node for child in plan.get("Plans", ()) for node in nodes(child)]
 
 
-# --- Rows -------------------------------------------------------------------------------------------------------------
-
-
 async def test_every_query_answers_with_the_rows_that_it_declares(
     database: str, pool: Pool, fill: Callable[..., Awaitable[None]]
 ) -> None:
@@ -169,9 +163,6 @@ async def test_arguments_are_given_as_values_or_as_text(
 ) -> None:
     [row, _] = await run(pool, TYPED, tenant="A", arguments=given)
     assert row == At(n=answer[0], at=answer[1])
-
-
-# --- Refusals ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -230,9 +221,6 @@ async def test_a_database_that_was_not_migrated_is_named_as_the_reason(postgres:
     async with await open_pool(postgres) as pool:
         with pytest.raises(QueryError, match=r'"circuit_breaker_states" does not exist; .* `relight migrate`'):
             await run(pool, "breakers.open_now", tenant="A")
-
-
-# --- Connections ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

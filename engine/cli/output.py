@@ -40,7 +40,9 @@ def fail(error: RelightError | str) -> NoReturn:
 
 def print_json(value: object) -> None:
     """One JSON document, models included."""
-    sys.stdout.write(orjson.dumps(value, default=_plain, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS).decode() + "\n")
+    sys.stdout.write(
+        orjson.dumps(value, default=_plain, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS).decode() + "\n"
+    )
 
 
 def print_table(title: str | None, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -53,12 +55,13 @@ def print_table(title: str | None, columns: Sequence[str], rows: Iterable[Sequen
     out.print(table, width=None if out.is_terminal else 220)
 
 
-def print_models(title: str | None, models: Sequence[BaseModel], *, empty: str) -> None:
-    """A table of models with their fields as columns."""
+def print_models(title: str | None, models: Sequence[object], *, empty: str) -> None:
+    """A table of pydantic models or dataclasses with their fields as columns."""
     if not models:
         out.print(empty)
         return
-    columns = list(type(models[0]).model_fields)
+    first = models[0]
+    columns = list(type(first).model_fields) if isinstance(first, BaseModel) else list(vars(first))
     print_table(title, columns, ([getattr(model, column) for column in columns] for model in models))
 
 

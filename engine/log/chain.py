@@ -1,9 +1,12 @@
 """Hashes and heads: what has been seen of each publisher, and where numbers are missing."""
 
 import hashlib
+from bisect import bisect_right
 from dataclasses import dataclass, field
 
 from relight.events.envelope import GENESIS
+
+MAX_PSEQ = 1 << 62
 
 
 def body_sha256(body: bytes) -> str:
@@ -32,17 +35,20 @@ class PublisherHead:
         """Every number up to it has been seen."""
         return self.missing[0][0] - 1 if self.missing else self.highest_pseq
 
-    def see(self, pseq: int, prev: str, sha256: str) -> None:
-        """Takes note of an event; in any order, and any number of times."""
+    def see(self, pseq: int, prev: str, sha256: str) -> bool:
+        """Takes note of an event; in any order, and any number of times. Whether it is seen for the first time."""
         if pseq > self.highest_pseq:
             if pseq > self.highest_pseq + 1:
                 self.missing.append((self.highest_pseq + 1, pseq - 1))
             elif prev != self.highest_sha256:
                 self.broken_links += 1
             self.highest_pseq, self.highest_sha256 = pseq, sha256
-            return
-        for i, (first, last) in enumerate(self.missing):
-            if first <= pseq <= last:
-                rest = [(first, pseq - 1), (pseq + 1, last)]
-                self.missing[i : i + 1] = [(a, b) for a, b in rest if a <= b]
-                return
+            return True
+        if pseq == self.highest_pseq and sha256 != self.highest_sha256:
+            self.broken_links += 1  # a fork: the same number with other bytes
+        i = bisect_right(self.missing, (pseq, MAX_PSEQ)) - 1
+        if i < 0 or self.missing[i][1] < pseq:
+            return False
+        first, last = self.missing[i]
+        self.missing[i : i + 1] = [(a, b) for a, b in ((first, pseq - 1), (pseq + 1, last)) if a <= b]
+        return True

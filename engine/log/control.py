@@ -2,9 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
@@ -13,19 +14,21 @@ from nats.js.errors import NotFoundError
 
 from relight.engine import scope
 from relight.engine.clock import Clock
-from relight.engine.errors import AckTimeout, Superseded
+from relight.engine.errors import AckTimeout, ControlError, Superseded, Unreachable
+from relight.engine.log.answers import answered
 from relight.engine.log.chain import body_sha256
 from relight.engine.log.publishing import HEADERS, MAX_HEALS, WRONG_LAST_SEQUENCE, StreamRefused, request
 from relight.engine.log.spool import ControlCopy
-from relight.engine.log.topology import STREAM
+from relight.engine.log.topology import MAX_EVENT_BYTES, REQUEST_TIMEOUT_S, STREAM
 from relight.engine.log.writer import data_json
 from relight.events.base import Control, Event
 from relight.events.catalog import decode
 from relight.events.envelope import GENESIS, Head, Recorded, Ruling, encode
-from relight.events.errors import InvalidEvent
-from relight.events.subjects import control_subject
+from relight.events.errors import InvalidEvent, Undecodable
+from relight.events.subjects import control_subject, source_of
 
 RETRY_S = 0.1
+TRANSIENT = (NatsError, TimeoutError, OSError, StreamRefused)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,18 +54,35 @@ class ControlLog:
         self._client = client
         self._js = client.jetstream(timeout=5)
         self._region = region
-        self._source = f"relight://{region}/{publisher}"
+        self._source = source_of(region, publisher)
         self._clock = clock
         self._on_append = on_append
 
-    async def tail(self, kind: type[Control], *, tenant: str, entity: str) -> Tail:
-        """The subject's last event: where to begin folding. Racing is decided by `append`, never by this read."""
+    async def tail(self, kind: type[Control], *, tenant: str, entity: str, timeout_s: float = 30) -> Tail:
+        """The subject's last event: where to begin folding. `append` decides races, never this read.
+
+        Raises `Unreachable`; `ControlError` when what stands there is no ruling.
+        """
         assert kind.POLICY is not None
         subject = control_subject(kind.POLICY, tenant, entity)
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                last = await self._answered(self._js.get_last_msg(STREAM, subject))
+                break
+            except NotFoundError:
+                return Tail(subject=subject)
+            except TRANSIENT as error:
+                if time.monotonic() > deadline:
+                    raise Unreachable(f"the tail of {subject} cannot be read ({error!r}): is NATS up?") from error
+                await asyncio.sleep(RETRY_S)
         try:
-            return self._tail(await self._js.get_last_msg(STREAM, subject))
-        except NotFoundError:
-            return Tail(subject=subject)
+            return _tail(last)
+        except Undecodable as error:
+            raise ControlError(
+                f"message {last.seq}, the last on {subject}, is no ruling that this version reads ({error}): upgrade, or"
+                " look at its dead letter"
+            ) from error
 
     async def append(
         self,
@@ -80,7 +100,8 @@ class ControlLog:
 
         `observed_seq` is the highest stream sequence that the decision rests on. Repeating after an unknown outcome is
         safe: whether we won is read off the chain, by the event that follows `after`.
-        Raises `Superseded`, which names the winner; `AckTimeout` when the outcome is unknown; `InvalidEvent`.
+        Raises `Superseded`, which names the winner; `AckTimeout` when the outcome is unknown, or the stream refused it
+        all that time; `InvalidEvent`.
         """
         assert event.POLICY is not None
         subject = control_subject(event.POLICY, tenant, event.entity)
@@ -118,6 +139,8 @@ class ControlLog:
             prev=after.sha256,
             ruling=ruling,
         )
+        if len(body) > MAX_EVENT_BYTES:
+            raise InvalidEvent(f"{event.TYPE} of {event.entity!r} has {len(body)} bytes: put the bulk into content")
         seq = await self._compare_and_set(subject, body, head.id, after, timeout_s)
         copy = ControlCopy(subject, ruling.rev, head.id, body, seq, self._clock.now_us() // 1_000)
         self._on_append(copy)
@@ -130,7 +153,7 @@ class ControlLog:
             try:
                 if (seq := await self._try(subject, body, event_id, after)) is not None:
                     return seq
-            except (NatsError, TimeoutError, OSError) as error:
+            except TRANSIENT as error:
                 unknown = error
             if time.monotonic() > deadline:
                 break
@@ -151,16 +174,14 @@ class ControlLog:
                     return seq
             except StreamRefused as error:
                 if error.code not in WRONG_LAST_SEQUENCE:
-                    raise
+                    raise  # full, or short of something: tried again until the deadline
                 duplicate = False
             found = await self._follower(subject, after.seq)
             if found is not None and found.data == body:
                 return found.seq
             if found is not None:
-                winner = self._tail(found)
                 raise Superseded(
-                    f"control event {event_id} on {subject} came after revision {winner.rev}"
-                    f" ({winner.event.id if winner.event else '?'}): fold it, then decide again"
+                    f"control event {event_id} on {subject} came after {_named(found)}: fold it, then decide again"
                 )
             if not duplicate:
                 return None
@@ -171,16 +192,28 @@ class ControlLog:
     async def _follower(self, subject: str, seq: int) -> RawStreamMsg | None:
         """The first event on the subject after `seq`: ours if we won, whoever appended since."""
         try:
-            return await self._js.get_msg(STREAM, seq + 1, subject=subject, next=True)
+            return await self._answered(self._js.get_msg(STREAM, seq + 1, subject=subject, next=True))
         except NotFoundError:
             return None
 
-    def _tail(self, message: RawStreamMsg) -> Tail:
-        event = decode(message.data or b"")
-        return Tail(
-            subject=message.subject or "",
-            seq=message.seq or 0,
-            rev=event.rev or 0,
-            sha256=body_sha256(message.data or b""),
-            event=event,
-        )
+    async def _answered(self, asking: Coroutine[Any, Any, RawStreamMsg]) -> RawStreamMsg:
+        return await answered(self._client, asking, within_s=REQUEST_TIMEOUT_S + 1)
+
+
+def _tail(message: RawStreamMsg) -> Tail:
+    event = decode(message.data or b"")
+    return Tail(
+        subject=message.subject or "",
+        seq=message.seq or 0,
+        rev=event.rev or 0,
+        sha256=body_sha256(message.data or b""),
+        event=event,
+    )
+
+
+def _named(winner: RawStreamMsg) -> str:
+    try:
+        event = decode(winner.data or b"")
+    except Undecodable as error:
+        return f"message {winner.seq} ({error.reason})"
+    return f"revision {event.rev} ({event.id})"

@@ -2,12 +2,11 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
-import stamina
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
-from nats.js.errors import NotFoundError, ObjectNotFoundError
+from nats.js.errors import NotFoundError
 
 from relight.engine.clock import Clock
 from relight.engine.errors import RecorderError
@@ -23,7 +22,8 @@ from relight.engine.log.spool import Acked, Spool, Spooled, SpooledContent
 from relight.engine.log.topology import content_bucket
 
 TRANSIENT = (NatsError, TimeoutError, OSError, RecorderError)
-"""What a restart, an election or a full server brings: tried again for ever."""
+"""What a restart, an election, a full server or a failing disk brings: tried again for ever."""
+RETRY_S = 0.05
 RETRY_MAX_S = 1.0
 IDLE_S = 1.0
 
@@ -31,7 +31,10 @@ log = logging.getLogger(__name__)
 
 
 class Drainer:
-    """Of one spool, whose rows it only reads; what it learns goes back through the one writer."""
+    """Of one spool, whose rows it only reads; what it learns goes back through the one writer.
+
+    `on_content` returns once the rows of stored content are gone from the spool.
+    """
 
     def __init__(
         self,
@@ -40,7 +43,7 @@ class Drainer:
         *,
         acked: Watermark,
         on_ack: Callable[[Acked, int], None],
-        on_content: Callable[[Sequence[SpooledContent]], None],
+        on_content: Callable[[Sequence[SpooledContent]], Awaitable[None]],
         clock: Clock,
     ) -> None:
         self._client = client
@@ -51,7 +54,6 @@ class Drainer:
         self._on_content = on_content
         self._clock = clock
         self._woken = asyncio.Event()
-        self._stored_contents: set[tuple[str, str]] = set()
         self.failure: str | None = None
 
     def wake(self) -> None:
@@ -59,20 +61,32 @@ class Drainer:
         self._woken.set()
 
     async def run(self, *, until_empty: bool = False) -> None:
-        """Drains until cancelled, or until nothing is left."""
+        """Drains until cancelled, or until nothing is left; whatever fails is tried again, with growing pauses."""
+        pause_s = RETRY_S
         while True:
             self._woken.clear()
-            events = self._spool.pending(self._acked.value, MAX_BATCH_EVENTS, MAX_BATCH_BYTES)
-            # Read after the events: what they refer to was committed before them, or with them.
-            contents = [c for c in self._spool.contents(100) if (c.tenant, c.sha256) not in self._stored_contents]
-            if contents:
-                await self._persistently(self._store, contents)
-            elif events:
-                await self._persistently(self._publish, events)
-            elif until_empty:
+            try:
+                found = await self._drain_some()
+            except Exception as error:  # a daemon's edge: an event that cannot be sent now must not end the sending
+                self._note(error)
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, RETRY_MAX_S)
+                continue
+            self.failure, pause_s = None, RETRY_S
+            if found:
+                continue
+            if until_empty:
                 return
-            else:
-                await self._idle()
+            await self._idle()
+
+    async def _drain_some(self) -> bool:
+        events = self._spool.pending(self._acked.value, MAX_BATCH_EVENTS, MAX_BATCH_BYTES)
+        # Read after the events: what they refer to was committed before them, or with them.
+        if contents := self._spool.contents(MAX_BATCH_BYTES):
+            await self._store(contents)
+        elif events:
+            await self._publish(events)
+        return bool(contents or events)
 
     async def _idle(self) -> None:
         try:
@@ -80,23 +94,12 @@ class Drainer:
         except TimeoutError:
             return
 
-    async def _persistently(self, step: Callable[..., object], argument: object) -> None:
-        async for attempt in stamina.retry_context(
-            on=self._is_transient, attempts=None, timeout=None, wait_initial=0.05, wait_max=RETRY_MAX_S, wait_jitter=0.05
-        ):
-            with attempt:
-                result = step(argument)
-                if asyncio.iscoroutine(result):
-                    await result
-        self.failure = None
-
-    def _is_transient(self, error: Exception) -> bool:
-        if isinstance(error, TRANSIENT):
-            if self.failure is None:
-                log.warning("stream unavailable, retrying: %r", error, extra={"action": "drain_retry"})
-            self.failure = str(error) or type(error).__name__
-            return True
-        return False
+    def _note(self, error: Exception) -> None:
+        if not isinstance(error, TRANSIENT):
+            log.error("draining failed", exc_info=error, extra={"action": "drain_failed"})
+        elif self.failure is None:
+            log.warning("stream unavailable, retrying: %r", error, extra={"action": "drain_retry"})
+        self.failure = str(error) or type(error).__name__
 
     async def _publish(self, events: list[Spooled]) -> None:
         if len(events) > 1 and self.failure is None:
@@ -107,8 +110,7 @@ class Drainer:
                 log.info("batch refused, publishing singly: %s", error, extra={"action": "batch_refused"})
         # After a failure the batch may or may not be stored, and a batch with a duplicate is refused whole.
         for event in events:
-            if event.pseq > self._acked.value:
-                self._acknowledge([event], await publish_one(self._client, self._js, event))
+            self._acknowledge([event], await publish_one(self._client, self._js, event))
 
     def _acknowledge(self, events: Sequence[Spooled], seq: int) -> None:
         first, last = events[0].pseq, events[-1].pseq
@@ -122,7 +124,6 @@ class Drainer:
             name = f"{content.tenant}/{content.sha256}"
             try:
                 await bucket.get_info(name)
-            except (ObjectNotFoundError, NotFoundError):
+            except NotFoundError:
                 await bucket.put(name, content.body)
-            self._stored_contents.add((content.tenant, content.sha256))
-        self._on_content(contents)
+        await self._on_content(contents)

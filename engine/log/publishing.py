@@ -1,6 +1,5 @@
 """How events reach the stream: one atomic batch where possible, singly where the server says so."""
 
-import asyncio
 from collections.abc import Sequence
 
 import orjson
@@ -10,6 +9,7 @@ from nats.js import JetStreamContext
 from nats.js.errors import NotFoundError
 
 from relight.engine.errors import RecorderError
+from relight.engine.log.answers import answered
 from relight.engine.log.spool import Spooled
 from relight.engine.log.topology import REQUEST_TIMEOUT_S, STREAM
 from relight.events.envelope import CONTENT_TYPE
@@ -33,7 +33,7 @@ class StreamRefused(RecorderError):
 async def publish_batch(client: Client, events: Sequence[Spooled]) -> int:
     """Stores all of `events`, or none; returns the sequence of the last.
 
-    Raises `StreamRefused`, `nats.errors.Error`, `TimeoutError`; after the latter two it may have been stored all the same.
+    Raises `StreamRefused`, `nats.errors.Error`, `TimeoutError`; after the latter two it may have been stored.
     """
     batch_id = uuid_utils.uuid4().hex
     last = len(events)
@@ -57,7 +57,7 @@ async def publish_one(client: Client, js: JetStreamContext, event: Spooled) -> i
     for attempt in range(MAX_HEALS):
         message_id = event.id if attempt == 0 else f"{event.id}#h{attempt}"
         seq, duplicate = await request(client, event.subject, event.body, {**HEADERS, "Nats-Msg-Id": message_id})
-        if not duplicate or await _stands(js, seq, event):
+        if not duplicate or await answered(client, _stands(js, seq, event), within_s=REQUEST_TIMEOUT_S + 1):
             return seq
     raise RecorderError(
         f"event {event.id}: the stream calls it a duplicate {MAX_HEALS} times and holds it nowhere; look at its store"
@@ -74,10 +74,8 @@ async def _stands(js: JetStreamContext, seq: int, event: Spooled) -> bool:
 
 async def request(client: Client, subject: str, body: bytes, headers: dict[str, str]) -> tuple[int, bool]:
     """One acknowledged publish: its sequence, and whether the stream calls it a duplicate."""
-    # nats-py's own timeout does not cover the time it waits for a connection.
-    reply = await asyncio.wait_for(
-        client.request(subject, body, timeout=REQUEST_TIMEOUT_S, headers=headers), REQUEST_TIMEOUT_S + 1
-    )
+    asking = client.request(subject, body, timeout=REQUEST_TIMEOUT_S, headers=headers)
+    reply = await answered(client, asking, within_s=REQUEST_TIMEOUT_S + 1)
     answer = orjson.loads(reply.data)
     if error := answer.get("error"):
         raise StreamRefused(int(error.get("err_code", error.get("code", 0))), str(error.get("description")))

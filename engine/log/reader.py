@@ -16,6 +16,7 @@ from nats.errors import Error as NatsError
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from nats.js.errors import NotFoundError
 
+from relight.engine.log.answers import answered
 from relight.engine.log.chain import message_sha256
 from relight.engine.log.topology import STREAM
 
@@ -24,6 +25,7 @@ SILENCE_S = 3.0
 """Without a message or heartbeat for so long, the consumer is taken for dead and made anew."""
 MAX_BUFFERED = 20_000
 CHECK_EVERY_S = 5.0
+ANSWER_S = 15.0
 RETRY_S = 0.2
 TRANSIENT = (NatsError, TimeoutError, OSError)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -62,6 +64,8 @@ class Anchor:
 
 
 BEGINNING = Anchor(0, "")
+UNREAD = ""
+"""The hash of a place that was never read: nothing is compared."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,13 +118,17 @@ class Reader:
         self.position = position
         self._expected = 0
 
+    def begin_after(self, seq: int) -> None:
+        """Begins there although nothing was read there: for looking, not for folding."""
+        self.move_to(Anchor(seq, UNREAD) if seq else BEGINNING)
+
     async def batch(self, *, limit: int, linger_s: float, timeout_s: float) -> Sequence[Message]:
         """What has arrived: up to `limit` messages in ascending `seq`, waiting `linger_s` for more after the first.
 
         Empty when nothing arrives within `timeout_s`. Raises `Rewound`; a server that is away is waited for.
         """
         try:
-            await self._make_sure()
+            await answered(self._client, self._make_sure(), within_s=ANSWER_S)
         except TRANSIENT as error:
             log.info("stream cannot be read yet: %r", error, extra={"action": "read_retry"})
             self._expected = 0
@@ -131,10 +139,18 @@ class Reader:
         if self._buffer and len(self._buffer) < limit and linger_s:
             await asyncio.sleep(linger_s)
         taken = [self._buffer.popleft() for _ in range(min(limit, len(self._buffer)))]
-        await self._resume_flow()
         if taken:
             self.position = Anchor(taken[-1].seq, taken[-1].sha256)
+        await self._resume_flow()
         return taken
+
+    async def at_end(self) -> bool:
+        """Whether nothing stands on the stream beyond the position; its last messages may have been purged."""
+        try:
+            await self._js.get_msg(STREAM, self.position.seq + 1, subject=">", next=True)
+        except NotFoundError:
+            return True
+        return False
 
     async def state(self) -> StreamState:
         """Raises a `nats.errors.Error` or `TimeoutError` when the server is away."""
@@ -144,7 +160,7 @@ class Reader:
 
     async def holds(self, anchor: Anchor) -> bool:
         """Whether what stands at the anchor is what was read there; so, too, where the stream was trimmed since."""
-        if anchor.seq == 0:
+        if anchor.seq == 0 or anchor.sha256 == UNREAD:
             return True
         state = await self.state()
         if state.last_seq < anchor.seq:
@@ -225,6 +241,8 @@ class Reader:
         if message.headers and message.headers.get("Status") == "100":
             await self._control(message)
             return
+        if not message.reply.startswith("$JS.ACK."):
+            return  # some other status of the server's
         seq, consumer_seq, timestamp_ns, pending = _positions(message)
         if consumer_seq != self._expected:
             self._expected = 0  # something was dropped on the way: `batch` makes a new consumer

@@ -2,6 +2,7 @@
 
 import asyncio
 import heapq
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
@@ -33,6 +34,15 @@ class Acknowledger(Protocol):
 
 
 _settling = threading.Lock()
+
+
+def _unlock() -> None:
+    """In a fork()ed child: another thread of the parent may have held it, and that thread is not here."""
+    global _settling
+    _settling = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_unlock)
 
 
 class Receipt:
@@ -123,23 +133,11 @@ class Watermark:
         for future in due:
             complete(future)
 
-    @property
-    def waited_for(self) -> bool:
-        return bool(self._waiting)
-
-    def fail(self, error: Exception) -> None:
-        """Ends all waiting with this error."""
-        with self._lock:
-            due = [future for _, _, future in self._waiting]
-            self._waiting.clear()
-        for future in due:
-            complete(future, error)
-
 
 def complete(future: "Future[None]", error: Exception | None = None) -> None:
-    """Sets the result unless the waiter has gone."""
+    """Sets the result unless the waiter has gone, or was told already."""
     with suppress(InvalidStateError):
-        if not future.set_running_or_notify_cancel():
+        if future.done() or not future.set_running_or_notify_cancel():
             return
         if error is None:
             future.set_result(None)

@@ -4,13 +4,14 @@ import fcntl
 import os
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import uuid_utils
 
 from relight.engine.errors import SpoolUnusable
-from relight.engine.log.spool import MEMORY, Spool
+from relight.engine.log.spool import MEMORY, Acked, Spool
 
 MAX_SLOTS = 4_096
 
@@ -34,9 +35,15 @@ def new_publisher() -> str:
     return f"p-{uuid_utils.uuid4().hex}"
 
 
-def undurable_slot(publisher: str | None = None) -> Slot:
-    """A spool in memory, for hosts without a durable disk and for sources that can be read again."""
-    return Slot(publisher=publisher or new_publisher(), spool=Spool(MEMORY), lock=None)
+def undurable_slot(publisher: str | None = None, *, published_pseq: int = 0) -> Slot:
+    """A spool in memory, for hosts without a durable disk and for sources that can be read again.
+
+    Events up to `published_pseq` stand on the stream already: they count as acknowledged before they are written.
+    """
+    spool = Spool(MEMORY)
+    if published_pseq:
+        spool.commit([], acks=[Acked(1, published_pseq, 0, 0)])
+    return Slot(publisher=publisher or new_publisher(), spool=spool, lock=None)
 
 
 def take_slot(folder: Path) -> Slot:
@@ -52,11 +59,17 @@ def take_slot(folder: Path) -> Slot:
             lock = _lock(path)
             if lock is None:
                 continue
-            if path.exists() and not _is_at_home(path):
-                _put_aside(path)
-            return _open(path, lock)
+            try:
+                if path.exists() and not _is_at_home(path):
+                    _put_aside(path)
+                return _open(path, lock)
+            except BaseException:
+                os.close(lock)
+                raise
     except OSError as error:
-        raise SpoolUnusable(f"spool folder {folder}: {error.strerror}; make it writable, or set RELIGHT_HOME") from error
+        raise SpoolUnusable(
+            f"spool folder {folder}: {error.strerror}; make it writable, or set RELIGHT_HOME"
+        ) from error
     raise SpoolUnusable(f"spool folder {folder}: all {MAX_SLOTS} slots are taken by live processes")
 
 
@@ -66,16 +79,26 @@ def orphans(folder: Path) -> Iterator[Slot]:
         lock = _lock(path)
         if lock is None:
             continue
-        try:
-            spool = Spool(path)
-            publisher = spool.meta("publisher")
-            if publisher is not None and (spool.exposure().events or spool.contents(1)):
-                yield Slot(publisher=publisher, spool=spool, lock=lock)
-                continue
-            spool.close()
-        except SpoolUnusable:
-            pass  # shown by `relight status`; it must not keep this process from recording
-        os.close(lock)
+        slot = None
+        with suppress(SpoolUnusable):  # shown by `relight status`; it must not keep this process from recording
+            slot = _exposed(path, lock)
+        if slot is None:
+            os.close(lock)
+        else:
+            yield slot
+
+
+def _exposed(path: Path, lock: int) -> Slot | None:
+    spool = Spool(path)
+    try:
+        publisher, exposure = spool.meta("publisher"), spool.exposure()
+        if publisher is not None and (exposure.events or exposure.bytes):
+            return Slot(publisher=publisher, spool=spool, lock=lock)
+    except BaseException:
+        spool.close()
+        raise
+    spool.close()
+    return None
 
 
 def _lock(path: Path) -> int | None:

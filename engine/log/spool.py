@@ -94,7 +94,7 @@ class ControlCopy(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Exposure:
-    """What is on this disk and not yet acknowledged by the stream."""
+    """What is on this disk and not yet acknowledged by the stream; the bytes include content."""
 
     events: int
     bytes: int
@@ -128,8 +128,8 @@ class Spool:
         self._db.execute("PRAGMA fullfsync = ON")
         self._db.execute("PRAGMA checkpoint_fullfsync = ON")
         if self._db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0:
-            self._db.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
-            self.set_meta({"schema_version": str(SCHEMA_VERSION)})
+            version = f"INSERT INTO meta VALUES ('schema_version', '{SCHEMA_VERSION}');"
+            self._db.executescript(f"BEGIN; {_SCHEMA} {version} COMMIT;")
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
@@ -140,17 +140,31 @@ class Spool:
                 f"spool {self.path}: {error}; check the disk, or set RELIGHT_HOME to another folder"
             ) from error
 
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with self._errors():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:  # a full disk rolls back by itself
+                    self._db.execute("ROLLBACK")
+                raise
+
     def meta(self, name: str) -> str | None:
-        row = self._db.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
+        with self._errors():
+            row = self._db.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
         return None if row is None else str(row[0])
 
     def set_meta(self, values: dict[str, str]) -> None:
-        with self._errors():
+        with self._transaction():
             self._db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", values.items())
 
     def head(self) -> tuple[int, str]:
         """Highest number written and its SHA-256; (0, GENESIS) when there is none."""
-        row = self._db.execute("SELECT pseq, sha256 FROM events ORDER BY pseq DESC LIMIT 1").fetchone()
+        with self._errors():
+            row = self._db.execute("SELECT pseq, sha256 FROM events ORDER BY pseq DESC LIMIT 1").fetchone()
         return (0, GENESIS) if row is None else (row[0], row[1])
 
     def commit(
@@ -159,50 +173,57 @@ class Spool:
         contents: Sequence[SpooledContent] = (),
         acks: Sequence[Acked] = (),
         copies: Sequence[ControlCopy] = (),
-    ) -> None:
-        """Writes all of it in one transaction and one fsync."""
-        with self._errors():
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                self._db.executemany("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?)", events)
-                self._db.executemany("INSERT OR IGNORE INTO contents VALUES (?, ?, ?, ?)", contents)
-                self._db.executemany("INSERT OR IGNORE INTO control_copies VALUES (?, ?, ?, ?, ?, ?)", copies)
-                self._db.executemany(
-                    "INSERT OR REPLACE INTO acks (first_pseq, last_pseq, last_seq, acked_ms) VALUES (?, ?, ?, ?)", acks
-                )
-                self._db.execute("COMMIT")
-            except BaseException:
-                self._db.execute("ROLLBACK")
-                raise
+    ) -> int:
+        """Writes all of it in one transaction and one fsync; returns the bytes of contents that were there already."""
+        repeated = 0
+        with self._transaction():
+            self._db.executemany("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?)", events)
+            for content in contents:
+                if not self._db.execute("INSERT OR IGNORE INTO contents VALUES (?, ?, ?, ?)", content).rowcount:
+                    repeated += len(content.body)
+            self._db.executemany("INSERT OR IGNORE INTO control_copies VALUES (?, ?, ?, ?, ?, ?)", copies)
+            self._db.executemany(
+                "INSERT OR REPLACE INTO acks (first_pseq, last_pseq, last_seq, acked_ms) VALUES (?, ?, ?, ?)", acks
+            )
+        return repeated
 
     def acked_pseq(self) -> int:
         """Every number up to it was acknowledged."""
-        row = self._db.execute("SELECT max(last_pseq) FROM acks").fetchone()
+        with self._errors():
+            row = self._db.execute("SELECT max(last_pseq) FROM acks").fetchone()
         return int(row[0] or 0)
 
     def pending(self, after_pseq: int, limit: int, limit_bytes: int) -> list[Spooled]:
         """The lowest unacknowledged events, at most so many and (but for the first) so many bytes."""
+        size, events = 0, list[Spooled]()
         with self._errors():
             rows = self._db.execute(
                 "SELECT pseq, id, subject, body, sha256, recorded_ms FROM events WHERE pseq > ? ORDER BY pseq LIMIT ?",
                 (after_pseq, limit),
-            ).fetchall()
-        size, events = 0, []
-        for row in rows:
-            size += len(row[3])
-            if events and size > limit_bytes:
-                break
-            events.append(Spooled(*row))
+            )
+            for row in rows:
+                size += len(row[3])
+                if events and size > limit_bytes:
+                    break
+                events.append(Spooled(*row))
+            rows.close()  # an open cursor would keep the WAL from being checkpointed
         return events
 
-    def contents(self, limit: int) -> list[SpooledContent]:
-        """Content that is not yet in the content store."""
+    def contents(self, limit_bytes: int) -> list[SpooledContent]:
+        """Content that is not yet in the content store: one, and more up to so many bytes."""
+        size, contents = 0, list[SpooledContent]()
         with self._errors():
-            rows = self._db.execute("SELECT tenant, sha256, body, recorded_ms FROM contents LIMIT ?", (limit,))
-            return [SpooledContent(*row) for row in rows]
+            rows = self._db.execute("SELECT tenant, sha256, body, recorded_ms FROM contents")
+            for row in rows:
+                size += len(row[2])
+                if contents and size > limit_bytes:
+                    break
+                contents.append(SpooledContent(*row))
+            rows.close()
+        return contents
 
     def content_stored(self, keys: Sequence[tuple[str, str]]) -> None:
-        with self._errors():
+        with self._transaction():
             self._db.executemany("DELETE FROM contents WHERE tenant = ? AND sha256 = ?", keys)
 
     def exposure(self) -> Exposure:
@@ -211,20 +232,20 @@ class Spool:
                 "SELECT count(*), coalesce(sum(length(body)), 0), min(recorded_ms) FROM events WHERE pseq > ?",
                 (self.acked_pseq(),),
             ).fetchone()
-        return Exposure(count, size, oldest)
+            contents = self._db.execute("SELECT coalesce(sum(length(body)), 0) FROM contents").fetchone()[0]
+        return Exposure(count, size + contents, oldest)
 
     def evict(self, *, up_to_pseq: int, acked_before_ms: int, limit: int) -> int:
         """Deletes events that are projected, acknowledged, and were so before that time; returns how many.
 
         `up_to_pseq` is the publisher's projected head. The last event always stays: the chain goes on from it.
         """
-        with self._errors():
+        with self._transaction():
             row = self._db.execute("SELECT max(last_pseq) FROM acks WHERE acked_ms < ?", (acked_before_ms,)).fetchone()
             highest = self._db.execute("SELECT max(pseq) FROM events").fetchone()[0]
             if row[0] is None or highest is None:
                 return 0
             bound = min(row[0], up_to_pseq, highest - 1)
-            self._db.execute("BEGIN IMMEDIATE")
             deleted = self._db.execute(
                 "DELETE FROM events WHERE pseq IN (SELECT pseq FROM events WHERE pseq <= ? ORDER BY pseq LIMIT ?)",
                 (bound, limit),
@@ -234,7 +255,6 @@ class Spool:
                 "DELETE FROM acks WHERE last_pseq < (SELECT min(pseq) FROM events)"
                 " AND last_pseq < (SELECT max(last_pseq) FROM acks)"
             )
-            self._db.execute("COMMIT")
         return deleted
 
     def reader(self) -> "Spool":

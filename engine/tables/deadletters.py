@@ -3,14 +3,17 @@
 from collections.abc import Sequence
 from datetime import datetime
 
+from asyncpg import Record
 from pydantic import BaseModel
 
 from relight.engine.clock import Clock
 from relight.engine.log.reader import Message
 from relight.engine.tables.folding import DeadLetter, Folded
 from relight.engine.tables.pools import Connection
-from relight.engine.tables.store import join_tables
+from relight.engine.tables.store import REFUSED, join_tables
 from relight.events.errors import Reason
+
+RETRIED_AT_ONCE = 500
 
 
 class DeadLetterRow(BaseModel):
@@ -45,9 +48,8 @@ async def list_dead_letters(connection: Connection, *, resolved: bool = False, l
 
 async def dead_letters_at(connection: Connection, seq: int) -> list[tuple[DeadLetterRow, bytes]]:
     """What is dead of the message at `seq`, with its exact bytes."""
-    rows = await connection.fetch(f"{_LISTED} WHERE seq = $1", seq)
-    bodies = await connection.fetch("SELECT body FROM dead_letters WHERE seq = $1", seq)
-    return [(DeadLetterRow.model_validate(dict(row)), body["body"]) for row, body in zip(rows, bodies, strict=True)]
+    rows = await connection.fetch(f"{_LISTED.replace(' FROM', ', body FROM')} WHERE seq = $1 ORDER BY projection", seq)
+    return [(DeadLetterRow.model_validate(dict(row)), row["body"]) for row in rows]
 
 
 async def count_open(connection: Connection) -> int:
@@ -68,7 +70,7 @@ async def bury(connection: Connection, letters: Sequence[DeadLetter]) -> None:
                 letter.message.body,
                 letter.message.timestamp,
                 letter.reason.value,
-                letter.detail.replace("\x00", "\\0").encode(errors="replace").decode()[:2_000],
+                _storable(letter.detail),
                 letter.event_id,
                 letter.publisher,
                 letter.pseq,
@@ -83,33 +85,52 @@ async def retry(connection: Connection, clock: Clock, *, seq: int | None = None)
 
     A clock that was ahead is judged by the time now: what has come to pass may be folded.
     """
-    rows = await connection.fetch(
-        "SELECT projection, seq, sha256, subject, body FROM dead_letters"
-        " WHERE resolved_at IS NULL AND ($1::bigint IS NULL OR seq = $1) ORDER BY seq",
-        seq,
+    resolved, stayed, after = 0, 0, (-1, "", "")
+    while True:
+        rows = await connection.fetch(
+            "SELECT projection, seq, sha256, subject, body FROM dead_letters"
+            " WHERE resolved_at IS NULL AND ($1::bigint IS NULL OR seq = $1)"
+            " AND (seq, projection, sha256) > ($2, $3, $4)"
+            " ORDER BY seq, projection, sha256 LIMIT $5",
+            seq,
+            *after,
+            RETRIED_AT_ONCE,
+        )
+        for row in rows:
+            after = row["seq"], row["projection"], row["sha256"]
+            if await _retry_one(connection, clock, row):
+                resolved += 1
+            else:
+                stayed += 1
+        if len(rows) < RETRIED_AT_ONCE:
+            return resolved, stayed
+
+
+async def _retry_one(connection: Connection, clock: Clock, row: Record) -> bool:
+    key = row["projection"], row["seq"], row["sha256"]
+    folded = Folded()
+    folded.fold([Message(row["seq"], clock.now_us() * 1_000, row["subject"], row["body"])])
+    if folded.dead_letters:
+        reason, detail = folded.dead_letters[0].reason, folded.dead_letters[0].detail
+    else:
+        try:
+            async with connection.transaction():
+                await join_tables(connection, folded.tables)
+                await connection.execute(
+                    "UPDATE dead_letters SET resolved_at = now() WHERE projection = $1 AND seq = $2 AND sha256 = $3",
+                    *key,
+                )
+            return True
+        except REFUSED as error:
+            reason, detail = Reason.STORE_REFUSED, f"{type(error).__name__}: {error}"
+    await connection.execute(
+        "UPDATE dead_letters SET reason = $4, detail = $5 WHERE projection = $1 AND seq = $2 AND sha256 = $3",
+        *key,
+        reason.value,
+        _storable(detail),
     )
-    resolved = 0
-    for row in rows:
-        message = Message(row["seq"], clock.now_us() * 1_000, row["subject"], row["body"])
-        folded = Folded()
-        folded.fold([message])
-        if folded.dead_letters:
-            await connection.execute(
-                "UPDATE dead_letters SET reason = $4, detail = $5 WHERE projection = $1 AND seq = $2 AND sha256 = $3",
-                row["projection"],
-                row["seq"],
-                row["sha256"],
-                folded.dead_letters[0].reason.value,
-                folded.dead_letters[0].detail[:2_000],
-            )
-            continue
-        async with connection.transaction():
-            await join_tables(connection, folded.tables)
-            await connection.execute(
-                "UPDATE dead_letters SET resolved_at = now() WHERE projection = $1 AND seq = $2 AND sha256 = $3",
-                row["projection"],
-                row["seq"],
-                row["sha256"],
-            )
-        resolved += 1
-    return resolved, len(rows) - resolved
+    return False
+
+
+def _storable(detail: str) -> str:
+    return detail.replace("\x00", "\\0").encode(errors="replace").decode()[:2_000]

@@ -11,6 +11,7 @@ from relight.events.base import Event
 from relight.events.catalog import decode_message
 from relight.events.envelope import Recorded
 from relight.events.errors import Reason, Undecodable
+from relight.events.subjects import CONTROLS
 from relight.projections.catalog import projection_of
 from relight.projections.tables import Tables
 
@@ -58,6 +59,9 @@ class Folded:
             except Undecodable as error:
                 self._bury(message, error)
                 continue
+            except Exception as error:  # what a model did not foresee must not hold up the others
+                self._bury(message, Undecodable(Reason.INVALID, repr(error)))
+                continue
             self.links.append(
                 Link(
                     publisher=event.publisher,
@@ -78,7 +82,7 @@ class Folded:
             if refused is not None:
                 raise refused
             self.tables.apply(projection, event)
-        except Exception as error:  # noqa: BLE001  # whatever a handler raises must not hold up the others
+        except Exception as error:  # whatever a handler raises must not hold up the others
             reason = error.reason if isinstance(error, Undecodable) else Reason.PROJECTION_FAILED
             self.dead_letters.append(
                 DeadLetter(
@@ -128,7 +132,9 @@ def _link(message: Message) -> Link | None:
         case {"publisher": str(publisher), "pseq": str() | int() as pseq, "prev": str(prev)}:
             digits = str(pseq)
             if digits.isascii() and digits.isdecimal() and len(digits) < 16 and int(digits) > 0:
-                if publisher.isprintable() and prev.isascii() and 0 < len(publisher.encode()) <= 1_500:
+                # A control event's publisher is the subject it stands on, and nobody else's is one.
+                foreign = publisher.startswith(f"{CONTROLS}.") and publisher != message.subject
+                if not foreign and publisher.isprintable() and prev.isascii() and 0 < len(publisher.encode()) <= 1_500:
                     sha256 = body_sha256(message.body)
                     return Link(
                         publisher=publisher, pseq=int(digits), prev=prev, sha256=sha256, message=message, event=None

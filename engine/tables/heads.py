@@ -2,7 +2,7 @@
 
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterable
-from copy import deepcopy
+from dataclasses import replace
 from datetime import datetime
 
 from relight.engine.log.chain import PublisherHead
@@ -25,7 +25,10 @@ class Heads:
         for link in links:
             by_publisher[link.publisher].append(link)
         await self._load(connection, [publisher for publisher in by_publisher if publisher not in self._held])
-        moved = {publisher: deepcopy(self._held[publisher]) for publisher in by_publisher}
+        moved = {
+            publisher: replace(self._held[publisher], missing=list(self._held[publisher].missing))
+            for publisher in by_publisher
+        }
         seen_at: dict[str, datetime] = {}
         for publisher, chain in by_publisher.items():
             for link in chain:
@@ -42,23 +45,13 @@ class Heads:
         while len(self._held) > CACHED_PUBLISHERS:
             self._held.popitem(last=False)
 
-    def forget(self) -> None:
-        """What is at hand may be stale: another projector wrote."""
-        self._held.clear()
-
-    async def contiguous_pseq(self, connection: Connection, publisher: str) -> int:
-        """Every number of this publisher up to it is folded or a dead letter."""
-        await self._load(connection, [] if publisher in self._held else [publisher])
-        return self._held[publisher].contiguous_pseq
-
     async def _load(self, connection: Connection, publishers: list[str]) -> None:
         if not publishers:
             return
-        for publisher in publishers:
-            self._held[publisher] = PublisherHead()
+        loaded = {publisher: PublisherHead() for publisher in publishers}
         rows = await connection.fetch("SELECT * FROM publisher_heads WHERE publisher = ANY($1)", publishers)
         for row in rows:
-            self._held[row["publisher"]] = PublisherHead(
+            loaded[row["publisher"]] = PublisherHead(
                 highest_pseq=row["highest_pseq"],
                 highest_sha256=row["highest_sha256"],
                 session=row["session"],
@@ -69,7 +62,8 @@ class Heads:
             "SELECT * FROM publisher_gaps WHERE publisher = ANY($1) ORDER BY first_pseq", publishers
         )
         for gap in gaps:
-            self._held[gap["publisher"]].missing.append((gap["first_pseq"], gap["last_pseq"]))
+            loaded[gap["publisher"]].missing.append((gap["first_pseq"], gap["last_pseq"]))
+        self._held.update(loaded)
 
     async def _write(
         self, connection: Connection, moved: dict[str, PublisherHead], seen_at: dict[str, datetime]
@@ -92,34 +86,45 @@ class Heads:
             [head.broken_links for head in moved.values()],
             [seen_at[publisher] for publisher in moved],
         )
-        changed = [publisher for publisher, head in moved.items() if head.missing != self._held[publisher].missing]
-        if not changed:
-            return
-        gaps = [(publisher, *gap, seen_at[publisher]) for publisher in changed for gap in moved[publisher].missing]
-        await connection.execute(
-            "DELETE FROM publisher_gaps AS held WHERE publisher = ANY($1) AND NOT EXISTS ("
-            " SELECT FROM unnest($2::text[], $3::bigint[], $4::bigint[]) AS still (publisher, first_pseq, last_pseq)"
-            " WHERE still.publisher = held.publisher AND still.first_pseq = held.first_pseq"
-            " AND still.last_pseq = held.last_pseq)",
-            changed,
-            [gap[0] for gap in gaps],
-            [gap[1] for gap in gaps],
-            [gap[2] for gap in gaps],
-        )
-        await connection.executemany(
-            "INSERT INTO publisher_gaps VALUES ($1, $2, $3, $4) ON CONFLICT (publisher, first_pseq) DO NOTHING", gaps
-        )
+        await self._write_gaps(connection, moved, seen_at)
+
+    async def _write_gaps(
+        self, connection: Connection, moved: dict[str, PublisherHead], seen_at: dict[str, datetime]
+    ) -> None:
+        """Only what changed: many numbers may be missing. What is left of a gap was noticed when the gap was."""
+        opened, mended = [], []
+        for publisher, head in moved.items():
+            now, before = head.missing, self._held[publisher].missing
+            if now != before:
+                known, firsts = set(before), {first for first, _ in now}
+                opened += [(publisher, *gap, seen_at[publisher]) for gap in now if gap not in known]
+                mended += [(publisher, first) for first, _ in before if first not in firsts]
+        if opened:
+            await connection.execute(
+                "INSERT INTO publisher_gaps SELECT publisher, first_pseq, last_pseq, coalesce((SELECT noticed_at"
+                " FROM publisher_gaps AS wider WHERE wider.publisher = still.publisher"
+                " AND still.first_pseq BETWEEN wider.first_pseq AND wider.last_pseq LIMIT 1), seen_at)"
+                " FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::timestamptz[])"
+                " AS still (publisher, first_pseq, last_pseq, seen_at)"
+                " ON CONFLICT (publisher, first_pseq) DO UPDATE SET last_pseq = excluded.last_pseq",
+                *map(list, zip(*opened, strict=True)),
+            )
+        if mended:
+            await connection.execute(
+                "DELETE FROM publisher_gaps WHERE (publisher, first_pseq) IN"
+                " (SELECT * FROM unnest($1::text[], $2::bigint[]))",
+                *map(list, zip(*mended, strict=True)),
+            )
 
 
 def _take(head: PublisherHead, link: Link) -> None:
-    is_new = link.pseq > head.highest_pseq
-    head.see(link.pseq, link.prev, link.sha256)
-    if link.event is None or not is_new:
+    is_highest = link.pseq > head.highest_pseq
+    if not head.see(link.pseq, link.prev, link.sha256) or link.event is None:
         return
     match link.event.data:
-        case RecorderOpened():
+        case RecorderOpened() if is_highest:
             head.session = "open"
-        case RecorderClosed():
+        case RecorderClosed() if is_highest:
             head.session = "closed"
         case RecorderGap(refused_events=refused):
             head.refused_events += refused

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-
 from relight.engine.errors import Fenced
 from relight.engine.log.reader import BEGINNING, Anchor
 from relight.engine.tables.pools import Connection
@@ -61,20 +60,25 @@ async def move_position(
 
 
 async def _drop_anchor(connection: Connection, before_seq: int, at: Anchor) -> None:
-    """Keeps two anchors a level, at least 2^level apart: ever sparser, reaching ever further back."""
+    """Keeps two anchors a level, at least 2^level apart: ever sparser, reaching ever further back.
+
+    So of any stretch of 2^level sequences behind the position, that level's older anchor lies before it.
+    """
     levels = [level for level in ANCHOR_LEVELS if before_seq >> level != at.seq >> level]
     if at.seq <= before_seq or not levels:
         return
     await connection.execute(
         "INSERT INTO projection_anchors SELECT projector, level, true, seq, sha256 FROM projection_anchors"
-        " WHERE projector = $1 AND level = ANY($2) AND NOT older"
+        " WHERE projector = $1 AND level = ANY($2) AND NOT older AND $3 - seq >= 1::bigint << level::int"
         " ON CONFLICT (projector, level, older) DO UPDATE SET seq = excluded.seq, sha256 = excluded.sha256",
         PROJECTOR,
         levels,
+        at.seq,
     )
     await connection.execute(
-        "INSERT INTO projection_anchors SELECT $1, level, false, $3, $4 FROM unnest($2::bigint[]) AS level"
-        " ON CONFLICT (projector, level, older) DO UPDATE SET seq = excluded.seq, sha256 = excluded.sha256",
+        "INSERT INTO projection_anchors AS held SELECT $1, level, false, $3, $4 FROM unnest($2::bigint[]) AS level"
+        " ON CONFLICT (projector, level, older) DO UPDATE SET seq = excluded.seq, sha256 = excluded.sha256"
+        " WHERE excluded.seq - held.seq >= 1::bigint << held.level::int",
         PROJECTOR,
         levels,
         at.seq,

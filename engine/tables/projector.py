@@ -3,7 +3,8 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from enum import StrEnum
 
 import asyncpg
@@ -18,7 +19,7 @@ from relight.engine.tables.folding import DeadLetter, Folded
 from relight.engine.tables.heads import Heads
 from relight.engine.tables.pools import Session
 from relight.engine.tables.positions import Position, load_anchors, load_position, move_position, rewind_position
-from relight.engine.tables.store import join_tables
+from relight.engine.tables.store import REFUSED, join_tables
 from relight.events.errors import Reason, Undecodable
 
 LINGER_S = 0.01
@@ -28,16 +29,9 @@ RETRY_S = 0.5
 STANDBY_S = 3.0
 """After being fenced: how long the other's position must stand still before this projector tries again."""
 WATCHED_S = 60.0
+COMMIT_S = 120.0
+"""A commit that takes longer waits for a server that hangs: a new connection is made."""
 
-REFUSED = (
-    asyncpg.DataError,
-    asyncpg.IntegrityConstraintViolationError,
-    asyncpg.ProgramLimitExceededError,
-    ValueError,
-    OverflowError,
-    TypeError,
-)
-"""What PostgreSQL or its client says of a value, not of the connection: the batch is bisected for it."""
 DATABASE_AWAY = (OSError, TimeoutError, Unreachable, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 log = logging.getLogger(__name__)
@@ -86,11 +80,8 @@ class Projector:
         """Until cancelled. When fenced, waits for the other projector to stand still, or raises `Fenced`."""
         while True:
             try:
-                session = await self._connect()
-                try:
+                async with self._session() as session:
                     await self._follow(session)
-                finally:
-                    await session.close(timeout=2)
             except Fenced as error:
                 self.state, self.failure = ProjectorState.STANDBY, str(error)
                 log.warning("%s", error, extra={"action": "fenced"})
@@ -98,10 +89,28 @@ class Projector:
                     raise
                 await self._stand_by()
             except DATABASE_AWAY as error:
-                if self.state is not ProjectorState.FAILED:
-                    log.warning("projector stopped, retrying: %r", error, extra={"action": "projector_retry"})
-                self.state, self.failure = ProjectorState.FAILED, str(error) or type(error).__name__
-                await asyncio.sleep(RETRY_S)
+                await self._failed(error)
+            except Exception as error:  # the daemon's edge: whatever it is, health shows it and the next try may do
+                log.exception("projector failed, retrying", extra={"action": "projector_failed"})
+                await self._failed(error)
+
+    async def _failed(self, error: Exception) -> None:
+        if self.state is not ProjectorState.FAILED:
+            log.warning("projector stopped, retrying: %r", error, extra={"action": "projector_retry"})
+        self.state, self.failure = ProjectorState.FAILED, str(error) or type(error).__name__
+        await asyncio.sleep(RETRY_S)
+
+    @asynccontextmanager
+    async def _session(self) -> AsyncIterator[Session]:
+        session = await self._connect()
+        try:
+            yield session
+        finally:
+            # An error of closing must not take the place of what ended the session, a cancellation above all.
+            try:
+                await session.close(timeout=2)
+            except DATABASE_AWAY:
+                session.terminate()
 
     async def _follow(self, session: Session) -> None:
         self._heads = Heads()
@@ -115,8 +124,9 @@ class Projector:
                     folded.fold(messages)
                     # While PostgreSQL wrote the last batch, this one was read and folded.
                     if writing is not None:
-                        writing, done = None, writing
-                        self.position = await done
+                        await asyncio.wait([writing])  # awaiting the task itself would hand on a cancellation to it
+                        written, writing = writing, None
+                        self.position = written.result()
                     self._live(reader)
                     if rewound:
                         self.position = await self._rewind(session, reader)
@@ -172,14 +182,14 @@ class Projector:
             return held
 
     async def _commit(self, session: Session, held: Position, last: Message, folded: Folded) -> Position:
-        async with session.transaction():
+        async with asyncio.timeout(COMMIT_S), session.transaction():
             moved = await move_position(session, held, Anchor(last.seq, last.sha256))
             await join_tables(session, folded.tables)
             heads = await self._heads.advance(session, folded.links)
             if folded.dead_letters:
                 await bury(session, folded.dead_letters)
         self._heads.keep(heads)
-        self.moved_at = time.monotonic()
+        self.position, self.moved_at = moved, time.monotonic()
         await self._announce(heads, folded.dead_letters)
         return moved
 
@@ -191,8 +201,9 @@ class Projector:
             try:
                 said = announcement(heads[publisher].contiguous_pseq, dead)
                 await self._client.publish(push_subject(publisher), said)
-            except TRANSIENT:
-                return  # whoever waits asks again
+            except Exception as error:  # committed all the same; whoever waits asks again
+                log.debug("progress not announced: %r", error, extra={"action": "announce_failed"})
+                return
 
     async def _stand_by(self) -> None:
         """Returns once the other's position has not moved for a while."""
@@ -201,11 +212,8 @@ class Projector:
         while time.monotonic() - still_since < STANDBY_S:
             await asyncio.sleep(STANDBY_S / 6)
             try:
-                session = await self._connect()
-                try:
+                async with self._session() as session:
                     self.position = await load_position(session)
-                finally:
-                    await session.close(timeout=2)
             except DATABASE_AWAY:
                 continue
             if self.position != seen:

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 
+import asyncpg
 import orjson
 
 from relight.engine.tables.pools import Connection
@@ -10,6 +11,15 @@ from relight.projections.base import Column, History, State, Value
 from relight.projections.tables import Tables
 
 FETCH_ROWS = 5_000
+REFUSED = (
+    asyncpg.DataError,
+    asyncpg.IntegrityConstraintViolationError,
+    asyncpg.ProgramLimitExceededError,
+    ValueError,
+    OverflowError,
+    TypeError,
+)
+"""What PostgreSQL or its client says of a value, not of the connection: the batch is bisected for it."""
 
 
 async def join_tables(connection: Connection, tables: Tables) -> None:
@@ -35,7 +45,7 @@ def _value(column: Column, value: object) -> Value:
         case Column.UUID:
             return str(value)
         case Column.OBJECT:
-            return orjson.loads(str(value))  # type: ignore[no-any-return]
+            return orjson.loads(str(value))
         case Column.TEXTS:
             assert isinstance(value, list)
             return tuple(value)

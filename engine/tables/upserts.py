@@ -44,7 +44,8 @@ def _merge_sql(table: State) -> str:
         )
         assignments += [
             f"{name} = CASE WHEN excluded.{name} IS NULL THEN held.{name} ELSE ARRAY("
-            f'SELECT DISTINCT element COLLATE "C" FROM unnest(held.{name} || excluded.{name}) AS element ORDER BY 1) END',
+            f'SELECT DISTINCT element COLLATE "C" FROM unnest(held.{name} || excluded.{name}) AS element'
+            " ORDER BY 1) END",
             f"{event_id} = greatest(held.{event_id}, excluded.{event_id})",
         ]
     return f"UPDATE SET {', '.join(assignments)} WHERE {' OR '.join(conditions)}"

@@ -1,0 +1,100 @@
+"""`relight up`, `status` and `migrate`."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from relight.engine import app as engine
+from relight.engine.cli.output import Json, err, out, print_json, print_models, run, settings
+from relight.engine.embedded.home import Running
+from relight.engine.health import Health, Status
+
+
+def up(as_json: Json = False) -> None:
+    """Run NATS, PostgreSQL and the projector in the foreground, with /health; Ctrl-C or SIGTERM ends all of it."""
+    here = settings()
+
+    def announce(running: Running) -> None:
+        if as_json:
+            print_json(
+                {
+                    "nats_url": running.nats_url,
+                    "monitor_url": running.monitor_url,
+                    "database_url": running.database_url,
+                    "health_url": running.health_url,
+                    "home": str(here.home),
+                }
+            )
+        else:
+            out.print("[bold]relight is up[/], ends with Ctrl-C. Other commands of this home find it by themselves.")
+            for name, value in (
+                ("RELIGHT_NATS_URL", running.nats_url),
+                ("RELIGHT_NATS_MONITOR_URLS", running.monitor_url),
+                ("RELIGHT_DATABASE_URL", running.database_url),
+            ):
+                out.print(f"export {name}='{value}'", highlight=False, soft_wrap=True)
+            out.print(f"health: {running.health_url}", highlight=False, soft_wrap=True)
+            out.print(f"data:   {here.home}", highlight=False, soft_wrap=True)
+        sys.stdout.flush()
+
+    run(engine.run_up(here, announce))
+    err.print("relight is down; what was recorded stays in its home")
+
+
+def status(as_json: Json = False) -> None:
+    """Say how relight is and why; exit code 1 when unhealthy."""
+    health = run(engine.check_health(settings()))
+    if as_json:
+        print_json(health)
+    else:
+        _print_health(health)
+    if health.status is Status.UNHEALTHY:
+        raise typer.Exit(1)
+
+
+def _print_health(health: Health) -> None:
+    colour = {Status.HEALTHY: "green", Status.DEGRADED: "yellow", Status.UNHEALTHY: "red"}[health.status]
+    out.print(f"[bold {colour}]{health.status}[/]")
+    for reason in health.reasons:
+        out.print(f"  - {reason}", highlight=False)
+    facts = {
+        "position": health.position,
+        "stream's last sequence": health.last_seq,
+        "lag (events)": health.lag_events,
+        "moved": health.moved_at,
+        "gaps": health.gaps,
+        "missing events": health.missing_events,
+        "refused events": health.refused_events,
+        "forks": health.forks,
+        "dead letters": health.dead_letters,
+        "exposed in spools (events)": health.exposed.events,
+        "exposed in spools (bytes)": health.exposed.bytes,
+        "projector here": health.projector,
+    }
+    for name, value in facts.items():
+        out.print(f"  {name:27} {'unknown' if value is None else value}", highlight=False)
+
+
+def migrate_command(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be applied.")] = False,
+    show: Annotated[bool, typer.Option("--status", help="Say what is applied and what is not.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Bring the database's tables up to this release; twice is a no-op, and an edited migration is refused."""
+    if show:
+        known = run(engine.migration_status(settings()))
+        if as_json:
+            print_json(known)
+        else:
+            print_models("Migrations", known, empty="There are no migrations.")
+        return
+    applied = run(engine.migrate_database(settings(), dry_run=dry_run))
+    if as_json:
+        print_json({"dry_run": dry_run, "applied": applied})
+        return
+    verb = "would be applied" if dry_run else "applied"
+    for migration in applied:
+        out.print(f"{verb}: {migration.name}", highlight=False)
+    if not applied:
+        out.print("Nothing to apply: the database is up to date.")

@@ -1,0 +1,1 @@
+"""The demonstration: a scripted day of a fleet, recorded and projected by real servers."""

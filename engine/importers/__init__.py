@@ -1,0 +1,1 @@
+"""Importers: files of other systems, read into events; one file per format."""

@@ -1,0 +1,88 @@
+"""The servers of a run, and the stream and databases on them, each new for what measures on it."""
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from itertools import count
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import asyncpg
+from measuring import Bench
+from nats.aio.client import Client
+from nats.js.errors import NotFoundError
+from relight.engine.embedded.nats import EmbeddedNats
+from relight.engine.embedded.postgres import EmbeddedPostgres
+from relight.engine.log.publishing import publish_batch
+from relight.engine.log.spool import Spooled
+from relight.engine.log.topology import STREAM, connect, ensure_stream
+from relight.engine.tables.migrate import migrate
+
+TEMPLATE = "relight_template"
+BATCH = 500
+
+
+@asynccontextmanager
+async def running_servers(*, quick: bool) -> AsyncIterator[Bench]:
+    """Both servers, fsyncing as in production, in a folder that goes at the end."""
+    folder = Path(tempfile.mkdtemp(prefix="relight-bench-", dir="/tmp"))
+    folder.chmod(0o755)  # as root, PostgreSQL runs as nobody
+    numbers = count(1)
+    try:
+        async with EmbeddedNats(folder / "home") as nats, EmbeddedPostgres(folder / "home") as postgres:
+
+            @asynccontextmanager
+            async def database() -> AsyncIterator[str]:
+                name = f"bench_{next(numbers)}"
+                await _execute(postgres.url, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}", "CHECKPOINT")
+                try:
+                    yield _named(postgres.url, name)
+                finally:
+                    await _execute(postgres.url, f"DROP DATABASE {name} WITH (FORCE)")
+
+            await _execute(postgres.url, f"CREATE DATABASE {TEMPLATE}")
+            connection = await asyncpg.connect(_named(postgres.url, TEMPLATE))
+            await migrate(connection)
+            await connection.close()
+            yield Bench(nats=nats, database=database, folder=folder, quick=quick)
+    finally:
+        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+
+
+@asynccontextmanager
+async def connected(bench: Bench) -> AsyncIterator[Client]:
+    client = await connect(bench.nats.url, name="relight bench")
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+async def new_stream(client: Client) -> None:
+    """An empty stream EV."""
+    js = client.jetstream(timeout=30)
+    try:
+        await js.delete_stream(STREAM)
+    except NotFoundError:
+        pass
+    await ensure_stream(js)
+
+
+async def fill_stream(client: Client, events: Sequence[Spooled]) -> None:
+    for start in range(0, len(events), BATCH):
+        await publish_batch(client, events[start : start + BATCH])
+
+
+def _named(url: str, database: str) -> str:
+    return urlsplit(url)._replace(path=database).geturl()
+
+
+async def _execute(url: str, *statements: str) -> None:
+    connection = await asyncpg.connect(url)
+    try:
+        for statement in statements:
+            await connection.execute(statement)
+    finally:
+        await connection.close()
