@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from typing import TypeVar
 
@@ -11,9 +11,9 @@ from nats.aio.client import Client
 
 from relight.engine.clock import Clock
 from relight.engine.embedded.home import HomeLock, Running
-from relight.engine.errors import SettingsError
 from relight.engine.health import Health, HealthProbe
 from relight.engine.http.health import health_server
+from relight.engine.importers.importing import ImportedFile, Scan, import_file
 from relight.engine.log.reader import TRANSIENT
 from relight.engine.log.recorder import Recorder, RecorderOptions
 from relight.engine.log.topology import connect
@@ -131,31 +131,37 @@ async def check_health(settings: Settings) -> Health:
 
 
 async def run_up(settings: Settings, announce: Callable[[Running], None]) -> None:
-    """Servers, projector and `/health` in the foreground until SIGINT or SIGTERM.
+    """Servers, projector and `/health` in the foreground until SIGINT or SIGTERM; servers of yours are only used.
 
-    `announce` is called once all of it answers. Raises `EmbeddedServerError` when a server ends by itself.
+    `announce` is called once all of it answers. Raises `EmbeddedServerError` when a server of ours ends by itself.
     """
-    if settings.nats_url or settings.database_url:
-        raise SettingsError("relight up starts its own servers: unset RELIGHT_NATS_URL and RELIGHT_DATABASE_URL")
-    with HomeLock(settings.home) as lock:
-        async with embedded_servers(settings.home) as servers, projecting(servers, settings) as service:
-            loop = asyncio.get_running_loop()
-            with health_server(service.health, loop, port=settings.health_port) as health_url:
+    async with AsyncExitStack() as stack:
+        lock: HomeLock | None = None
+        if settings.nats_url or settings.database_url:
+            servers = await stack.enter_async_context(found_servers(settings))
+        else:
+            lock = stack.enter_context(HomeLock(settings.home))
+            servers = await stack.enter_async_context(embedded_servers(settings.home))
+        service = await stack.enter_async_context(projecting(servers, settings))
+        served = health_server(service.health, asyncio.get_running_loop(), port=settings.health_port)
+        running = Running(
+            nats_url=servers.nats_url,
+            monitor_url=",".join(servers.monitors),
+            database_url=servers.database_url,
+            health_url=stack.enter_context(served),
+            pid=os.getpid(),
+        )
 
-                async def say() -> None:
-                    running = Running(
-                        nats_url=servers.nats_url,
-                        monitor_url=servers.monitors[0],
-                        database_url=servers.database_url,
-                        health_url=health_url,
-                        pid=os.getpid(),
-                    )
-                    lock.announce(running)
-                    announce(running)
+        async def say() -> None:
+            if lock is not None:
+                lock.announce(running)
+            announce(running)
 
-                service.app.after_startup(say)
-                assert servers.ended is not None
-                await _first_of(service.app.run(), servers.ended())
+        service.app.after_startup(say)
+        if servers.ended is None:
+            await service.app.run()
+        else:
+            await _first_of(service.app.run(), servers.ended())
 
 
 async def _first_of(application: Awaitable[None], ended: Awaitable[None]) -> None:
@@ -208,6 +214,22 @@ async def migration_status(settings: Settings) -> list[MigrationStatus]:
             return await status(session)
         finally:
             await session.close(timeout=2)
+
+
+async def import_files(
+    settings: Settings, scans: Sequence[Scan], *, advanced: Callable[[int], None]
+) -> list[ImportedFile]:
+    """Records what was scanned and is not on the stream yet; `advanced` is told the rows done."""
+    async with ready_servers(settings) as (servers, _):
+        client = await connect(servers.nats_url, name="relight import")
+        try:
+            options = recorder_options(servers, settings)
+            return [
+                await import_file(found, client=client, options=options, clock=clock(), advanced=advanced)
+                for found in scans
+            ]
+        finally:
+            await client.close()
 
 
 def clock() -> Clock:

@@ -24,20 +24,26 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     home: Path = Field(default_factory=default_home, description="folder of spools and of the servers' data")
-    nats_url: str | None = Field(None, description="your NATS server, nats://user:password@host:port")
+    nats_url: str | None = Field(default=None, description="your NATS server, nats://user:password@host:port")
     nats_monitor_urls: tuple[str, ...] = Field(
-        (), description="monitoring addresses of all its servers, comma-separated, to prove that they fsync"
+        default=(), description="monitoring addresses of all its servers, comma-separated, to prove that they fsync"
     )
-    database_url: str | None = Field(None, description="your PostgreSQL, postgresql://user:password@host:port/database")
-    region: Name = Field("local", description="where this process runs")
-    tenant: Name = Field("default", description="whose events these are where no scope says otherwise")
-    spool: bool = Field(True, description="false on hosts without a durable disk: promises REPLICATED only")
-    spool_max_bytes: int = Field(1 << 30, ge=1 << 20, description="events not yet acknowledged, on disk, per process")
-    spool_retention_s: Positive = Field(600, description="how long an acknowledged and projected event stays spooled")
-    memory_max_events: int = Field(100_000, ge=1, description="events taken but not yet on disk, per process")
-    ack_timeout_s: Positive = Field(30, description="how long reached() waits where no timeout is given")
-    proof_ttl_s: Positive = Field(60, description="how long a proof that the servers fsync is believed")
-    health_port: int = Field(0, ge=0, le=65_535, description="port of /health on loopback; 0: any free one")
+    database_url: str | None = Field(
+        default=None, description="your PostgreSQL, postgresql://user:password@host:port/database"
+    )
+    region: Name = Field(default="local", description="where this process runs")
+    tenant: Name = Field(default="default", description="whose events these are where no scope says otherwise")
+    spool: bool = Field(default=True, description="false on hosts without a durable disk: promises REPLICATED only")
+    spool_max_bytes: int = Field(
+        default=1 << 30, ge=1 << 20, description="events not yet acknowledged, on disk, per process"
+    )
+    spool_retention_s: Positive = Field(
+        default=600, description="how long an acknowledged and projected event stays spooled"
+    )
+    memory_max_events: int = Field(default=100_000, ge=1, description="events taken but not yet on disk, per process")
+    ack_timeout_s: Positive = Field(default=30, description="how long reached() waits where no timeout is given")
+    proof_ttl_s: Positive = Field(default=60, description="how long a proof that the servers fsync is believed")
+    health_port: int = Field(default=0, ge=0, le=65_535, description="port of /health on loopback; 0: any free one")
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Self:

@@ -56,7 +56,7 @@ def decode(body: bytes) -> Recorded[Event]:
     Raises `Undecodable`, whose reason says what kind of thing it is instead, and whose detail names the field.
     """
     try:
-        event = _adapter().validate_json(body)
+        event: _Any = _adapter().validator.validate_json(body)
     except ValidationError as error:
         event = _decode_slowly(body, error)
     if event.subject != event.data.entity:

@@ -1,10 +1,11 @@
 """The tables as a value: changes joined in any order, any number of times, give the same rows."""
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 
 from relight.events.base import Event
 from relight.events.envelope import Recorded
-from relight.projections.base import Append, Change, History, Projection, Put, State, Union, Value
+from relight.projections.base import Append, Change, Column, History, Projection, Put, State, Value
 
 Version = tuple[int, str]
 Key = tuple[str, ...]
@@ -37,8 +38,8 @@ class Tables:
     """The join of all changes applied so far, to the tables of all projections; holds everything in memory."""
 
     def __init__(self) -> None:
-        self.states: dict[State, dict[Key, StateRow]] = {}
-        self.histories: dict[History, dict[Key, tuple[Value, ...]]] = {}
+        self.states: defaultdict[State, dict[Key, StateRow]] = defaultdict(dict)
+        self.histories: defaultdict[History, dict[Key, tuple[Value, ...]]] = defaultdict(dict)
 
     def apply(self, projection: Projection, event: Recorded[Event]) -> None:
         """Joins what `event` means to `projection`; all of it, or nothing when its handler raises."""
@@ -49,40 +50,52 @@ class Tables:
             self._join(event, change)
 
     def _join(self, event: Recorded[Event], change: Change) -> None:
-        match change:
-            case Append(table, values):
-                if values.keys() != table.columns_.keys():
-                    raise TypeError(f"{table.name}: {sorted(values)} are not its columns {sorted(table.columns_)}")
-                row = (event.tenant, event.id, event.region, event.time, *(values[name] for name in table.columns_))
-                self.histories.setdefault(table, {}).setdefault((event.tenant, event.id), row)
-            case Put(table, key, group, values, rank):
-                columns = table.groups[group]
-                if values.keys() != columns.keys():
-                    raise TypeError(f"{table.name}.{group}: {sorted(values)} are not its columns {sorted(columns)}")
-                version = (rank if event.rev is None else event.rev, event.id)
-                self._row(table, event.tenant, key).put(group, version, tuple(values[name] for name in columns))
-            case Union(table, key, column, element):
-                self._row(table, event.tenant, key).add(column, event.id, element)
+        # Not `match` with positional patterns: twice an event, they cost as much as the join itself.
+        if isinstance(change, Append):
+            table, values = change
+            row = (event.tenant, event.id, event.region, event.time, *_ordered(values, table.columns_, table.name))
+            self.histories[table].setdefault((event.tenant, event.id), row)
+        elif isinstance(change, Put):
+            state, key, group, values, rank = change
+            version = (rank if event.rev is None else event.rev, event.id)
+            self._row(state, event.tenant, key).put(group, version, _ordered(values, state.groups[group], state.name))
+        else:
+            state, key, column, element = change
+            self._row(state, event.tenant, key).add(column, event.id, element)
 
     def _row(self, table: State, tenant: str, key: tuple[str, ...]) -> StateRow:
-        rows = self.states.setdefault(table, {})
-        found = rows.get((tenant, *key))
+        rows, full_key = self.states[table], (tenant, *key)
+        found = rows.get(full_key)
         if found is None:
-            found = rows[(tenant, *key)] = StateRow()
+            found = rows[full_key] = StateRow()
         return found
 
     def rows(self, table: State | History) -> Iterator[tuple[Value, ...]]:
-        """Every row of the table in the order of its primary key's bytes, its columns in the table's order."""
+        """Every row of the table in the order of its primary key's bytes, its columns in the table's order.
+
+        Python compares texts by code point, which is the order of their UTF-8 bytes: that of COLLATE "C".
+        """
         if isinstance(table, History):
             held = self.histories.get(table, {})
-            yield from (held[key] for key in sorted(held, key=_bytewise))
+            yield from (held[key] for key in sorted(held))
         else:
             states = self.states.get(table, {})
-            yield from ((*key, *_state_values(table, states[key])) for key in sorted(states, key=_bytewise))
+            yield from ((*key, *_state_values(table, states[key])) for key in sorted(states))
 
     def __len__(self) -> int:
         """Rows, over all tables."""
         return sum(map(len, self.states.values())) + sum(map(len, self.histories.values()))
+
+
+def _ordered(values: Mapping[str, Value], columns: Mapping[str, Column], name: str) -> tuple[Value, ...]:
+    """The values in the order of the columns. Raises `TypeError` when they are not exactly these."""
+    try:
+        ordered = tuple(map(values.__getitem__, columns))
+    except KeyError:
+        ordered = ()
+    if not len(ordered) == len(values) == len(columns):
+        raise TypeError(f"{name}: {sorted(values)} are not its columns {sorted(columns)}")
+    return ordered
 
 
 def _state_values(table: State, row: StateRow) -> Iterator[Value]:
@@ -97,10 +110,5 @@ def _state_values(table: State, row: StateRow) -> Iterator[Value]:
             yield event_id
     for column in table.sets:
         added = row.sets.get(column)
-        yield None if added is None else tuple(sorted(added[1], key=str.encode))
+        yield None if added is None else tuple(sorted(added[1]))
         yield None if added is None else added[0]
-
-
-def _bytewise(key: Key) -> tuple[bytes, ...]:
-    """PostgreSQL's COLLATE "C" compares UTF-8 bytes."""
-    return tuple(part.encode() for part in key)

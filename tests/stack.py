@@ -14,7 +14,9 @@ import asyncpg
 import orjson
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+
 from relight.engine.embedded.nats import EmbeddedNats
+from relight.engine.errors import Fenced as Fenced
 from relight.engine.log.chain import body_sha256
 from relight.engine.log.reader import BEGINNING, Message, Reader
 from relight.engine.log.recorder import RecorderOptions
@@ -23,9 +25,11 @@ from relight.engine.log.watermarks import QUESTION, announcement
 from relight.engine.tables.digest import Digest, digest_memory, digest_postgres
 from relight.engine.tables.pools import Session, connect_session
 from relight.engine.tables.projector import Projector
+from relight.engine.tables.store import read_rows as read_rows
 from relight.events.base import Event
 from relight.events.breakers import BreakerFailed
 from relight.events.envelope import GENESIS, Head, Ruling, encode
+from relight.events.recorder import RecorderGap as RecorderGap
 from relight.events.subjects import control_subject, observation_subject
 
 DEADLINE_S = 20.0
@@ -166,6 +170,8 @@ class Projecting:
 
     async def caught_up(self, *, within_s: float = DEADLINE_S) -> None:
         async def all_folded() -> bool:
+            if not self.client.is_connected:
+                return False
             last_seq = (await self.client.jetstream().stream_info("EV")).state.last_seq
             return self.projector.position is not None and self.projector.position.seq >= last_seq
 

@@ -1,5 +1,6 @@
 """The commands, as a person or a script runs them: real processes, real servers."""
 
+import asyncio
 import json
 import os
 import shutil
@@ -54,10 +55,10 @@ def relight(home: Path) -> Relight:
 
 
 @contextmanager
-def _up(home: Path) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
+def _up(home: Path, **settings: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
     process = subprocess.Popen(
         [sys.executable, "-m", "relight.engine.cli.main", "up", "--json"],
-        env=_environment(home),
+        env=_environment(home, **settings),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -97,7 +98,7 @@ async def _until(condition: Callable[[], bool], within_s: float = 20.0) -> None:
     deadline = time.monotonic() + within_s
     while not condition():
         assert time.monotonic() < deadline, "the condition did not come true in time"
-        time.sleep(0.05)
+        await asyncio.sleep(0.05)
 
 
 def test_up_prints_its_addresses_and_is_healthy(up: dict[str, str], relight: Relight) -> None:
@@ -111,9 +112,7 @@ def test_up_prints_its_addresses_and_is_healthy(up: dict[str, str], relight: Rel
     assert json.loads(shown.stdout)["status"] == "healthy"
 
 
-async def test_a_message_that_is_no_event_is_counted_shown_and_stays_dead(
-    up: dict[str, str], relight: Relight
-) -> None:
+async def test_a_message_that_is_no_event_is_counted_shown_and_stays_dead(up: dict[str, str], relight: Relight) -> None:
     client = await nats.connect(up["nats_url"])
     acknowledgement = await client.jetstream().publish("ev.eu.breakers.acme.failed", b"garbage")
     await client.close()
@@ -131,7 +130,9 @@ async def test_a_message_that_is_no_event_is_counted_shown_and_stays_dead(
     assert json.loads(relight("event", "count", "--json").stdout)["types"]["(not_an_event)"] == 1
 
 
-def test_events_are_recorded_found_and_queried_by_other_processes(up: dict[str, str], home: Path, relight: Relight) -> None:
+def test_events_are_recorded_found_and_queried_by_other_processes(
+    up: dict[str, str], home: Path, relight: Relight
+) -> None:
     code = """
 import relight
 from relight.events.breakers import BreakerFailed
@@ -219,6 +220,16 @@ def test_migrate_is_a_no_op_on_a_database_that_is_up_to_date(up: dict[str, str],
     assert json.loads(relight("migrate", "--json").stdout) == {"dry_run": False, "applied": []}
     states = {row["state"] for row in json.loads(relight("migrate", "--status", "--json").stdout)}
     assert states == {"applied"}
+
+
+def test_up_projects_for_servers_of_yours_and_starts_none(up: dict[str, str], home: Path, relight: Relight) -> None:
+    other = home.with_name("other")
+    yours = {"RELIGHT_NATS_URL": up["nats_url"], "RELIGHT_DATABASE_URL": up["database_url"]}
+    with _up(other, **yours) as (process, addresses):
+        assert _get(addresses["health_url"])[0] == 200
+        assert psutil.Process(process.pid).children(recursive=True) == []
+        process.terminate()
+        assert process.wait(20) == 0
 
 
 def test_only_one_up_serves_a_home(up: dict[str, str], relight: Relight) -> None:

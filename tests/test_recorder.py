@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 import stack
 from nats.js.api import StorageType
+from stack import assert_chained, bodies, connected, failed, nats_server, numbers, on_stream, options, projecting, until
+
 from relight.engine.embedded.nats import EmbeddedNats
 from relight.engine.errors import AckNotProven, AckTimeout, ContentError, RecorderError, RecordRefused, SpoolUnusable
 from relight.engine.log.content import fetch_content
@@ -25,7 +27,6 @@ from relight.engine.log.topology import STREAM, connect, stream_config
 from relight.events.breakers import BreakerClosed
 from relight.events.decisions import DecisionCheckpointed
 from relight.events.errors import InvalidEvent
-from stack import assert_chained, bodies, connected, failed, nats_server, numbers, on_stream, options, projecting, until
 
 
 @pytest.fixture
@@ -78,7 +79,9 @@ async def test_an_invalid_event_is_refused_at_once_and_the_field_named(spools: P
             with pytest.raises(InvalidEvent, match="ruling"):
                 recorder.record(BreakerClosed(service_name="api", reason="well again"))
             with pytest.raises(InvalidEvent, match="into content"):
-                recorder.record(stack.BreakerFailed(service_name="api", details={str(i): "x" * 9_000 for i in range(60)}))
+                recorder.record(
+                    stack.BreakerFailed(service_name="api", details={str(i): "x" * 9_000 for i in range(60)})
+                )
             with pytest.raises(InvalidEvent, match="no UUIDv7"):
                 recorder.record(failed(1), id="\ud800")
             receipt = recorder.record(failed(2))
@@ -181,7 +184,9 @@ async def test_what_a_killed_process_was_told_is_spooled_is_published_by_the_nex
             found = numbers(await on_stream(client))
             assert found == list(range(1, len(found) + 1))
             assert len(found) >= told
-        sessions = [b["type"] for b in assert_chained(await on_stream(client), publisher) if b["type"] != "breakers.failed"]
+        sessions = [
+            b["type"] for b in assert_chained(await on_stream(client), publisher) if b["type"] != "breakers.failed"
+        ]
         assert sessions == ["recorder.opened", "recorder.opened", "recorder.closed"]
 
 
@@ -531,8 +536,6 @@ async def test_stopping_while_the_spool_cannot_be_written_counts_what_is_lost(sp
 def test_a_foreign_file_in_the_spools_place_is_named(spools: Path) -> None:
     spools.mkdir()
     (spools / "slot-0.db").write_bytes(b"not a database" * 100)
-    recorder = Recorder(
-        stack.RecorderOptions(nats_url="nats://127.0.0.1:1", region="eu", tenant="acme", spools=spools)
-    )
+    recorder = Recorder(stack.RecorderOptions(nats_url="nats://127.0.0.1:1", region="eu", tenant="acme", spools=spools))
     with pytest.raises(SpoolUnusable, match=r"slot-0\.db"):
         recorder.start()

@@ -1,11 +1,8 @@
 """`relight demo`."""
 
-import asyncio
-import signal
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from relight.engine.cli.output import Json, out, print_json, progress, run
 from relight.engine.demo.report import Report, report_on
@@ -13,7 +10,6 @@ from relight.engine.demo.run import scripted_day
 from relight.engine.demo.show import show
 
 HOURS = 24
-WIDTH_WITHOUT_TERMINAL = 120
 
 
 def demo(
@@ -29,14 +25,12 @@ def demo(
     if as_json:
         print_json(report)
     else:
-        show(report, out if out.is_terminal else Console(width=WIDTH_WITHOUT_TERMINAL))
+        show(report, out)
     if report.failures:
         raise typer.Exit(1)
 
 
 async def _play(seed: int) -> Report:
-    # As Ctrl-C does: servers are stopped and the folder is removed.
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, signal.raise_signal, signal.SIGINT)
     with progress() as bar:
         task = bar.add_task("playing a scripted day, hour", total=HOURS)
         async with scripted_day(seed, progressed=lambda hours: bar.update(task, completed=int(hours))) as day:

@@ -9,8 +9,7 @@ from relight.engine import app as engine
 from relight.engine.cli.output import Json, err, fail, out, print_json, progress, run, settings
 from relight.engine.importers.azure_llm import AZURE_LLM
 from relight.engine.importers.identity import Format, Owner
-from relight.engine.importers.importing import ImportedFile, Scan, import_file, scan
-from relight.engine.log.topology import connect
+from relight.engine.importers.importing import ImportedFile, Scan, scan
 from relight.engine.settings import Settings
 
 MAX_PRINTED = 20
@@ -57,23 +56,9 @@ def _import(files: list[Path], format: Format, *, tenant: str | None, strict: bo
 
 
 async def _record(scans: list[Scan], configured: Settings) -> list[ImportedFile]:
-    async with engine.ready_servers(configured) as (servers, _):
-        client = await connect(servers.nats_url, name="relight import")
-        try:
-            with progress() as bar:
-                task = bar.add_task("importing", total=sum(found.rows for found in scans))
-                return [
-                    await import_file(
-                        found,
-                        client=client,
-                        options=engine.recorder_options(servers, configured),
-                        clock=engine.clock(),
-                        advanced=lambda rows: bar.advance(task, rows),
-                    )
-                    for found in scans
-                ]
-        finally:
-            await client.close()
+    with progress() as bar:
+        task = bar.add_task("importing", total=sum(found.rows for found in scans))
+        return await engine.import_files(configured, scans, advanced=lambda rows: bar.advance(task, rows))
 
 
 def _print(files: list[ImportedFile]) -> None:
@@ -94,4 +79,5 @@ def _print(files: list[ImportedFile]) -> None:
                 said = f"{file.imported:,} calls imported, {file.already:,} were there already"
         bad_lines = f"; {file.malformed_lines:,} malformed lines left out" if file.malformed_lines else ""
         out.print(f"{file.file}: {said}{bad_lines}", markup=False, highlight=False, soft_wrap=True)
-    out.print(f"{sum(file.rows for file in files):,} calls in all", highlight=False)
+    if len(files) > 1:
+        out.print(f"{sum(file.rows for file in files):,} calls in all", highlight=False)

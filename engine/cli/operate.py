@@ -12,28 +12,31 @@ from relight.engine.health import Health, Status
 
 
 def up(as_json: Json = False) -> None:
-    """Run NATS, PostgreSQL and the projector in the foreground, with /health; Ctrl-C or SIGTERM ends all of it."""
+    """Run NATS, PostgreSQL and the projector in the foreground, with /health; Ctrl-C or SIGTERM ends all of it.
+
+    Where RELIGHT_NATS_URL and RELIGHT_DATABASE_URL are set, those servers are used and none is started.
+    """
     here = settings()
+    ours = here.nats_url is None
 
     def announce(running: Running) -> None:
         if as_json:
-            print_json(
-                {
-                    "nats_url": running.nats_url,
-                    "monitor_url": running.monitor_url,
-                    "database_url": running.database_url,
-                    "health_url": running.health_url,
-                    "home": str(here.home),
-                }
-            )
+            addresses = {
+                "nats_url": running.nats_url,
+                "monitor_url": running.monitor_url,
+                "database_url": running.database_url,
+            }
+            print_json({**(addresses if ours else {}), "health_url": running.health_url, "home": str(here.home)})
         else:
-            out.print("[bold]relight is up[/], ends with Ctrl-C. Other commands of this home find it by themselves.")
-            for name, value in (
-                ("RELIGHT_NATS_URL", running.nats_url),
-                ("RELIGHT_NATS_MONITOR_URLS", running.monitor_url),
-                ("RELIGHT_DATABASE_URL", running.database_url),
-            ):
-                out.print(f"export {name}='{value}'", highlight=False, soft_wrap=True)
+            out.print("[bold]relight is up[/], ends with Ctrl-C.")
+            if ours:
+                out.print("Other commands of this home find it by themselves; other homes and machines by")
+                for name, value in (
+                    ("RELIGHT_NATS_URL", running.nats_url),
+                    ("RELIGHT_NATS_MONITOR_URLS", running.monitor_url),
+                    ("RELIGHT_DATABASE_URL", running.database_url),
+                ):
+                    out.print(f"export {name}='{value}'", highlight=False, soft_wrap=True)
             out.print(f"health: {running.health_url}", highlight=False, soft_wrap=True)
             out.print(f"data:   {here.home}", highlight=False, soft_wrap=True)
         sys.stdout.flush()

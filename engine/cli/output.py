@@ -1,6 +1,7 @@
 """What commands print: tables for people, JSON for scripts, one sentence for errors."""
 
 import asyncio
+import signal
 import sys
 from collections.abc import Coroutine, Iterable, Sequence
 from datetime import datetime
@@ -19,7 +20,9 @@ from relight.engine.settings import Settings
 T = TypeVar("T")
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
-out = Console()
+WIDTH_WITHOUT_TERMINAL = 200
+
+out = Console(width=None if sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL)
 err = Console(stderr=True)
 
 
@@ -28,8 +31,13 @@ def settings() -> Settings:
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Runs a command's work; Ctrl-C cancels it, so that everything is closed in order."""
-    return asyncio.run(coroutine)
+    """Runs a command's work; Ctrl-C and SIGTERM cancel it, so that everything is closed in order."""
+
+    async def interruptible() -> T:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, signal.raise_signal, signal.SIGINT)
+        return await coroutine
+
+    return asyncio.run(interruptible())
 
 
 def fail(error: RelightError | str) -> NoReturn:
@@ -52,7 +60,7 @@ def print_table(title: str | None, columns: Sequence[str], rows: Iterable[Sequen
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*(_cell(value) for value in row))
-    out.print(table, width=None if out.is_terminal else 220)
+    out.print(table)
 
 
 def print_models(title: str | None, models: Sequence[object], *, empty: str) -> None:

@@ -80,7 +80,7 @@ class ControlLog:
             return _tail(last)
         except Undecodable as error:
             raise ControlError(
-                f"message {last.seq}, the last on {subject}, is no ruling that this version reads ({error}): upgrade, or"
+                f"message {last.seq}, the last on {subject}, is no ruling that we can read ({error}): upgrade, or"
                 " look at its dead letter"
             ) from error
 

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
@@ -89,10 +90,9 @@ class Drainer:
         return bool(contents or events)
 
     async def _idle(self) -> None:
-        try:
-            await asyncio.wait_for(self._woken.wait(), IDLE_S)
-        except TimeoutError:
-            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(IDLE_S):
+                await self._woken.wait()
 
     def _note(self, error: Exception) -> None:
         if not isinstance(error, TRANSIENT):

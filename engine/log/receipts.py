@@ -81,7 +81,8 @@ class Receipt:
         """
         future, timeout_s = self._wait_for(ack, timeout_s)
         try:
-            await asyncio.wait_for(asyncio.wrap_future(future), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                await asyncio.wrap_future(future)
         except TimeoutError:
             raise self._late(ack, timeout_s) from None
 

@@ -19,6 +19,7 @@ from relight.engine import scope
 from relight.engine.clock import Clock
 from relight.engine.errors import AckTimeout, RecorderError
 from relight.engine.log.control import ControlLog, Tail
+from relight.engine.log.items import Taken
 from relight.engine.log.options import RecorderHealth as RecorderHealth
 from relight.engine.log.options import RecorderOptions as RecorderOptions
 from relight.engine.log.proof import Attestation
@@ -26,13 +27,15 @@ from relight.engine.log.receipts import Ack, Receipt
 from relight.engine.log.session import Session
 from relight.engine.log.spool import SpooledContent
 from relight.engine.log.topology import MAX_EVENT_BYTES
-from relight.engine.log.writer import Taken, data_json
+from relight.engine.log.writer import data_json
 from relight.events.base import Control, Event
 from relight.events.errors import InvalidEvent
 from relight.events.values import Content, EventId
 
 ENVELOPE_BYTES = 16_384
 """More than everything around an event's data can come to."""
+TYPICAL_ENVELOPE_BYTES = 600
+"""What it comes to as a rule: counted until the event is encoded, lest a burst overshoot the cap tenfold."""
 _MICROSECOND = timedelta(microseconds=1)
 _EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
 _ids = TypeAdapter(EventId)
@@ -98,7 +101,8 @@ class Recorder:
             raise InvalidEvent(f"{event.TYPE} of {event.entity!r}: time {time} has no zone")
         here = scope.current()
         receipt = Receipt(session, id or self.clock.next_id())
-        if cause := session.room.take(len(data)):
+        counted_bytes = len(data) + TYPICAL_ENVELOPE_BYTES
+        if cause := session.room.take(counted_bytes):
             session.writer.refuse(receipt, cause)
             return receipt
         session.writer.put(
@@ -113,7 +117,7 @@ class Recorder:
                 causation=here.causation,
                 traceparent=here.traceparent,
                 data=data,
-                counted_bytes=len(data),
+                counted_bytes=counted_bytes,
             )
         )
         return receipt
@@ -156,7 +160,8 @@ class Recorder:
         uplink = (self._session or self._restarted()).uplink
         try:
             reached = uplink.in_loop(uplink.projected(tail.subject, tail.rev))
-            await asyncio.wait_for(asyncio.wrap_future(reached), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                await asyncio.wrap_future(reached)
         except TimeoutError:
             raise AckTimeout(
                 f"revision {tail.rev} of {tail.subject} was not projected within {timeout_s:g} s: does a projector run?"

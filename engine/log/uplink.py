@@ -120,7 +120,8 @@ class Uplink:
     async def client(self, timeout_s: float) -> Client:
         """The client, once NATS was reached. Raises `Unreachable`."""
         try:
-            await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(self._connected)), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                await asyncio.shield(asyncio.wrap_future(self._connected))
         except TimeoutError:
             raise Unreachable(f"NATS was not reached within {timeout_s:g} s: {self.failure}") from None
         assert self._client is not None

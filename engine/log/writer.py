@@ -3,7 +3,6 @@
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from queue import Empty, SimpleQueue
 
@@ -11,85 +10,22 @@ from relight.engine.clock import Clock
 from relight.engine.errors import SpoolUnusable
 from relight.engine.log.chain import body_sha256
 from relight.engine.log.gaps import Refusals
+from relight.engine.log.items import Finish, Group, Item, Stop, Taken
 from relight.engine.log.receipts import Receipt, Watermark
 from relight.engine.log.room import Room
 from relight.engine.log.slots import Slot
-from relight.engine.log.spool import Acked, ControlCopy, Spooled, SpooledContent
+from relight.engine.log.spool import Spooled
 from relight.events.base import Event
 from relight.events.envelope import PLATFORM, Head, encode
 from relight.events.recorder import RecorderClosed
 from relight.events.subjects import observation_subject, source_of
 
-GROUP_EVENTS = 2_000
-GROUP_BYTES = 4 << 20
 IDLE_S = 0.5
 RETRY_S = 0.25
 CLOSED = "the recorder is closed"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class Taken:
-    """An event on its way to the spool; `counted_bytes` is what it took of the room, 0 for the recorder's own."""
-
-    receipt: Receipt
-    type: str
-    version: int
-    entity: str
-    time_us: int
-    tenant: str
-    correlation: str | None
-    causation: str | None
-    traceparent: str | None
-    data: bytes
-    counted_bytes: int = 0
-
-
-class Finish:
-    """No event is taken after it; acknowledgements are."""
-
-
-class Stop:
-    """The last thing in the queue."""
-
-
-Item = Taken | SpooledContent | Acked | ControlCopy | Callable[[], None] | Finish | Stop
-
-
-@dataclass(slots=True)
-class Group:
-    """What is written together; jobs run after it."""
-
-    events: list[Taken] = field(default_factory=list)
-    contents: list[SpooledContent] = field(default_factory=list)
-    acks: list[Acked] = field(default_factory=list)
-    copies: list[ControlCopy] = field(default_factory=list)
-    jobs: list[Callable[[], None]] = field(default_factory=list)
-    bytes: int = 0
-    ends: Finish | Stop | None = None
-
-    @property
-    def full(self) -> bool:
-        return self.ends is not None or len(self.events) >= GROUP_EVENTS or self.bytes >= GROUP_BYTES
-
-    def add(self, item: Item) -> None:
-        match item:
-            case Taken():
-                self.events.append(item)
-                self.bytes += len(item.data)
-            case Acked():
-                self.acks.append(item)
-            case SpooledContent():
-                self.contents.append(item)
-                self.bytes += len(item.body)
-            case ControlCopy():
-                self.copies.append(item)
-            case Finish() | Stop():
-                self.ends = item
-            case _:
-                self.jobs.append(item)
 
 
 class Writer:

@@ -1,11 +1,14 @@
 """The join of a batch into PostgreSQL's tables: one set-based statement a table, built from its declaration."""
 
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 from functools import cache
 
 import orjson
 
 from relight.projections.base import Column, History, State, Value
+
+TAKEN_FOR_INFINITY = (datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC))
 
 
 @cache
@@ -57,13 +60,15 @@ def _transport(column: Column) -> str:
 
 
 def columns_of(table: State | History, rows: Iterable[Sequence[Value]]) -> list[list[object]]:
-    """The parameters of `upsert_sql`: rows turned into columns."""
+    """The parameters of `upsert_sql`: rows turned into columns. Raises `ValueError` for what would be changed."""
     columns: list[list[object]] = [list(values) for values in zip(*rows, strict=True)]
     for n, column in enumerate(table.columns().values()):
         if column is Column.OBJECT:
             columns[n] = [None if value is None else orjson.dumps(value).decode() for value in columns[n]]
         elif column is Column.TEXTS:
             columns[n] = [None if value is None else _array_literal(value) for value in columns[n]]
+        elif column is Column.TIME and any(moment in columns[n] for moment in TAKEN_FOR_INFINITY):
+            raise ValueError("asyncpg writes the first and the last moment of a datetime as -infinity and infinity")
     return columns
 
 

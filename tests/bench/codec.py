@@ -5,11 +5,12 @@ from collections.abc import AsyncIterator
 
 import orjson
 from measuring import Bench, Figure, alternate
+from workload import REGION, TENANT, messages, observations
+
 from relight.engine.log.chain import body_sha256
 from relight.engine.log.writer import data_json
 from relight.events.catalog import decode_message
 from relight.events.envelope import GENESIS, Head, encode
-from workload import REGION, TENANT, messages, observations
 
 
 async def measure(bench: Bench) -> AsyncIterator[Figure]:
@@ -17,14 +18,14 @@ async def measure(bench: Bench) -> AsyncIterator[Figure]:
     rounds = bench.count(5, 3)
     told, facts = messages(count), list(observations(count))
     documents = [orjson.loads(message.body) for message in told]
-    clock = told[0]
+    first = told[0]
     heads = [
         Head(
             id=document["id"],
             type=fact.TYPE,
             version=fact.VERSION,
             entity=fact.entity,
-            time=clock.timestamp,
+            time=first.timestamp,
             tenant=TENANT,
             region=REGION,
         )
@@ -35,7 +36,8 @@ async def measure(bench: Bench) -> AsyncIterator[Figure]:
         started = time.perf_counter()
         prev = GENESIS
         for pseq, (head, fact) in enumerate(zip(heads, facts, strict=True), start=1):
-            body = encode(head, data_json(fact), source="relight://eu/p", publisher="p", pseq=pseq, prev=prev, ruling=None)
+            data = data_json(fact)
+            body = encode(head, data, source="relight://eu/p", publisher="p", pseq=pseq, prev=prev, ruling=None)
             prev = body_sha256(body)
         return (time.perf_counter() - started) / count * 1e6
 

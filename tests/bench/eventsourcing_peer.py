@@ -1,4 +1,4 @@
-"""The same agent calls projected by eventsourcing: its application, subscription and tracking, rows as in our tables."""
+"""The same agent calls projected by eventsourcing: its application, subscription and tracking; rows like ours."""
 
 import asyncio
 import time
@@ -61,7 +61,8 @@ class Decisions(PostgresTrackingRecorder):
             self._insert_tracking(cursor, tracking)
             if kind == "Taken":
                 cursor.execute(
-                    "INSERT INTO peer_decisions VALUES (%s, %s, %s, %s, %s, 'pending') ON CONFLICT (decision) DO NOTHING",
+                    "INSERT INTO peer_decisions VALUES (%s, %s, %s, %s, %s, 'pending')"
+                    " ON CONFLICT (decision) DO NOTHING",
                     (decision, fact.agent, fact.model, Jsonb(fact.context), fact.timestamp),
                     prepare=True,
                 )

@@ -8,12 +8,13 @@ from measuring import Bench, Figure, alternate
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+from servers import connected, fill_stream, new_stream
+from workload import encoded, messages
+
 from relight.engine.log.reader import BEGINNING, Reader
 from relight.engine.log.topology import STREAM
 from relight.engine.tables.digest import digest_memory
 from relight.engine.tables.folding import Folded
-from servers import connected, fill_stream, new_stream
-from workload import encoded, messages
 
 READ_BATCH = 10_000
 
@@ -49,7 +50,9 @@ async def measure(bench: Bench) -> AsyncIterator[Figure]:
 
         taken = await alternate(bench.count(5, 2), fold=fold, read=read, digest=digest, received=received)
     name = "nats-py reading, nothing done"
-    yield Figure(name="decoded and folded in memory", unit="events/s", ours=taken["fold"], against=name, limit=taken["received"])
+    yield Figure(
+        name="decoded and folded in memory", unit="events/s", ours=taken["fold"], against=name, limit=taken["received"]
+    )
     yield Figure(name="read by the Reader", unit="events/s", ours=taken["read"], against=name, limit=taken["received"])
     yield Figure(
         name="read, folded and digested", unit="events/s", ours=taken["digest"], against=name, limit=taken["received"]

@@ -11,9 +11,10 @@ from typing import IO
 
 import psutil
 from measuring import Bench, Figure, percentile
-from relight.engine.log.recorder import Recorder, RecorderOptions
 from servers import connected, new_stream
 from workload import observations
+
+from relight.engine.log.recorder import Recorder, RecorderOptions
 
 RATE = 1_000
 SAMPLE_EVERY = 50

@@ -9,6 +9,9 @@ from unittest.mock import patch
 
 from measuring import Bench, Figure, alternate
 from nats.aio.client import Client
+from servers import connected, fill_stream, new_stream
+from workload import encoded
+
 from relight.engine.log.reader import Message
 from relight.engine.service import PROJECTOR_ROLE
 from relight.engine.tables import projector as projector_module
@@ -17,8 +20,6 @@ from relight.engine.tables.pools import connect_session
 from relight.engine.tables.projector import Projector
 from relight.engine.tables.upserts import columns_of, upsert_sql
 from relight.projections.catalog import tables
-from servers import connected, fill_stream, new_stream
-from workload import encoded
 
 Statement = tuple[str, list[list[object]]]
 TARGETS = {1_000: 0.8, 10_000: 0.75}

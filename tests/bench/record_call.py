@@ -7,11 +7,12 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from itertools import islice
 
 from measuring import Bench, Figure, alternate, percentile
+from servers import connected, new_stream
+from workload import observations
+
 from relight.engine.log.recorder import Recorder, RecorderOptions
 from relight.events.base import Event
 from relight.events.breakers import BreakerSucceeded
-from servers import connected, new_stream
-from workload import observations
 
 BURST = 100
 PAUSE_S = 0.02

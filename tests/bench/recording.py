@@ -6,18 +6,17 @@ import time
 from collections.abc import AsyncIterator
 from itertools import count
 
-import orjson
-import uuid_utils
 from measuring import Bench, Figure, alternate
 from nats.js.api import DiscardPolicy, StorageType, StreamConfig
+from servers import BATCH, connected, new_stream, publish_raw
+from workload import encoded, observations
+
 from relight.engine.log.receipts import Ack
 from relight.engine.log.recorder import Recorder, RecorderOptions
 from relight.engine.log.spool import Spooled
-from servers import connected, new_stream
-from workload import encoded, observations
+from relight.events.envelope import CONTENT_TYPE
 
 GROUP = 2_000
-BATCH = 500
 TARGET = 20.0
 
 
@@ -65,7 +64,7 @@ async def measure(bench: Bench) -> AsyncIterator[Figure]:
             run = next(numbers)
             started = time.perf_counter()
             for event in ready[:awaited_events]:
-                headers = {"Content-Type": "application/cloudevents+json", "Nats-Msg-Id": f"{event.id}-{run}"}
+                headers = {"Content-Type": CONTENT_TYPE, "Nats-Msg-Id": f"{event.id}-{run}"}
                 await js.publish(f"raw.{event.subject}", event.body, headers=headers)
             return awaited_events / (time.perf_counter() - started)
 
@@ -73,24 +72,8 @@ async def measure(bench: Bench) -> AsyncIterator[Figure]:
             run = next(numbers)
             started = time.perf_counter()
             for first in range(0, events, BATCH):
-                await _batch(ready[first : first + BATCH], run)
+                await publish_raw(client, ready[first : first + BATCH], prefix="raw.", suffix=f"-{run}")
             return events / (time.perf_counter() - started)
-
-        async def _batch(batch: list[Spooled], run: int) -> None:
-            batch_id = uuid_utils.uuid4().hex
-            for number, event in enumerate(batch, start=1):
-                headers = {
-                    "Content-Type": "application/cloudevents+json",
-                    "Nats-Msg-Id": f"{event.id}-{run}",
-                    "Nats-Batch-Id": batch_id,
-                    "Nats-Batch-Sequence": str(number),
-                }
-                if number < len(batch):
-                    await client.publish(f"raw.{event.subject}", event.body, headers=headers)
-                else:
-                    headers["Nats-Batch-Commit"] = "1"
-                    answer = await client.request(f"raw.{event.subject}", event.body, timeout=30, headers=headers)
-                    assert orjson.loads(answer.data)["count"] == len(batch), answer.data
 
         async def inserted() -> float:
             return await asyncio.to_thread(_insert, bench, ready, next(numbers))

@@ -101,7 +101,11 @@ def _others() -> Iterator[Event]:
         yield FaultDetected.model_validate(fault | {"cascading_risk": 0.4, "confidence": 0.8})
         yield FaultIsolated.model_validate(fault | {"detected_at": later})
         yield FailoverPolicyDeclared(
-            policy_name="eu-out", source_region=REGION, fallback_regions=("us", "ap"), conditions={"rtt": 5}, is_active=True
+            policy_name="eu-out",
+            source_region=REGION,
+            fallback_regions=("us", "ap"),
+            conditions={"rtt": 5},
+            is_active=True,
         )
         yield FailoverStarted(
             fleet=f"fleet-{n % 3}",
@@ -120,9 +124,15 @@ def _others() -> Iterator[Event]:
         )
         yield TaskMigrationStarted(task=task, from_region=REGION, to_region="us", reason="agent lost", started_at=later)
         yield QueueDeclared(
-            queue_name=f"refunds-{n % 4}", primary_region=REGION, replica_regions=("us",), is_active=True, reason="set up"
+            queue_name=f"refunds-{n % 4}",
+            primary_region=REGION,
+            replica_regions=("us",),
+            is_active=True,
+            reason="set up",
         )
-        yield QueueReplicated(queue_name=f"refunds-{n % 4}", from_region=REGION, to_region="us", task_count=9, lag_ms=40)
+        yield QueueReplicated(
+            queue_name=f"refunds-{n % 4}", from_region=REGION, to_region="us", task_count=9, lag_ms=40
+        )
         yield IncidentOpened(
             incident=f"inc-{n}",
             executed_by="ops",
@@ -133,7 +143,11 @@ def _others() -> Iterator[Event]:
         )
         yield IncidentActionTaken(incident=f"inc-{n}", executed_by="ops", action_taken="switched model")
         yield DisasterModeActivated(
-            fleet=f"fleet-{n % 3}", reason="load", signals={"p99": 9.5}, mode_level="degraded", disabled_features=("tools",)
+            fleet=f"fleet-{n % 3}",
+            reason="load",
+            signals={"p99": 9.5},
+            mode_level="degraded",
+            disabled_features=("tools",),
         )
         content = Content(sha256=_digest(n), size_bytes=70_000)
         yield IntelligenceSnapshotTaken(
