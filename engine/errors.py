@@ -13,6 +13,7 @@ RelightError
 ├── ControlError
 │   └── Superseded           another writer's control event came first
 ├── ContentError             content is missing or does not match its digest
+├── Rewound                  the stream was put back to an older copy while it was read
 ├── ProjectorError
 │   └── Fenced               another projector moved the position
 ├── MigrationError           an applied migration was edited, or one failed
@@ -74,6 +75,10 @@ class Superseded(ControlError):
 
 class ContentError(RelightError):
     """Content is missing or does not match its digest."""
+
+
+class Rewound(RelightError):
+    """What stands at the reader's position is not what it read there: the stream was put back to an older copy."""
 
 
 class ProjectorError(RelightError):

@@ -57,7 +57,13 @@ class Service:
         async with self._pool.acquire() as connection, connection.transaction(readonly=True):
             await connection.execute(f"SET LOCAL ROLE {PROJECTOR_ROLE}")
             projected = await connection.fetchval(
-                "SELECT contiguous_pseq FROM publisher_heads WHERE publisher = $1", question.publisher
+                # The asked number, where it was seen above a gap; else up to where none is missing.
+                "SELECT CASE WHEN highest_pseq >= $2 AND NOT EXISTS ("
+                " SELECT FROM publisher_gaps WHERE publisher = $1 AND $2 BETWEEN first_pseq AND last_pseq)"
+                " THEN greatest(contiguous_pseq, $2) ELSE contiguous_pseq END"
+                " FROM publisher_heads WHERE publisher = $1",
+                question.publisher,
+                question.pseq,
             )
             dead = await connection.fetch(
                 "SELECT pseq, reason FROM dead_letters WHERE publisher = $1 AND pseq = $2 AND resolved_at IS NULL",

@@ -20,6 +20,7 @@ MAX_INTEGER = 2**53
 MAX_KEY_LENGTH = 200
 """Characters and UTF-8 bytes; keys stand in NATS subjects (4 KiB a line) and in PostgreSQL's B-trees (2.7 KB a row)."""
 MAX_DEPTH = 32
+_EARLIEST, _LATEST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 
 
 def _refuse_unstorable(value: JsonValue, path: str, depth: int) -> JsonValue:
@@ -89,9 +90,12 @@ def _plainly_storable(value: JsonValue, depth: int) -> bool:
 
 def _utc(value: datetime) -> datetime:
     try:
-        return value.astimezone(UTC)
+        moment = value.astimezone(UTC)
     except OverflowError:
         raise ValueError("beyond the years 1 to 9999 in UTC") from None
+    if moment in (_EARLIEST, _LATEST):
+        raise ValueError("the first and the last microsecond stand for infinity in PostgreSQL's drivers")
+    return moment
 
 
 def _no_number(value: object) -> object:

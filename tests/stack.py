@@ -217,6 +217,7 @@ async def projecting(nats: EmbeddedNats, database: str, *, batch_events: int = 1
             yield Projecting(projector, task, session, client)
         finally:
             task.cancel()
-            await asyncio.wait([task])
+            await asyncio.wait([task], timeout=DEADLINE_S)
+            assert task.done(), "the projector does not end when it is cancelled"
             await session.close(timeout=2)
             answering.terminate()

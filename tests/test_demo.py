@@ -77,7 +77,7 @@ def ids_shown(report: Report) -> set[str]:
 
 
 async def test_a_day_fills_every_table_and_can_be_told_from_the_stream_alone(temporary: Path) -> None:
-    command = subprocess.Popen(  # noqa: ASYNC220  # it is waited for in a thread
+    command = subprocess.Popen(  # it is waited for in a thread
         [*COMMAND, "--json"], env=environment(temporary), stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
 

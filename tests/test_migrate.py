@@ -189,7 +189,7 @@ async def test_a_logins_own_statement_timeout_ends_neither_the_wait_for_a_runner
                 waiting = (
                     "SELECT true FROM pg_stat_activity WHERE wait_event = 'advisory' AND now() - query_start > '0.1 s'"
                 )
-                while not run.done() and not await admin.fetchval(waiting):  # noqa: ASYNC110 (only the server knows)
+                while not run.done() and not await admin.fetchval(waiting):
                     await asyncio.sleep(0.01)
             await other.execute("SELECT pg_advisory_unlock($1)", LOCK)
             assert len(await run) == 1

@@ -234,7 +234,7 @@ async def test_a_query_that_is_ended_says_so_and_the_pool_goes_on(
     asked = asyncio.create_task(run(pool, SLEEP, tenant="A"))
     admin = await asyncpg.connect(database)
     async with asyncio.timeout(10):
-        while not await admin.fetchval(  # noqa: ASYNC110 (only the server knows)
+        while not await admin.fetchval(
             f"SELECT {end}(pid) FROM pg_stat_activity WHERE datname = current_database() "
             "AND query LIKE '%pg_sleep(30)%' AND pid <> pg_backend_pid() AND wait_event = 'PgSleep'"
         ):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import stack
-from nats.js.api import StorageType
+from nats.js.api import ObjectStoreConfig, StorageType
 from stack import assert_chained, bodies, connected, failed, nats_server, numbers, on_stream, options, projecting, until
 
 from relight.engine.embedded.nats import EmbeddedNats
@@ -27,6 +27,7 @@ from relight.engine.log.topology import STREAM, connect, stream_config
 from relight.events.breakers import BreakerClosed
 from relight.events.decisions import DecisionCheckpointed
 from relight.events.errors import InvalidEvent
+from relight.events.values import Content
 
 
 @pytest.fixture
@@ -394,39 +395,32 @@ async def test_a_duplicate_acknowledgement_of_what_was_purged_is_not_believed() 
 
 
 async def test_content_is_stored_before_the_event_that_refers_to_it(spools: Path) -> None:
-    async with nats_server() as nats, connected(nats) as client:
-        await nats.kill()
-        async with Recorder(options(nats, spools)) as recorder:
-            for n in range(30):
-                held = recorder.content(b"state %d" % n * 1_000)
-                recorder.record(
-                    DecisionCheckpointed(decision="d", checkpoint_type="state", state_snapshot={"n": n}, content=held)
-                )
-            await nats.start()
-            js = client.jetstream(timeout=5)
-
-            async def on_first(message: stack.Msg) -> None:
-                document = stack.orjson.loads(message.data)
-                if content := document["data"].get("content"):
-                    seen.append(await fetch_content(js, "acme", type(held)(**content)))
-
-            seen: list[bytes] = []
-            await until(lambda: client.is_connected, "the test's own client is back")
-            await client.subscribe("ev.>", cb=on_first)
-            await drained(recorder)
-            messages = await on_stream(client)
-            for body in bodies(messages):
-                if content := body["data"].get("content"):
-                    n = body["data"]["state_snapshot"]["n"]
-                    assert await fetch_content(js, "acme", type(held)(**content)) == b"state %d" % n * 1_000
-            again = recorder.content(b"state 0" * 1_000)
-            await until(lambda: recorder.health().exposed_bytes == 0, "content that is there already leaves the spool")
-            with pytest.raises(ContentError, match="not in the store"):
-                await fetch_content(js, "acme", type(held)(sha256="0" * 64, size_bytes=1))
-            bucket = await js.object_store("content")
-            await bucket.put(f"acme/{again.sha256}", b"other bytes")
-            with pytest.raises(ContentError, match="other bytes"):
-                await fetch_content(js, "acme", again)
+    async with nats_server() as nats, connected(nats) as client, Recorder(options(nats, spools)) as recorder:
+        js = client.jetstream(timeout=5)
+        bucket = await js.create_object_store("content", config=ObjectStoreConfig(max_bytes=1_000))
+        for n in range(30):
+            held = recorder.content(b"state %d" % n * 1_000)
+            recorder.record(
+                DecisionCheckpointed(decision="d", checkpoint_type="state", state_snapshot={"n": n}, content=held)
+            )
+        await until(lambda: "maximum bytes" in (recorder.health().failure or ""), "the content store is full")
+        assert [body["type"] for body in bodies(await on_stream(client))] in ([], ["recorder.opened"])
+        config = (await js.stream_info("OBJ_content")).config
+        config.max_bytes = -1
+        await js.update_stream(config=config)
+        await drained(recorder)
+        checkpoints = [body["data"] for body in bodies(await on_stream(client)) if body["data"].get("content")]
+        assert len(checkpoints) == 30
+        for data in checkpoints:
+            content = Content(**data["content"])
+            assert await fetch_content(js, "acme", content) == b"state %d" % data["state_snapshot"]["n"] * 1_000
+        again = recorder.content(b"state 0" * 1_000)
+        await until(lambda: recorder.health().exposed_bytes == 0, "content that is there already leaves the spool")
+        with pytest.raises(ContentError, match="not in the store"):
+            await fetch_content(js, "acme", Content(sha256="0" * 64, size_bytes=1))
+        await bucket.put(f"acme/{again.sha256}", b"other bytes")
+        with pytest.raises(ContentError, match="other bytes"):
+            await fetch_content(js, "acme", again)
 
 
 async def test_events_recorded_from_several_threads_at_once_are_all_there_once(spools: Path) -> None:

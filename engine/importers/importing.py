@@ -80,7 +80,7 @@ async def import_file(
     """
     await wait_until_projected(client)
     publisher = found.identity.publisher
-    published = await ProjectedWatermarks(client).ask(publisher, 0) if found.events else 0
+    published = await ProjectedWatermarks(client).ask(publisher) if found.events else 0
     already = found.rows
     if published >= found.events:
         advanced(found.rows)

@@ -44,9 +44,8 @@ async def read_all(client: Client) -> AsyncIterator[tuple[Sequence[StoredEvent],
     """Everything on the stream up to its end now, in batches, each with how many messages there are in all."""
     async with Reader(client, BEGINNING) as reader:
         first, end = await _bounds(reader)
-        while reader.position.seq < end:
-            batch = await reader.batch(limit=READ_BATCH, linger_s=0, timeout_s=1)
-            yield [stored(message) for message in batch if message.seq <= end], end - first + 1
+        async for batch in reader.through(end, limit=READ_BATCH):
+            yield [stored(message) for message in batch], end - first + 1
 
 
 async def follow(client: Client, *, last: int, forever: bool) -> AsyncIterator[StoredEvent]:
@@ -55,19 +54,21 @@ async def follow(client: Client, *, last: int, forever: bool) -> AsyncIterator[S
         first, end = await _bounds(reader)
         # The beginning of what is wanted was never read, so there is nothing that it could be compared with.
         reader.begin_after(max(first - 1, end - last))
-        while forever or reader.position.seq < end:
+        async for batch in reader.through(end, limit=READ_BATCH):
+            for message in batch:
+                yield stored(message)
+        while forever:
             for message in await reader.batch(limit=READ_BATCH, linger_s=0, timeout_s=1):
-                if forever or message.seq <= end:
-                    yield stored(message)
+                yield stored(message)
 
 
 async def find_event(client: Client, event_id: str) -> StoredEvent | None:
     """The first message that holds this event; reads the stream through, since it has no index by id."""
     wanted = event_id.encode()
     async with Reader(client, BEGINNING) as reader:
-        _, end = await _bounds(reader)
-        while reader.position.seq < end:
-            for message in await reader.batch(limit=READ_BATCH, linger_s=0, timeout_s=1):
+        end = (await _bounds(reader))[1]
+        async for batch in reader.through(end, limit=READ_BATCH):
+            for message in batch:
                 # The id stands near the beginning of the body; decoding all of it would take ten times as long.
                 if wanted in message.body[:400]:
                     found = stored(message)
@@ -80,9 +81,8 @@ async def _bounds(reader: Reader) -> tuple[int, int]:
     try:
         state = await reader.state()
     except TRANSIENT as error:
+        reason = str(error) or type(error).__name__
         raise Unreachable(
-            f"stream {STREAM} cannot be read ({str(error) or type(error).__name__}): is NATS up, and did relight run there?"
+            f"stream {STREAM} cannot be read ({reason}): is NATS up, and did relight run there?"
         ) from error
     return state.first_seq, state.last_seq
-
-

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -17,11 +17,13 @@ from nats.errors import Error as NatsError
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from nats.js.errors import NotFoundError
 
+from relight.engine.errors import Rewound
 from relight.engine.log.answers import answered
 from relight.engine.log.chain import message_sha256
 from relight.engine.log.topology import STREAM
 
 IDLE_HEARTBEAT_S = 1.0
+GIVE_UP_S = 30.0
 SILENCE_S = 3.0
 """Without a message or heartbeat for so long, the consumer is taken for dead and made anew."""
 MAX_BUFFERED = 20_000
@@ -76,10 +78,6 @@ class StreamState:
     first_seq: int
     last_seq: int
     messages: int
-
-
-class Rewound(Exception):
-    """What stands at the reader's position is not what it read there: the log was put back to an older copy."""
 
 
 class Reader:
@@ -145,8 +143,25 @@ class Reader:
         await self._resume_flow()
         return taken
 
-    async def at_end(self) -> bool:
-        """Whether nothing stands on the stream beyond the position; its last messages may have been purged."""
+    async def through(self, end: int, *, limit: int) -> AsyncIterator[Sequence[Message]]:
+        """Batches up to sequence `end`; earlier where the last messages before it were purged.
+
+        Raises `Rewound`, and `TimeoutError` when nothing comes for long.
+        """
+        heard_at = asyncio.get_running_loop().time()
+        while self.position.seq < end:
+            messages = await self.batch(limit=limit, linger_s=0, timeout_s=1)
+            silent_s = asyncio.get_running_loop().time() - heard_at
+            if messages:
+                heard_at = asyncio.get_running_loop().time()
+                yield messages if messages[-1].seq <= end else [m for m in messages if m.seq <= end]
+            elif silent_s > GIVE_UP_S:
+                raise TimeoutError(f"nothing came for {GIVE_UP_S:g} s")
+            elif silent_s > IDLE_HEARTBEAT_S and await self._at_end():
+                return
+
+    async def _at_end(self) -> bool:
+        """Whether nothing stands on the stream beyond the position."""
         try:
             await self._js.get_msg(STREAM, self.position.seq + 1, subject=">", next=True)
         except NotFoundError:
@@ -190,7 +205,10 @@ class Reader:
     async def _check(self, now: float) -> None:
         if not await self.holds(self.position):
             self._expected = 0
-            raise Rewound(f"message {self.position.seq} of stream {STREAM} is not the one that was read there")
+            raise Rewound(
+                f"message {self.position.seq} of stream {STREAM} is not the one that was read there: the stream was put"
+                " back to an older copy; read it again"
+            )
         self._checked_at = now
 
     async def _subscribe(self) -> None:

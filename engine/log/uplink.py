@@ -230,7 +230,7 @@ class Uplink:
         spool, retention_s = self._slot.spool, self._options.spool_retention_s
         while True:
             await asyncio.sleep(min(EVICT_EVERY_S, retention_s))
-            projected = await self._watermarks.ask(self._slot.publisher, 0)
+            projected = await self._watermarks.ask(self._slot.publisher)
             before_ms = self._clock.now_us() // 1_000 - round(retention_s * 1_000)
             evicted = EVICT_EVENTS if projected else 0
             while evicted == EVICT_EVENTS:

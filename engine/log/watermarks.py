@@ -27,7 +27,10 @@ def push_subject(publisher: str) -> str:
 
 
 def announcement(projected_pseq: int, dead: Mapping[int, str]) -> bytes:
-    """Every number up to `projected_pseq` is folded or a dead letter; `dead` gives the reasons of the latter."""
+    """Every number up to `projected_pseq` is folded or a dead letter; `dead` gives the reasons of the latter.
+
+    In answer to a question it is enough that the asked number is, if others below are missing.
+    """
     return orjson.dumps({"pseq": projected_pseq, "dead": {str(pseq): reason for pseq, reason in dead.items()}})
 
 
@@ -80,9 +83,9 @@ class ProjectedWatermarks:
                 await (asyncio.sleep(ASK_EVERY_S) if already else pushed.comes_to(pseq, every_s))
                 every_s = min(2 * every_s, ASK_AT_LEAST_EVERY_S)
 
-    async def ask(self, publisher: str, pseq: int) -> int:
-        """Asks the projector itself; returns the highest number known, whether it answered or not."""
-        if (answer := await self._ask(publisher, pseq)) is not None:
+    async def ask(self, publisher: str) -> int:
+        """The number up to which all are projected, as the projector says or last said; 0 when it never did."""
+        if (answer := await self._ask(publisher, 0)) is not None:
             self._known[publisher] = max(self._known.get(publisher, 0), answer[0])
         return self._known.get(publisher, 0)
 

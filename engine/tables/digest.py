@@ -1,7 +1,6 @@
 """One SHA-256 a table, equal for equal rows in whichever store, and stated with the position it holds for."""
 
 import hashlib
-import time
 from collections.abc import AsyncIterator, Iterable
 from datetime import UTC, datetime, timedelta
 
@@ -9,8 +8,8 @@ import orjson
 from nats.aio.client import Client
 from pydantic import BaseModel
 
-from relight.engine.errors import Unreachable
-from relight.engine.log.reader import BEGINNING, TRANSIENT, Reader, Rewound
+from relight.engine.errors import Rewound, Unreachable
+from relight.engine.log.reader import BEGINNING, TRANSIENT, Reader
 from relight.engine.tables.deadletters import count_open
 from relight.engine.tables.folding import Folded
 from relight.engine.tables.pools import Session
@@ -20,8 +19,6 @@ from relight.projections.base import Value
 from relight.projections.catalog import projections, tables
 
 READ_BATCH = 10_000
-SILENCE_S = 1.0
-GIVE_UP_S = 30.0
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -107,17 +104,9 @@ async def _folded(client: Client, up_to_seq: int | None) -> tuple[Folded, tuple[
     folded = Folded()
     async with Reader(client, BEGINNING) as reader:
         end = min((await reader.state()).last_seq, up_to_seq or 1 << 62)
-        read_at = time.monotonic()
-        while reader.position.seq < end:
-            messages = await reader.batch(limit=READ_BATCH, linger_s=0, timeout_s=1)
-            folded.fold(message for message in messages if message.seq <= end)
+        async for messages in reader.through(end, limit=READ_BATCH):
+            folded.fold(messages)
             folded.links.clear()
-            if messages:
-                read_at = time.monotonic()
-            elif time.monotonic() - read_at > SILENCE_S and await reader.at_end():
-                break  # the last messages were purged
-            elif time.monotonic() - read_at > GIVE_UP_S:
-                raise TimeoutError(f"nothing came for {GIVE_UP_S:g} s")
         return folded, (f"-:{end}:{reader.position.sha256[:12] or '-'}", end)
 
 

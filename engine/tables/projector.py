@@ -10,9 +10,9 @@ from enum import StrEnum
 import asyncpg
 from nats.aio.client import Client
 
-from relight.engine.errors import Fenced, Unreachable
+from relight.engine.errors import Fenced, Rewound, Unreachable
 from relight.engine.log.chain import PublisherHead
-from relight.engine.log.reader import TRANSIENT, Anchor, Message, Reader, Rewound
+from relight.engine.log.reader import TRANSIENT, Anchor, Message, Reader
 from relight.engine.log.watermarks import announcement, push_subject
 from relight.engine.tables.deadletters import bury
 from relight.engine.tables.folding import DeadLetter, Folded
