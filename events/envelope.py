@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Generic, Literal, TypeVar
+from typing import Annotated, Generic, Literal, NamedTuple, TypeVar
 
 import orjson
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
@@ -77,8 +77,7 @@ class Recorded(BaseModel, Generic[T_co]):
         return observation_subject(self.region, self.type, self.tenant)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Head:
+class Head(NamedTuple):
     """Everything of an event that is not its data, before its publisher numbers it."""
 
     id: str

@@ -14,7 +14,7 @@ from relight.engine.log.spool import Spooled
 from relight.engine.log.topology import REQUEST_TIMEOUT_S, STREAM
 from relight.events.envelope import CONTENT_TYPE
 
-MAX_BATCH_EVENTS = 500
+MAX_BATCH_EVENTS = 1_000  # the server takes no more in one batch
 MAX_BATCH_BYTES = 4 << 20
 HEADERS = {"Content-Type": CONTENT_TYPE}
 WRONG_LAST_SEQUENCE = frozenset({10071, 10164})

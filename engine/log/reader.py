@@ -30,6 +30,9 @@ MAX_BUFFERED = 20_000
 CHECK_EVERY_S = 5.0
 ANSWER_S = 15.0
 RETRY_S = 0.2
+FILL_S = 0.01
+FILL_EVENTS = 100
+"""Fewer in `FILL_S`: nothing worth waiting for."""
 TRANSIENT = (NatsError, TimeoutError, OSError)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -137,6 +140,7 @@ class Reader:
             await self._wait(timeout_s)
         if self._buffer and len(self._buffer) < limit and linger_s:
             await asyncio.sleep(linger_s)
+            await self._fill(limit)
         taken = [self._buffer.popleft() for _ in range(min(limit, len(self._buffer)))]
         if taken:
             self.position = Anchor(taken[-1].seq, taken[-1].sha256)
@@ -286,6 +290,13 @@ class Reader:
                 await self._client.publish(reply)
             except TRANSIENT:
                 return  # disconnected: the consumer is made anew
+
+    async def _fill(self, limit: int) -> None:
+        """Far behind, a full batch is worth waiting for, as long as messages keep coming."""
+        while self._expected and self.last_seq - self.position.seq > limit > (held := len(self._buffer)):
+            await asyncio.sleep(FILL_S)
+            if len(self._buffer) - held < FILL_EVENTS:
+                return
 
     async def _wait(self, timeout_s: float) -> None:
         self._arrived.clear()

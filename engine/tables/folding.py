@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import orjson
 
@@ -12,22 +13,22 @@ from relight.events.catalog import decode_message
 from relight.events.envelope import Recorded
 from relight.events.errors import Reason, Undecodable
 from relight.events.subjects import CONTROLS
+from relight.projections.base import Projection
 from relight.projections.catalog import projection_of
 from relight.projections.tables import Tables
 
 NO_PROJECTION = "-"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Link:
-    """What an envelope says of its place in its publisher's chain; `event` where the rest could be read too."""
+class Link(NamedTuple):
+    """What an envelope says of its place in its publisher's chain; `own`: what a recorder says there about itself."""
 
     publisher: str
     pseq: int
     prev: str
     sha256: str
     message: Message
-    event: Recorded[Event] | None
+    own: Event | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,22 +63,17 @@ class Folded:
             except Exception as error:  # what a model did not foresee must not hold up the others
                 self._bury(message, Undecodable(Reason.INVALID, repr(error)))
                 continue
-            self.links.append(
-                Link(
-                    publisher=event.publisher,
-                    pseq=event.pseq,
-                    prev=event.prev,
-                    sha256=body_sha256(message.body),
-                    message=message,
-                    event=event,
-                )
-            )
-            self._apply(message, event, refused)
+            projection = projection_of(event.type)
+            # No other event is kept: thousands of them alive would cost the garbage collector a quarter of the fold.
+            own = event.data if projection is None else None
+            sha256 = body_sha256(message.body)
+            self.links.append(Link(event.publisher, event.pseq, event.prev, sha256, message, own))
+            if projection is not None:
+                self._apply(message, event, projection, refused)
 
-    def _apply(self, message: Message, event: Recorded[Event], refused: Undecodable | None) -> None:
-        projection = projection_of(event.type)
-        if projection is None:
-            return
+    def _apply(
+        self, message: Message, event: Recorded[Event], projection: Projection, refused: Undecodable | None
+    ) -> None:
         try:
             if refused is not None:
                 raise refused
@@ -136,7 +132,5 @@ def _link(message: Message) -> Link | None:
                 foreign = publisher.startswith(f"{CONTROLS}.") and publisher != message.subject
                 if not foreign and publisher.isprintable() and prev.isascii() and 0 < len(publisher.encode()) <= 1_500:
                     sha256 = body_sha256(message.body)
-                    return Link(
-                        publisher=publisher, pseq=int(digits), prev=prev, sha256=sha256, message=message, event=None
-                    )
+                    return Link(publisher, int(digits), prev, sha256, message, None)
     return None

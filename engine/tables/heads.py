@@ -119,9 +119,9 @@ class Heads:
 
 def _take(head: PublisherHead, link: Link) -> None:
     is_highest = link.pseq > head.highest_pseq
-    if not head.see(link.pseq, link.prev, link.sha256) or link.event is None:
+    if not head.see(link.pseq, link.prev, link.sha256) or link.own is None:
         return
-    match link.event.data:
+    match link.own:
         case RecorderOpened() if is_highest:
             head.session = "open"
         case RecorderClosed() if is_highest:

@@ -8,7 +8,7 @@ from relight.engine.tables.pools import Connection
 
 PROJECTOR = "relight"
 """One projector and one position for all projections."""
-ANCHOR_LEVELS = range(4, 60, 4)
+ANCHOR_LEVELS = range(8, 60, 4)
 
 
 @dataclass(frozen=True, slots=True)

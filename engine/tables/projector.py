@@ -29,6 +29,8 @@ RETRY_S = 0.5
 STANDBY_S = 3.0
 """After being fenced: how long the other's position must stand still before this projector tries again."""
 WATCHED_S = 60.0
+FOLDED_AT_ONCE = 50
+"""Events, about 1 ms: how long NATS, and PostgreSQL that waits for the next statement, are kept waiting."""
 COMMIT_S = 120.0
 """A commit that takes longer waits for a server that hangs: a new connection is made."""
 
@@ -120,8 +122,7 @@ class Projector:
             try:
                 while True:
                     messages, rewound = await self._read(reader)
-                    folded = Folded()
-                    folded.fold(messages)
+                    folded = await _folded(messages)
                     # While PostgreSQL wrote the last batch, this one was read and folded.
                     if writing is not None:
                         await asyncio.wait([writing])  # awaiting the task itself would hand on a cancellation to it
@@ -218,3 +219,12 @@ class Projector:
                 continue
             if self.position != seen:
                 seen, still_since = self.position, time.monotonic()
+
+
+async def _folded(messages: Sequence[Message]) -> Folded:
+    """Folds in small steps, so that the batch before is written and the next one read meanwhile."""
+    folded = Folded()
+    for first in range(0, len(messages), FOLDED_AT_ONCE):
+        folded.fold(messages[first : first + FOLDED_AT_ONCE])
+        await asyncio.sleep(0)
+    return folded
