@@ -16,7 +16,7 @@ from relight.engine.http.health import health_server
 from relight.engine.importers.importing import ImportedFile, Scan, import_file
 from relight.engine.log.reader import TRANSIENT
 from relight.engine.log.recorder import Recorder, RecorderOptions
-from relight.engine.log.topology import connect
+from relight.engine.log.topology import REQUEST_TIMEOUT_S, connect, ensure_stream
 from relight.engine.runtime import Relight
 from relight.engine.servers import Servers, embedded_servers, found_servers
 from relight.engine.service import PROJECTOR_ROLE, STATUS, Service, caught_up, projecting, serving
@@ -101,6 +101,8 @@ async def stream_client(settings: Settings) -> AsyncIterator[Client]:
     async with found_servers(settings) as servers:
         client = await connect(servers.nats_url, name="relight reader")
         try:
+            if servers.ours:
+                await ensure_stream(client.jetstream(timeout=REQUEST_TIMEOUT_S))
             yield client
         finally:
             await client.close()
@@ -118,7 +120,10 @@ async def query_pool(settings: Settings) -> AsyncIterator[Pool]:
 
 async def check_health(settings: Settings) -> Health:
     """Asks the service that runs; where none answers, looks itself."""
-    async with found_servers(settings) as servers:
+    async with ready_servers(settings) as (servers, service):
+        if service is not None:
+            await caught_up(service, within_s=CATCH_UP_S)
+            return await service.health()
         client = await connect(servers.nats_url, name="relight status")
         try:
             with suppress(*TRANSIENT):

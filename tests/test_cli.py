@@ -259,6 +259,18 @@ async def test_health_says_503_while_postgres_does_not_answer_and_recovers() -> 
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.mark.parametrize("command", [["status"], ["event", "count"], ["digest", "--store", "memory"]])
+def test_a_new_home_is_healthy_and_empty(command: list[str], relight: Relight) -> None:
+    folder = Path(tempfile.mkdtemp(prefix="relight-cli-"))
+    folder.chmod(0o755)
+    try:
+        ran = relight(*command, "--json", RELIGHT_HOME=str(folder / "home"))
+        assert ran.returncode == 0, ran.stderr
+        json.loads(ran.stdout)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 async def test_nothing_outlives_up(stop: signal.Signals) -> None:
     folder = Path(tempfile.mkdtemp(prefix="relight-cli-"))
