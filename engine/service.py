@@ -20,6 +20,7 @@ from relight.engine.settings import Settings
 from relight.engine.tables.migrate import migrate
 from relight.engine.tables.pools import Pool, connect_session, open_pool
 from relight.engine.tables.projector import Projector
+from relight.events.catalog import prepare
 
 STATUS = "cmd.status"
 PROJECTOR_ROLE = "relight_projector"
@@ -82,6 +83,7 @@ async def projecting(servers: Servers, settings: Settings) -> AsyncIterator[Serv
 
     The FastStream application `Service.app` is left to be started. Raises `Unreachable`, `MigrationError`.
     """
+    prepare()
     client = await connect(servers.nats_url, name="relight projector")
     try:
         await ensure_stream(client.jetstream(timeout=10))

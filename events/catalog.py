@@ -50,6 +50,11 @@ def _required(annotation: Any) -> Any:
     return Union[tuple(arg for arg in annotation.__args__ if arg is not type(None))]  # noqa: UP007  # likewise
 
 
+def prepare() -> None:
+    """Builds what decoding needs, which the first event would wait for otherwise."""
+    _adapter()
+
+
 def decode(body: bytes) -> Recorded[Event]:
     """The event in `body`, raised to the current version of its data.
 

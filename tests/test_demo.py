@@ -25,7 +25,9 @@ from relight.events.catalog import decode_message, event_types
 from relight.events.envelope import Recorded
 from relight.projections.catalog import tables
 
-COMMAND = [sys.executable, "-c", "from relight.engine.cli.main import main; main()", "demo"]
+# Tests that a shell runs in the background inherit that SIGINT is ignored; the command here is to be interrupted.
+UNIGNORED = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+COMMAND = [sys.executable, "-c", f"{UNIGNORED}; from relight.engine.cli.main import main; main()", "demo"]
 DEMO_S = 60.0
 FOLDER = re.compile(r"/[^ ]*/relight-demo-[a-z0-9_]+")
 UUID7 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")

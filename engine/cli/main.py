@@ -1,5 +1,6 @@
 """`relight`: every command, and the one place where errors become a sentence and an exit code."""
 
+import gc
 import logging
 import os
 import sys
@@ -39,6 +40,9 @@ def options(
 
 def main() -> None:
     """Exit codes: 0 done, 1 failed or unhealthy, 2 wrong usage, 130 interrupted."""
+    # Thousands of events live at once in a fold: looking for cycles among them every 700 costs a sixth of it.
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 100)
     try:
         app()
     except RelightError as error:

@@ -34,10 +34,16 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
     """Runs a command's work; Ctrl-C and SIGTERM cancel it, so that everything is closed in order."""
 
     async def interruptible() -> T:
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, signal.raise_signal, signal.SIGINT)
+        task = asyncio.current_task()
+        assert task is not None
+        # Not by way of SIGINT, which a shell lets its background jobs ignore.
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
         return await coroutine
 
-    return asyncio.run(interruptible())
+    try:
+        return asyncio.run(interruptible())
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
 
 
 def fail(error: RelightError | str) -> NoReturn:

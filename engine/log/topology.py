@@ -6,7 +6,6 @@ from urllib.parse import urlsplit
 import nats
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
-from nats.errors import NoServersError
 from nats.js import JetStreamContext
 from nats.js.api import DiscardPolicy, ObjectStoreConfig, StorageType, StreamConfig
 from nats.js.errors import NotFoundError
@@ -18,6 +17,8 @@ from relight.events.subjects import STREAM_SUBJECTS
 STREAM = "EV"
 CONTENT_BUCKET = "content"
 REQUEST_TIMEOUT_S = 5.0
+RECONNECT_S = 0.2
+MAX_FAILURES = 100
 DUPLICATE_WINDOW_S = 120.0
 MAX_EVENT_BYTES = 512 * 1024
 """Half of NATS' default max_payload: an event that is recorded can always be published."""
@@ -38,35 +39,34 @@ def stream_config(replicas: int = 1) -> StreamConfig:
     )
 
 
-async def connect(url: str, *, name: str, patient: bool = False) -> Client:
+async def connect(url: str, *, name: str) -> Client:
     """A client that reconnects for ever and buffers nothing: the spool is the only buffer.
 
-    Raises `Unreachable` when the server cannot be reached now; `patient` keeps trying instead.
+    Raises `Unreachable` when the server cannot be reached now.
     """
+    failures: list[Exception] = []
 
     async def on_error(error: Exception) -> None:
+        del failures[:-MAX_FAILURES]
         failures.append(error)
 
-    failures: list[Exception] = []
-    options: dict[str, object] = {
-        "servers": [url],
-        "name": name,
-        "pending_size": 0,
-        "max_reconnect_attempts": -1,
-        "reconnect_time_wait": 0.2,
-        "connect_timeout": 2,
-        "ping_interval": 5,
-        "max_outstanding_pings": 2,
-        "error_cb": on_error,
-    }
-    while True:
-        try:
-            return await asyncio.wait_for(nats.connect(**{**options, "allow_reconnect": True}), REQUEST_TIMEOUT_S)  # type: ignore[arg-type]
-        except (NatsError, NoServersError, OSError, TimeoutError) as error:
-            if not patient:
-                cause = failures[-1] if failures else error
-                raise Unreachable(_explain(url, cause)) from error
-            await asyncio.sleep(0.5)
+    try:
+        async with asyncio.timeout(REQUEST_TIMEOUT_S):
+            return await nats.connect(
+                url,
+                name=name,
+                pending_size=0,
+                max_reconnect_attempts=-1,
+                reconnect_time_wait=RECONNECT_S,
+                connect_timeout=2,
+                ping_interval=5,
+                max_outstanding_pings=2,
+                error_cb=on_error,
+            )
+    except (NatsError, OSError, TimeoutError) as error:
+        # A server that refuses credentials also closes the connection: either may be noticed first, or last.
+        refused = [failure for failure in failures if "authorization" in str(failure).lower()]
+        raise Unreachable(_explain(url, (refused or failures or [error])[-1])) from error
 
 
 def _explain(url: str, cause: Exception) -> str:
