@@ -26,13 +26,14 @@ IDLE_HEARTBEAT_S = 1.0
 GIVE_UP_S = 30.0
 SILENCE_S = 3.0
 """Without a message or heartbeat for so long, the consumer is taken for dead and made anew."""
+LINGERS = 2
+"""Batches within so many times the linger follow each other closely."""
+ALONE_S = 0.001
+"""For what was published together with the first message after a pause."""
 MAX_BUFFERED = 20_000
 CHECK_EVERY_S = 5.0
 ANSWER_S = 15.0
 RETRY_S = 0.2
-FILL_S = 0.01
-FILL_EVENTS = 100
-"""Fewer in `FILL_S`: nothing worth waiting for."""
 TRANSIENT = (NatsError, TimeoutError, OSError)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -102,6 +103,7 @@ class Reader:
         self._expected = 0
         self._heard_at = 0.0
         self._checked_at = 0.0
+        self._taken_at = 0.0
         self._reconnects = 0
         self._flow_reply: str | None = None
         self.last_seq = 0
@@ -125,8 +127,9 @@ class Reader:
         self.move_to(Anchor(seq, UNREAD) if seq else BEGINNING)
 
     async def batch(self, *, limit: int, linger_s: float, timeout_s: float) -> Sequence[Message]:
-        """What has arrived: up to `limit` messages in ascending `seq`, waiting `linger_s` for more after the first.
+        """What has arrived: up to `limit` messages in ascending `seq`.
 
+        Where batches follow each other closely, waits `linger_s` for more; after a pause hardly at all.
         Empty when nothing arrives within `timeout_s`. Raises `Rewound`; a server that is away is waited for.
         """
         try:
@@ -138,12 +141,13 @@ class Reader:
             return ()
         if not self._buffer:
             await self._wait(timeout_s)
-        if self._buffer and len(self._buffer) < limit and linger_s:
-            await asyncio.sleep(linger_s)
-            await self._fill(limit)
+        now = asyncio.get_running_loop().time()
+        if linger_s and 0 < len(self._buffer) < limit:
+            await asyncio.sleep(linger_s if now - self._taken_at < LINGERS * linger_s else ALONE_S)
         taken = [self._buffer.popleft() for _ in range(min(limit, len(self._buffer)))]
         if taken:
             self.position = Anchor(taken[-1].seq, taken[-1].sha256)
+            self._taken_at = asyncio.get_running_loop().time()
         await self._resume_flow()
         return taken
 
@@ -290,13 +294,6 @@ class Reader:
                 await self._client.publish(reply)
             except TRANSIENT:
                 return  # disconnected: the consumer is made anew
-
-    async def _fill(self, limit: int) -> None:
-        """Far behind, a full batch is worth waiting for, as long as messages keep coming."""
-        while self._expected and self.last_seq - self.position.seq > limit > (held := len(self._buffer)):
-            await asyncio.sleep(FILL_S)
-            if len(self._buffer) - held < FILL_EVENTS:
-                return
 
     async def _wait(self, timeout_s: float) -> None:
         self._arrived.clear()

@@ -16,6 +16,7 @@ from relight.engine.errors import DeadLettered
 from relight.engine.log.answers import answered
 
 QUESTION = "cmd.watermark"
+ASK_AGAIN_S = 0.002
 ASK_EVERY_S = 0.5
 ASK_AT_LEAST_EVERY_S = 5.0
 ASK_TIMEOUT_S = 2.0
@@ -68,7 +69,7 @@ class ProjectedWatermarks:
 
         A push only says when to ask again: what it said of earlier numbers' dead letters may have been missed.
         """
-        every_s = ASK_EVERY_S
+        every_s, again_s = ASK_EVERY_S, ASK_AGAIN_S
         async with self._listening(publisher) as pushed:
             while True:
                 if (answer := await self._ask(publisher, pseq)) is not None:
@@ -79,9 +80,12 @@ class ProjectedWatermarks:
                         )
                     if projected_pseq >= pseq:
                         return
-                already = pushed.pseq >= pseq  # yet the answer did not say so: do not ask without a pause
-                await (asyncio.sleep(ASK_EVERY_S) if already else pushed.comes_to(pseq, every_s))
-                every_s = min(2 * every_s, ASK_AT_LEAST_EVERY_S)
+                if pushed.pseq >= pseq:  # the push overtook an answer that was read before it
+                    await asyncio.sleep(again_s)
+                    again_s = min(2 * again_s, ASK_EVERY_S)
+                else:
+                    await pushed.comes_to(pseq, every_s)
+                    every_s = min(2 * every_s, ASK_AT_LEAST_EVERY_S)
 
     async def ask(self, publisher: str) -> int:
         """The number up to which all are projected, as the projector says or last said; 0 when it never did."""

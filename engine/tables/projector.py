@@ -22,7 +22,7 @@ from relight.engine.tables.positions import Position, load_anchors, load_positio
 from relight.engine.tables.store import REFUSED, join_tables
 from relight.events.errors import Reason, Undecodable
 
-LINGER_S = 0.01
+LINGER_S = 0.02
 BATCH_EVENTS = 10_000
 IDLE_S = 0.5
 RETRY_S = 0.5
