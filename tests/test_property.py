@@ -1,15 +1,19 @@
 """The property on which everything rests: any permutation of any events, with any duplication, gives the same rows."""
 
 import os
-from collections import Counter
+from collections import Counter, defaultdict
+from pathlib import Path
 
 from folding import Wire, fold, rows_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from strategies import event_lists
 
-from relight.events.catalog import event_types
-from relight.projections.catalog import projections, tables
+from relight.events.catalog import decode, event_types
+from relight.projections.base import Put, State
+from relight.projections.catalog import projection_of, projections, tables
+
+PAYLOADS = Path(__file__).parent / "payloads"
 
 SLOW_IS_FINE = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example]
 LONG = settings(max_examples=5_000, deadline=None, suppress_health_check=SLOW_IS_FINE)
@@ -54,3 +58,17 @@ def test_a_subsystem_has_one_state_table_and_one_history_table() -> None:
     kinds = {projection.name: [type(table).__name__ for table in projection.tables] for projection in projections()}
     assert set(map(tuple, kinds.values())) == {("State", "History")}
     assert len(kinds) == 10
+
+
+def test_a_column_group_is_written_by_rulings_only_or_by_observations_only() -> None:
+    """A ruling's revision beats every observation: a group written by both would never hear of the latter again."""
+    writers: dict[tuple[str, str], set[bool]] = defaultdict(set)
+    for file in sorted(PAYLOADS.glob("*.json")):
+        event = decode(file.read_bytes())
+        projection = projection_of(event.type)
+        for change in projection.handlers[event.type](event) if projection else ():
+            if isinstance(change, Put):
+                writers[change.table.name, change.group].add(event.is_control)
+    declared = {(table.name, group) for table in tables() if isinstance(table, State) for group in table.groups}
+    assert set(writers) == declared
+    assert {group for group, kinds in writers.items() if len(kinds) > 1} == set()

@@ -1,0 +1,32 @@
+"""What `import relight` offers, with and without a loop."""
+
+import inspect
+
+import pytest
+from relight.engine.runtime import Relight
+from relight.engine.sync import SyncRelight
+
+
+def _parameters(method: object) -> list[tuple[str, object, object]]:
+    assert callable(method)
+    return [(p.name, p.kind, p.default) for p in inspect.signature(method).parameters.values()]
+
+
+@pytest.mark.parametrize("name", sorted(name for name in vars(Relight) if not name.startswith("_")))
+def test_without_a_loop_every_method_takes_the_same(name: str) -> None:
+    assert _parameters(getattr(SyncRelight, name)) == _parameters(getattr(Relight, name))
+
+
+def test_the_surface_is_small_enough_to_read_in_one_sitting() -> None:
+    import relight
+
+    assert sorted(relight.__all__) == [
+        "Ack",
+        "Content",
+        "Receipt",
+        "Relight",
+        "RelightError",
+        "SyncRelight",
+        "open",
+        "open_sync",
+    ]
