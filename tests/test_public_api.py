@@ -3,6 +3,7 @@
 import inspect
 
 import pytest
+
 from relight.engine.runtime import Relight
 from relight.engine.sync import SyncRelight
 
