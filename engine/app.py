@@ -99,7 +99,7 @@ async def projector_session(settings: Settings) -> AsyncIterator[Session]:
 async def stream_client(settings: Settings) -> AsyncIterator[Client]:
     """A NATS client; PostgreSQL is not touched where the servers are yours."""
     async with found_servers(settings) as servers:
-        client = await connect(servers.nats_url, name="relight reader")
+        client = await connect(servers.nats_url, name="relight reader", bodies_only=True)
         try:
             if servers.ours:
                 await ensure_stream(client.jetstream(timeout=REQUEST_TIMEOUT_S))

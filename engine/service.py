@@ -84,7 +84,7 @@ async def projecting(servers: Servers, settings: Settings) -> AsyncIterator[Serv
     The FastStream application `Service.app` is left to be started. Raises `Unreachable`, `MigrationError`.
     """
     prepare()
-    client = await connect(servers.nats_url, name="relight projector")
+    client = await connect(servers.nats_url, name="relight projector", bodies_only=True)
     try:
         await ensure_stream(client.jetstream(timeout=10))
         async with await open_pool(servers.database_url) as pool:

@@ -3,7 +3,6 @@
 import asyncio
 from urllib.parse import urlsplit
 
-import nats
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
@@ -18,6 +17,7 @@ STREAM = "EV"
 CONTENT_BUCKET = "content"
 REQUEST_TIMEOUT_S = 5.0
 RECONNECT_S = 0.2
+STATUS_LINE = b"NATS/1.0 "
 MAX_FAILURES = 100
 DUPLICATE_WINDOW_S = 120.0
 MAX_EVENT_BYTES = 512 * 1024
@@ -39,10 +39,22 @@ def stream_config(replicas: int = 1) -> StreamConfig:
     )
 
 
-async def connect(url: str, *, name: str) -> Client:
+class BodiesOnly(Client):
+    """A client that leaves headers unparsed, but for the server's status lines: nats-py's parsing of them takes a fifth
+    of a catch-up. Should it rename the method, only the speed goes."""
+
+    async def _process_headers(self, headers: bytes | None) -> dict[str, str] | None:
+        if headers and headers.startswith(STATUS_LINE):
+            parsed: dict[str, str] | None = await super()._process_headers(headers)
+            return parsed
+        return None
+
+
+async def connect(url: str, *, name: str, bodies_only: bool = False) -> Client:
     """A client that reconnects for ever and buffers nothing: the spool is the only buffer.
 
-    Raises `Unreachable` when the server cannot be reached now.
+    `bodies_only`: for reading the stream, whose headers nobody needs. Raises `Unreachable` when the server cannot be
+    reached now.
     """
     failures: list[Exception] = []
 
@@ -50,19 +62,21 @@ async def connect(url: str, *, name: str) -> Client:
         del failures[:-MAX_FAILURES]
         failures.append(error)
 
+    client = BodiesOnly() if bodies_only else Client()
     try:
         async with asyncio.timeout(REQUEST_TIMEOUT_S):
-            return await nats.connect(
+            await client.connect(
                 url,
                 name=name,
                 pending_size=0,
                 max_reconnect_attempts=-1,
-                reconnect_time_wait=RECONNECT_S,
+                reconnect_time_wait=RECONNECT_S,  # type: ignore[arg-type]  # it sleeps so long: fractions will do
                 connect_timeout=2,
                 ping_interval=5,
                 max_outstanding_pings=2,
                 error_cb=on_error,
             )
+            return client
     except (NatsError, OSError, TimeoutError) as error:
         # A server that refuses credentials also closes the connection: either may be noticed first, or last.
         refused = [failure for failure in failures if "authorization" in str(failure).lower()]

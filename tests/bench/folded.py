@@ -22,7 +22,7 @@ READ_BATCH = 10_000
 async def measure(bench: Bench) -> AsyncIterator[Figure]:
     events = bench.count(50_000, 10_000)
     told = messages(events)
-    async with connected(bench) as client:
+    async with connected(bench) as client, connected(bench, bodies_only=True) as reading:
         await new_stream(client)
         await fill_stream(client, encoded(events))
 
@@ -34,14 +34,14 @@ async def measure(bench: Bench) -> AsyncIterator[Figure]:
 
         async def read() -> float:
             started = time.perf_counter()
-            async with Reader(client, BEGINNING) as reader:
+            async with Reader(reading, BEGINNING) as reader:
                 while reader.position.seq < events:
                     await reader.batch(limit=READ_BATCH, linger_s=0, timeout_s=1)
             return events / (time.perf_counter() - started)
 
         async def digest() -> float:
             started = time.perf_counter()
-            found = await digest_memory(client)
+            found = await digest_memory(reading)
             assert found.seq == events
             return events / (time.perf_counter() - started)
 

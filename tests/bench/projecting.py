@@ -30,7 +30,7 @@ async def measure(bench: Bench) -> AsyncIterator[Figure]:
     rounds = bench.count(3, 2)
     sizes = {1_000: bench.count(20_000, 5_000), 10_000: bench.count(50_000, 20_000)}
     live: list[float] = []
-    async with connected(bench) as client:
+    async with connected(bench, bodies_only=True) as client:
         for size, events in sizes.items():
             ready, now = encoded(events), time.time_ns()
             await new_stream(client)

@@ -12,7 +12,7 @@ from relight.engine.tables.projector import Projector, ProjectorState
 
 
 async def main(nats_url: str, database_url: str) -> None:
-    client = await connect(nats_url, name="relight bench projector")
+    client = await connect(nats_url, name="relight bench projector", bodies_only=True)
     projector = Projector(client, lambda: connect_session(database_url, role=PROJECTOR_ROLE))
     running = asyncio.create_task(projector.run())
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, running.cancel)

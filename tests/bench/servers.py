@@ -56,8 +56,8 @@ async def running_servers(*, quick: bool) -> AsyncIterator[Bench]:
 
 
 @asynccontextmanager
-async def connected(bench: Bench) -> AsyncIterator[Client]:
-    client = await connect(bench.nats.url, name="relight bench")
+async def connected(bench: Bench, *, bodies_only: bool = False) -> AsyncIterator[Client]:
+    client = await connect(bench.nats.url, name="relight bench", bodies_only=bodies_only)
     try:
         yield client
     finally:
