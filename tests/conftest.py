@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 import pytest_asyncio
+import stack
 
 from relight.engine.embedded.postgres import EmbeddedPostgres
 from relight.engine.tables.migrate import migrate
@@ -68,6 +69,13 @@ def home() -> Iterator[Path]:
     folder.chmod(0o755)
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def spools() -> Iterator[Path]:
+    """Where recorders of one test keep their spools."""
+    with stack.folder() as path:
+        yield path / "spool"
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

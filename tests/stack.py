@@ -19,7 +19,7 @@ from relight.engine.embedded.nats import EmbeddedNats
 from relight.engine.errors import Fenced as Fenced
 from relight.engine.log.chain import body_sha256
 from relight.engine.log.reader import BEGINNING, Message, Reader
-from relight.engine.log.recorder import RecorderOptions
+from relight.engine.log.recorder import Recorder, RecorderOptions
 from relight.engine.log.topology import connect, ensure_stream
 from relight.engine.log.watermarks import QUESTION, announcement
 from relight.engine.tables.digest import Digest, digest_memory, digest_postgres
@@ -221,3 +221,12 @@ async def projecting(nats: EmbeddedNats, database: str, *, batch_events: int = 1
             assert task.done(), "the projector does not end when it is cancelled"
             await session.close(timeout=2)
             answering.terminate()
+
+
+async def drained(recorder: Recorder) -> None:
+    await until(lambda: recorder.health().exposed_events == 0, "the spool is drained")
+
+
+async def holds_of(client: Client, publisher: str, events: int) -> bool:
+    """Whether the stream holds just so many events of this publisher."""
+    return sum(body["publisher"] == publisher for body in bodies(await on_stream(client))) == events

@@ -170,6 +170,17 @@ def test_both_stores_have_one_digest(up: dict[str, str], relight: Relight) -> No
     )
 
 
+def test_a_digest_at_a_sequence_is_stated_with_the_message_there(up: dict[str, str], relight: Relight) -> None:
+    last = json.loads(relight("digest", "--store", "memory", "--json").stdout)
+    at = json.loads(relight("digest", "--store", "memory", "--at", "2", "--json").stdout)
+    assert last["seq"] > 2
+    assert (at["seq"], at["position"].split(":")[:2]) == (2, ["-", "2"])
+    assert at["position"].split(":")[2] != last["position"].split(":")[2]
+    again = json.loads(relight("digest", "--store", "memory", "--at", "2", "--json").stdout)
+    assert (again["position"], again["tables"]) == (at["position"], at["tables"])
+    assert relight("digest", "--at", "2").returncode == 2
+
+
 def test_queries_are_listed_with_what_they_take(relight: Relight) -> None:
     listed = json.loads(relight("query", "--json").stdout)
     by_subsystem: dict[str, int] = {}

@@ -91,7 +91,7 @@ async def test_of_twenty_racing_writers_exactly_one_wins_each_revision() -> None
 
 async def test_a_lost_answer_is_made_up_for_by_reading_the_chain() -> None:
     async with nats_server() as nats, connected(nats) as client, proxied(nats.url) as proxy:
-        async with writers(proxy.url, 10) as racers:
+        async with writers(proxy.url, 20) as racers:
             after = Tail(subject="ctl.breaker.acme.api")
             for revision in range(1, 9):
                 outcomes = await _race_deaf(client, proxy, racers, after)

@@ -1,43 +1,41 @@
 """The recorder against real servers: nothing is lost, doubled, or promised without proof."""
 
 import asyncio
-import os
-import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import stack
-from nats.js.api import ObjectStoreConfig, StorageType
-from stack import assert_chained, bodies, connected, failed, nats_server, numbers, on_stream, options, projecting, until
+from nats.js.api import ObjectStoreConfig
+from stack import (
+    assert_chained,
+    bodies,
+    connected,
+    drained,
+    failed,
+    holds_of,
+    nats_server,
+    numbers,
+    on_stream,
+    options,
+    projecting,
+    until,
+)
 
 from relight.engine.embedded.nats import EmbeddedNats
 from relight.engine.errors import AckNotProven, AckTimeout, ContentError, RecorderError, RecordRefused, SpoolUnusable
 from relight.engine.log.content import fetch_content
-from relight.engine.log.publishing import publish_one, request
-from relight.engine.log.receipts import Ack, Receipt
+from relight.engine.log.receipts import Ack
 from relight.engine.log.recorder import Recorder
-from relight.engine.log.spool import Acked, Spool, Spooled
-from relight.engine.log.topology import STREAM, connect, stream_config
+from relight.engine.log.topology import STREAM, stream_config
 from relight.events.breakers import BreakerClosed
 from relight.events.decisions import DecisionCheckpointed
 from relight.events.errors import InvalidEvent
 from relight.events.values import Content
-
-
-@pytest.fixture
-def spools() -> Iterator[Path]:
-    with stack.folder() as path:
-        yield path / "spool"
-
-
-async def drained(recorder: Recorder) -> None:
-    await until(lambda: recorder.health().exposed_events == 0, "the spool is drained")
 
 
 async def test_an_event_is_spooled_then_replicated_then_projected(spools: Path, database: str) -> None:
@@ -191,207 +189,12 @@ async def test_what_a_killed_process_was_told_is_spooled_is_published_by_the_nex
         assert sessions == ["recorder.opened", "recorder.opened", "recorder.closed"]
 
 
-async def test_slots_are_shared_out_among_the_living_and_reused_after_them(spools: Path) -> None:
-    async with nats_server() as nats:
-        async with Recorder(options(nats, spools)) as first, Recorder(options(nats, spools)) as second:
-            assert first.publisher != second.publisher
-            known = {first.publisher, second.publisher}
-        async with Recorder(options(nats, spools)) as third:
-            assert third.publisher in known
-
-
-async def test_a_copied_spool_is_drained_under_its_identity_but_never_written_under_it(spools: Path) -> None:
-    async with nats_server() as nats, connected(nats) as client:
-        await nats.kill()
-        recorder = Recorder(options(nats, spools))
-        recorder.start()
-        await recorder.record(failed(1)).reached(Ack.SPOOLED)
-        original = recorder.publisher
-        recorder.stop(deadline_s=0.1)
-        slot = spools / "slot-0.db"
-        shutil.copy(slot, spools / "copy")
-        (spools / "copy").rename(slot)
-        await nats.start()
-        async with Recorder(options(nats, spools)) as clone:
-            assert clone.publisher != original
-            await clone.record(failed(2)).reached(Ack.REPLICATED)
-            await until(lambda: _has(client, original, 3), "the old identity's events are drained")
-        messages = await on_stream(client)
-        assert [b["type"] for b in assert_chained(messages, original)][1:] == ["breakers.failed", "recorder.closed"]
-        assert len(assert_chained(messages, clone.publisher)) == 3
-
-
-async def _has(client: stack.Client, publisher: str, events: int) -> bool:
-    return sum(body["publisher"] == publisher for body in bodies(await on_stream(client))) == events
-
-
-async def test_a_forked_child_records_under_an_identity_of_its_own(spools: Path) -> None:
-    async with nats_server() as nats, connected(nats) as client:
-        async with Recorder(options(nats, spools)) as recorder:
-            mine = recorder.record(failed(1))
-            await mine.reached(Ack.REPLICATED)
-            pid = os.fork()
-            if pid == 0:
-                status = 1
-                try:
-                    receipt = recorder.record(failed(2))
-                    receipt.wait(Ack.REPLICATED, timeout_s=10)
-                    try:
-                        mine.wait(Ack.PROJECTED, timeout_s=1)
-                    except RecorderError as error:
-                        status = 0 if "forked from" in str(error) else 2
-                    recorder.stop()
-                finally:
-                    os._exit(status)
-            await recorder.record(failed(3)).reached(Ack.REPLICATED)
-            assert os.waitstatus_to_exitcode((await asyncio.to_thread(os.waitpid, pid, 0))[1]) == 0
-            await recorder.record(failed(4)).reached(Ack.REPLICATED)
-        messages = await on_stream(client)
-        publishers = {body["publisher"] for body in bodies(messages)}
-        assert len(publishers) == 2
-        assert sorted(len(assert_chained(messages, publisher)) for publisher in publishers) == [3, 5]
-        assert sorted(numbers(messages)) == [1, 2, 3, 4]
-
-
 async def test_without_a_disk_spooled_is_not_promised_but_replicated_is() -> None:
     async with nats_server() as nats, Recorder(options(nats, None)) as recorder:
         receipt = recorder.record(failed(1))
         with pytest.raises(AckNotProven, match="no spool on disk"):
             await receipt.reached(Ack.SPOOLED)
         await receipt.reached(Ack.REPLICATED)
-
-
-async def gap_is_exact(nats: EmbeddedNats, database: str, recorder: Recorder, receipts: list[Receipt]) -> None:
-    """What was refused is counted on the stream and in the tables, and all else is there."""
-    publisher = recorder.publisher
-    await until(lambda: all(receipt.pseq or receipt.refused for receipt in receipts), "all are settled")
-    refused = sum(receipt.refused is not None for receipt in receipts)
-    assert 0 < refused < len(receipts)
-    assert recorder.health().refused_events == refused
-    with pytest.raises(RecordRefused, match="RELIGHT_"):
-        await next(receipt for receipt in receipts if receipt.refused).reached(Ack.SPOOLED)
-    await nats.start()
-    await drained(recorder)
-    await asyncio.to_thread(recorder.stop)
-    async with projecting(nats, database) as projected:
-        await projected.caught_up()
-        found = assert_chained(await on_stream(projected.client), publisher)
-        gaps = [body["data"] for body in found if body["type"] == "recorder.gap"]
-        assert sum(gap["refused_events"] for gap in gaps) == refused
-        assert found[-1]["data"]["refused_events"] == refused
-        assert await projected.rows("SELECT refused_events FROM publisher_heads") == [{"refused_events": refused}]
-        there = [body["data"]["details"]["n"] for body in found if body["type"] == "breakers.failed"]
-        assert there == [n for n, receipt in enumerate(receipts) if receipt.refused is None]
-
-
-async def test_at_the_cap_on_disk_events_are_refused_counted_and_told(spools: Path, database: str) -> None:
-    async with nats_server() as nats:
-        await nats.kill()
-        recorder = Recorder(options(nats, spools, spool_max_bytes=300_000))
-        recorder.start()
-        receipts = [recorder.record(failed(n)) for n in range(2_000)]
-        await gap_is_exact(nats, database, recorder, receipts)
-
-
-async def test_at_the_cap_in_memory_events_are_refused_counted_and_told(spools: Path, database: str) -> None:
-    async with nats_server() as nats:
-        recorder = Recorder(options(nats, spools, memory_max_events=50))
-        recorder.start()
-        receipts = [recorder.record(failed(n)) for n in range(3_000)]
-        await gap_is_exact(nats, database, recorder, receipts)
-
-
-async def test_content_beyond_the_cap_is_not_kept_and_counted(spools: Path) -> None:
-    async with nats_server() as nats:
-        await nats.kill()
-        recorder = Recorder(options(nats, spools, spool_max_bytes=300_000))
-        recorder.start()
-        for n in range(10):
-            recorder.content(bytes([n]) * 50_000)
-            recorder.content(b"same" * 10)
-        assert recorder.health().refused_contents >= 6
-        await nats.start()
-        await until(lambda: recorder.health().exposed_bytes == 0, "the content is stored")
-        recorder.content(b"there is room again" * 5_000)
-        assert recorder.health().exposed_bytes > 0
-        await asyncio.to_thread(recorder.stop)
-
-
-async def test_nothing_leaves_the_spool_before_retention_and_projection_and_all_but_the_last_then(
-    spools: Path, database: str
-) -> None:
-    async with nats_server() as nats:
-        async with Recorder(options(nats, spools, spool_retention_s=0.2)) as recorder:
-            await recorder.record(failed(1)).reached(Ack.REPLICATED)
-            slot = Spool(spools / "slot-0.db", read_only=True)
-            time.sleep(0.5)  # retention passes, and nobody projects
-            assert len(slot.pending(0, 10, 1 << 20)) == 2
-            async with projecting(nats, database):
-                await until(lambda: len(slot.pending(0, 10, 1 << 20)) == 1, "what is projected is evicted")
-            assert [event.pseq for event in slot.pending(0, 10, 1 << 20)] == [2]
-            slot.close()
-        async with projecting(nats, database), Recorder(options(nats, spools, spool_retention_s=600)) as recorder:
-            receipt = recorder.record(failed(2))
-            await receipt.reached(Ack.PROJECTED)
-            assert receipt.pseq == 5
-
-
-async def test_eviction_is_told_by_projection_acknowledgement_and_age() -> None:
-    with stack.folder() as folder:
-        spool = Spool(folder / "s.db")
-        spool.commit([Spooled(n, f"id{n}", "ev.x", b"{}", "0" * 64, 0) for n in range(1, 11)])
-        spool.commit([], acks=[Acked(1, 4, 4, 1_000), Acked(5, 8, 8, 2_000)])
-        assert spool.evict(up_to_pseq=10, acked_before_ms=1_000, limit=100) == 0
-        assert spool.evict(up_to_pseq=2, acked_before_ms=1_500, limit=100) == 2
-        assert spool.evict(up_to_pseq=10, acked_before_ms=1_500, limit=100) == 2
-        assert spool.evict(up_to_pseq=10, acked_before_ms=9_000, limit=3) == 3
-        assert spool.evict(up_to_pseq=10, acked_before_ms=9_000, limit=100) == 1
-        assert [event.pseq for event in spool.pending(0, 10, 1 << 20)] == [9, 10]
-        assert (spool.acked_pseq(), spool.head()[0]) == (8, 10)
-        spool.close()
-
-
-async def not_proven(nats: EmbeddedNats, spools: Path, **changes: object) -> str:
-    async with Recorder(options(nats, spools, **changes)) as recorder:
-        receipt = recorder.record(failed(1))
-        with pytest.raises(AckNotProven) as refused:
-            await receipt.reached(Ack.REPLICATED)
-        return str(refused.value)
-
-
-async def test_replicated_is_not_promised_by_a_server_that_acknowledges_before_it_fsyncs(spools: Path) -> None:
-    async with nats_server(sync_always=False) as nats:
-        assert "sync_interval: always" in await not_proven(nats, spools)
-
-
-async def test_replicated_is_not_promised_where_nobody_can_be_asked(spools: Path) -> None:
-    async with nats_server() as nats:
-        assert "RELIGHT_NATS_MONITOR_URLS" in await not_proven(nats, spools, nats_monitor_urls=())
-        assert "does not answer" in await not_proven(nats, spools, nats_monitor_urls=("http://127.0.0.1:1",))
-
-
-async def test_replicated_is_not_promised_by_a_stream_in_memory(spools: Path) -> None:
-    async with nats_server() as nats:
-        client = await connect(nats.url, name="test")
-        config = stream_config()
-        config.storage = StorageType.MEMORY
-        await client.jetstream().add_stream(config=config)
-        await client.close()
-        assert "not in files" in await not_proven(nats, spools)
-
-
-async def test_a_duplicate_acknowledgement_of_what_was_purged_is_not_believed() -> None:
-    async with nats_server() as nats, connected(nats) as client:
-        js = client.jetstream()
-        event = Spooled(1, "0190-1", "ev.eu.breakers.acme.failed", b'{"n":1}', "0" * 64, 0)
-        first = await publish_one(client, js, event)
-        assert await publish_one(client, js, event) == first
-        await js.purge_stream(STREAM)
-        headers = {"Nats-Msg-Id": event.id}
-        assert (await request(client, event.subject, event.body, headers))[1], "this server does not lie any more"
-        again = await publish_one(client, js, event)
-        assert again > first
-        assert (await js.get_msg(STREAM, again)).data == event.body
 
 
 async def test_content_is_stored_before_the_event_that_refers_to_it(spools: Path) -> None:
@@ -475,7 +278,7 @@ async def test_stopping_is_bounded_when_nats_is_away_and_ends_all_waiting(spools
             await waiting
         await nats.start()
         async with Recorder(options(nats, spools)), connected(nats) as client:
-            await until(lambda: _has(client, recorder.publisher, 5), "the rest is drained by the next")
+            await until(lambda: holds_of(client, recorder.publisher, 5), "the rest is drained by the next")
 
 
 async def test_a_stream_that_is_full_is_shown_and_drained_once_there_is_room(spools: Path) -> None:

@@ -72,22 +72,24 @@ async def reassign(stage: Stage, task: str, target: str, reason: str, cause: Hap
 
 def migrated(stage: Stage, task: str, from_region: str, reason: str, started: Happened) -> Happened:
     """The new owner works on from the last checkpoint."""
-    holder = stage.held[task]
-    completed = TaskMigrationCompleted(
-        task=task,
-        from_region=from_region,
-        to_region=holder.region,
-        reason=reason,
-        started_at=started.at,
-        completed_at=stage.now(),
-    )
-    return stage.record(holder.region, completed, tenant=holder.tenant, agent=holder.owner, task=task, cause=started)
+    return _ended(TaskMigrationCompleted, stage, task, from_region, reason, started)
 
 
 def not_migrated(stage: Stage, task: str, from_region: str, reason: str, started: Happened) -> Happened:
     """The new owner could not take over."""
+    return _ended(TaskMigrationFailed, stage, task, from_region, reason, started)
+
+
+def _ended(
+    kind: type[TaskMigrationCompleted] | type[TaskMigrationFailed],
+    stage: Stage,
+    task: str,
+    from_region: str,
+    reason: str,
+    started: Happened,
+) -> Happened:
     holder = stage.held[task]
-    failed = TaskMigrationFailed(
+    ended = kind(
         task=task,
         from_region=from_region,
         to_region=holder.region,
@@ -95,4 +97,4 @@ def not_migrated(stage: Stage, task: str, from_region: str, reason: str, started
         started_at=started.at,
         completed_at=stage.now(),
     )
-    return stage.record(holder.region, failed, tenant=holder.tenant, agent=holder.owner, task=task, cause=started)
+    return stage.record(holder.region, ended, tenant=holder.tenant, agent=holder.owner, task=task, cause=started)

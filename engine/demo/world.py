@@ -5,7 +5,6 @@ from dataclasses import dataclass
 EU, US, AP = "eu", "us", "ap"
 REGIONS = (EU, US, AP)
 ACME, GLOBEX = "acme", "globex"
-TENANTS = (ACME, GLOBEX)
 FLEET = "agents"
 """All agents of all tenants: what fails over, and what the governor governs."""
 

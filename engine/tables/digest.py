@@ -9,7 +9,7 @@ from nats.aio.client import Client
 from pydantic import BaseModel
 
 from relight.engine.errors import Rewound, Unreachable
-from relight.engine.log.reader import BEGINNING, TRANSIENT, Reader
+from relight.engine.log.reader import BEGINNING, TRANSIENT, Message, Reader
 from relight.engine.tables.deadletters import count_open
 from relight.engine.tables.folding import Folded
 from relight.engine.tables.pools import Session
@@ -104,10 +104,12 @@ async def _folded(client: Client, up_to_seq: int | None) -> tuple[Folded, tuple[
     folded = Folded()
     async with Reader(client, BEGINNING) as reader:
         end = min((await reader.state()).last_seq, up_to_seq or 1 << 62)
+        last: Message | None = None
         async for messages in reader.through(end, limit=READ_BATCH):
             folded.fold(messages)
             folded.links.clear()
-        return folded, (f"-:{end}:{reader.position.sha256[:12] or '-'}", end)
+            last = messages[-1] if messages else last
+        return folded, (f"-:{end}:{last.sha256[:12] if last else '-'}", end)
 
 
 def _add_all(table_hash: TableHash, rows: Iterable[tuple[Value, ...]]) -> None:
