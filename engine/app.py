@@ -12,19 +12,23 @@ from nats.aio.client import Client
 from relight.engine.clock import Clock
 from relight.engine.embedded.home import HomeLock, Running
 from relight.engine.health import Health, HealthProbe
-from relight.engine.http.health import health_server
+from relight.engine.http.api import ApiParts, build_api
+from relight.engine.http.server import http_server
 from relight.engine.importers.importing import ImportedFile, Scan, import_file
+from relight.engine.ingest import Ingest
 from relight.engine.log.reader import TRANSIENT
 from relight.engine.log.recorder import Recorder, RecorderOptions
 from relight.engine.log.topology import REQUEST_TIMEOUT_S, connect, ensure_stream
+from relight.engine.log.watermarks import ProjectedWatermarks
 from relight.engine.runtime import Relight
 from relight.engine.servers import Servers, embedded_servers, found_servers
 from relight.engine.service import PROJECTOR_ROLE, STATUS, Service, caught_up, projecting, serving
 from relight.engine.settings import Settings
 from relight.engine.sync import SyncRelight
+from relight.engine.tables.connecting import Session, connect_session
 from relight.engine.tables.digest import Digest, digest_memory, digest_postgres
 from relight.engine.tables.migrate import Applied, MigrationStatus, migrate, status
-from relight.engine.tables.pools import Pool, Session, connect_session, open_pool
+from relight.engine.tables.pools import Pool, PoolOptions, open_pool
 from relight.engine.tables.queries import find, parse, run
 from relight.projections.query import Row
 
@@ -50,6 +54,16 @@ def recorder_options(servers: Servers, settings: Settings) -> RecorderOptions:
     )
 
 
+def pool_options(settings: Settings, *, size: int | None = None) -> PoolOptions:
+    """The settings, as a pool wants them."""
+    return PoolOptions(
+        size=size or settings.pool_size,
+        acquire_timeout_s=settings.pool_acquire_timeout_s,
+        statement_timeout_s=settings.statement_timeout_s,
+        drain_s=settings.drain_s,
+    )
+
+
 @asynccontextmanager
 async def ready_servers(settings: Settings) -> AsyncIterator[tuple[Servers, Service | None]]:
     """The servers, and the service where nobody else runs one: then leaving waits until all is projected."""
@@ -67,7 +81,7 @@ async def open_relight(settings: Settings, *, clock: Clock | None = None) -> Asy
     """A recorder and a pool on the servers that the settings lead to."""
     async with AsyncExitStack() as stack:
         servers, _ = await stack.enter_async_context(ready_servers(settings))
-        pool = await stack.enter_async_context(await open_pool(servers.database_url))
+        pool = await stack.enter_async_context(await open_pool(servers.database_url, pool_options(settings)))
         recorder = await stack.enter_async_context(Recorder(recorder_options(servers, settings), clock=clock))
         yield Relight(recorder, pool, region=settings.region, tenant=settings.tenant)
 
@@ -114,7 +128,7 @@ async def query_pool(settings: Settings) -> AsyncIterator[Pool]:
     async with ready_servers(settings) as (servers, service):
         if service is not None:
             await caught_up(service, within_s=CATCH_UP_S)
-        async with await open_pool(servers.database_url, size=2) as pool:
+        async with await open_pool(servers.database_url, pool_options(settings, size=2)) as pool:
             yield pool
 
 
@@ -129,7 +143,7 @@ async def check_health(settings: Settings) -> Health:
             with suppress(*TRANSIENT):
                 answer = await client.request(STATUS, b"", timeout=STATUS_TIMEOUT_S)
                 return Health.model_validate_json(answer.data)
-            async with await open_pool(servers.database_url, size=2) as pool:
+            async with await open_pool(servers.database_url, pool_options(settings, size=2)) as pool:
                 return await HealthProbe(client, pool, None, spools=settings.home / "spool").check()
         finally:
             await client.close()
@@ -148,12 +162,22 @@ async def run_up(settings: Settings, announce: Callable[[Running], None]) -> Non
             lock = stack.enter_context(HomeLock(settings.home))
             servers = await stack.enter_async_context(embedded_servers(settings.home))
         service = await stack.enter_async_context(projecting(servers, settings))
-        served = health_server(service.health, asyncio.get_running_loop(), port=settings.health_port)
+        recorder = await stack.enter_async_context(Recorder(recorder_options(servers, settings)))
+        parts = ApiParts(
+            pool=service.pool,
+            ingest=Ingest(recorder),
+            watermarks=ProjectedWatermarks(service.client),
+            health=service.health,
+        )
+        served = http_server(
+            build_api(parts), host=settings.http_host, port=settings.http_port, drain_s=settings.drain_s
+        )
+        http = await stack.enter_async_context(served)
         running = Running(
             nats_url=servers.nats_url,
             monitor_url=",".join(servers.monitors),
             database_url=servers.database_url,
-            health_url=stack.enter_context(served),
+            health_url=f"{http.url}/health",
             pid=os.getpid(),
         )
 

@@ -3,6 +3,7 @@
 RelightError
 ├── SettingsError            a RELIGHT_* value is unknown, missing or invalid
 ├── Unreachable              NATS or PostgreSQL does not answer, or refuses the credentials
+│   └── PoolExhausted        no connection came free within the acquire timeout
 ├── EmbeddedServerError      a server that we start for the user did not start or stopped
 ├── RecorderError
 │   ├── SpoolUnusable        the spool file is foreign, newer, corrupt or read-only
@@ -18,6 +19,9 @@ RelightError
 │   └── Fenced               another projector moved the position
 ├── MigrationError           an applied migration was edited, or one failed
 ├── ImportRefused            a file cannot be imported
+├── IngestRefused            an event from outside cannot be taken
+├── RebuildRefused           a rebuild runs already, or what it built must not be swapped in
+├── TokenRefused             a bearer token is missing, unknown, expired, revoked or of the wrong role
 └── QueryError               no such query, or a parameter is missing or invalid
 """
 
@@ -35,6 +39,10 @@ class SettingsError(RelightError):
 
 class Unreachable(RelightError):
     """A server does not answer, or refuses the credentials."""
+
+
+class PoolExhausted(Unreachable):
+    """No connection to PostgreSQL came free within the acquire timeout."""
 
 
 class EmbeddedServerError(RelightError):
@@ -99,3 +107,15 @@ class ImportRefused(RelightError):
 
 class QueryError(RelightError):
     """There is no such query, or a parameter is missing or invalid."""
+
+
+class IngestRefused(RelightError):
+    """An event from outside cannot be taken."""
+
+
+class RebuildRefused(RelightError):
+    """A rebuild runs already, or what it built must not be swapped in."""
+
+
+class TokenRefused(RelightError):
+    """The bearer token is missing, unknown, expired, revoked or of the wrong role."""

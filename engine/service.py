@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from typing import Final
 
 import orjson
 from faststream import FastStream
@@ -17,13 +18,14 @@ from relight.engine.log.topology import STREAM, connect, ensure_stream
 from relight.engine.log.watermarks import QUESTION, announcement
 from relight.engine.servers import Servers
 from relight.engine.settings import Settings
+from relight.engine.tables.connecting import connect_session
 from relight.engine.tables.migrate import migrate
-from relight.engine.tables.pools import Pool, connect_session, open_pool
+from relight.engine.tables.pools import Pool, open_pool
 from relight.engine.tables.projector import Projector
 from relight.events.catalog import prepare
 
 STATUS = "cmd.status"
-PROJECTOR_ROLE = "relight_projector"
+PROJECTOR_ROLE: Final = "relight_projector"
 POLL_S = 0.02
 
 log = logging.getLogger(__name__)
@@ -44,7 +46,7 @@ class Service:
         self.projector = Projector(client, lambda: connect_session(servers.database_url, role=PROJECTOR_ROLE))
         self.broker = NatsBroker(servers.nats_url, logger=None)
         self.app = FastStream(self.broker, logger=None)
-        self._pool = pool
+        self.pool = pool
         self._probe = HealthProbe(client, pool, self.projector, spools=settings.home / "spool")
         self.broker.subscriber(QUESTION)(self._answer_watermark)
         self.broker.subscriber(STATUS)(self._answer_status)
@@ -55,8 +57,7 @@ class Service:
     async def _answer_watermark(self, question: WatermarkQuestion) -> bytes:
         """From the tables themselves: what is committed, whoever projects."""
         self.projector.watch(question.publisher)
-        async with self._pool.acquire() as connection, connection.transaction(readonly=True):
-            await connection.execute(f"SET LOCAL ROLE {PROJECTOR_ROLE}")
+        async with self.pool.transaction(PROJECTOR_ROLE) as connection:
             projected = await connection.fetchval(
                 # The asked number, where it was seen above a gap; else up to where none is missing.
                 "SELECT CASE WHEN highest_pseq >= $2 AND NOT EXISTS ("

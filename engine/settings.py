@@ -43,7 +43,22 @@ class Settings(BaseModel):
     memory_max_events: int = Field(default=100_000, ge=1, description="events taken but not yet on disk, per process")
     ack_timeout_s: Positive = Field(default=30, description="how long reached() waits where no timeout is given")
     proof_ttl_s: Positive = Field(default=60, description="how long a proof that the servers fsync is believed")
-    health_port: int = Field(default=0, ge=0, le=65_535, description="port of /health on loopback; 0: any free one")
+    http_host: str = Field(default="127.0.0.1", description="address that the HTTP API and /health listen on")
+    http_port: int = Field(default=0, ge=0, le=65_535, description="their port; 0: any free one")
+    drain_s: Positive = Field(
+        default=10, description="how long stopping may take: requests at hand, the batch in hand, receipts, connections"
+    )
+    unready_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        default=0, description="how long requests are still taken after /readyz says no, for balancers to notice"
+    )
+    pool_size: int = Field(
+        default=10, ge=1, le=1_000, description="connections to PostgreSQL for requests, per process"
+    )
+    pool_acquire_timeout_s: Positive = Field(default=5, description="how long a request waits for one of them")
+    statement_timeout_s: Positive = Field(default=30, description="how long a request's statement may run")
+    session_statement_timeout_s: Positive = Field(
+        default=120, description="how long a statement of the projector or of a rebuild may run"
+    )
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Self:

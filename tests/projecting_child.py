@@ -4,7 +4,7 @@ import asyncio
 import sys
 
 from relight.engine.log.topology import connect
-from relight.engine.tables.pools import connect_session
+from relight.engine.tables.connecting import connect_session
 from relight.engine.tables.projector import Projector
 
 nats_url, database_url, batch_events = sys.argv[1:]

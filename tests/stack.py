@@ -22,8 +22,8 @@ from relight.engine.log.reader import BEGINNING, Message, Reader
 from relight.engine.log.recorder import Recorder, RecorderOptions
 from relight.engine.log.topology import connect, ensure_stream
 from relight.engine.log.watermarks import QUESTION, announcement
+from relight.engine.tables.connecting import Session, connect_session
 from relight.engine.tables.digest import Digest, digest_memory, digest_postgres
-from relight.engine.tables.pools import Session, connect_session
 from relight.engine.tables.projector import Projector
 from relight.engine.tables.store import read_rows as read_rows
 from relight.events.base import Event

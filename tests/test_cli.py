@@ -196,7 +196,7 @@ def test_queries_are_listed_with_what_they_take(relight: Relight) -> None:
     ("arguments", "settings", "says"),
     [
         (["status"], {"RELIGHT_REGON": "eu"}, "RELIGHT_REGON is no setting"),
-        (["status"], {"RELIGHT_HEALTH_PORT": "many"}, "RELIGHT_HEALTH_PORT is invalid"),
+        (["status"], {"RELIGHT_HTTP_PORT": "many"}, "RELIGHT_HTTP_PORT is invalid"),
         (
             ["status"],
             {"RELIGHT_NATS_URL": "nats://127.0.0.1:1", "RELIGHT_DATABASE_URL": "postgresql://x:y@127.0.0.1:1/z"},

@@ -23,8 +23,9 @@ from relight.engine.embedded.nats import EmbeddedNats
 from relight.engine.servers import Servers
 from relight.engine.service import PROJECTOR_ROLE, Service, caught_up, serving
 from relight.engine.settings import Settings
+from relight.engine.tables.connecting import connect_session
 from relight.engine.tables.digest import digest_memory, digest_postgres
-from relight.engine.tables.pools import connect_session, open_pool
+from relight.engine.tables.pools import PoolOptions, open_pool
 from relight.engine.tables.queries import run
 
 COMMAND = [sys.executable, "-c", "from relight.engine.cli.main import main; main()", "import", "azure-llm"]
@@ -119,7 +120,7 @@ class World:
         return live.tables
 
     async def counts(self, tenant: str = "acme") -> list[tuple[str, str, int, int, int]]:
-        async with await open_pool(self.servers.database_url, size=1) as pool:
+        async with await open_pool(self.servers.database_url, PoolOptions(size=1)) as pool:
             rows = [row.model_dump() for row in await run(pool, "decisions.counts", tenant=tenant)]
         columns = ("decision_type", "outcome", "decisions", "input_tokens", "output_tokens")
         return [tuple(row[column] for column in columns) for row in rows]
@@ -171,7 +172,7 @@ async def test_rows_are_imported_and_malformed_lines_are_reported_and_left_out(w
 async def test_what_the_file_does_not_say_is_null_and_the_times_are_its_own(world: World, tmp_path: Path) -> None:
     await world.imports(trace(tmp_path / "trace.csv", ROWS[:1]))
 
-    async with await open_pool(world.servers.database_url, size=1) as pool, pool.acquire() as connection:
+    async with await open_pool(world.servers.database_url, PoolOptions(size=1)) as pool, pool.acquire() as connection:
         row = dict(await connection.fetchrow("SELECT * FROM autopilot_decisions"))
         known = {name: value for name, value in row.items() if value is not None}
         seconds = await connection.fetchval("SELECT count(DISTINCT occurred_at) FROM decision_audit_logs")

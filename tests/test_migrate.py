@@ -9,8 +9,9 @@ import asyncpg
 import pytest
 
 from relight.engine.errors import MigrationError
+from relight.engine.tables.connecting import Session, connect_session
 from relight.engine.tables.migrate import LOCK, Applied, Migration, State, migrate, migrations, read, status
-from relight.engine.tables.pools import Session, connect_session, open_pool
+from relight.engine.tables.pools import open_pool
 from relight.projections.catalog import tables
 
 SPELT = {"timestamptz": "timestamp with time zone"}

@@ -21,10 +21,10 @@ from relight.engine.log.chain import PublisherHead, body_sha256
 from relight.engine.log.reader import BEGINNING, Message, Reader
 from relight.engine.log.receipts import Ack
 from relight.engine.log.recorder import Recorder
+from relight.engine.tables.connecting import connect_session
 from relight.engine.tables.deadletters import count_open, dead_letters_at, list_dead_letters, retry
 from relight.engine.tables.folding import Folded
 from relight.engine.tables.migrate import migrate
-from relight.engine.tables.pools import connect_session
 from relight.engine.tables.projector import Projector, ProjectorState
 from relight.events.breakers import BreakerFailed, BreakerOpened
 from relight.events.envelope import GENESIS

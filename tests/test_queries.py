@@ -13,8 +13,9 @@ import pytest
 import pytest_asyncio
 
 from relight.engine.errors import QueryError, Unreachable
-from relight.engine.tables.pools import Pool, connect_session, open_pool
-from relight.engine.tables.queries import Role, act_as, parse, run, statement
+from relight.engine.tables.connecting import connect_session
+from relight.engine.tables.pools import Pool, PoolOptions, Role, act_as, open_pool
+from relight.engine.tables.queries import parse, run, statement
 from relight.projections.catalog import queries, tables
 from relight.projections.query import DEFAULT_LIMIT, MAX_LIMIT, Parameter, Query, Row
 
@@ -61,7 +62,7 @@ def hot_arguments(query: Query) -> dict[str, object]:
 
 @pytest_asyncio.fixture
 async def pool(database: str) -> AsyncIterator[Pool]:
-    async with await open_pool(database, size=2) as pool:
+    async with await open_pool(database, PoolOptions(size=2)) as pool:
         yield pool
 
 

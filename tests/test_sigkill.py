@@ -15,9 +15,9 @@ from stack import connected, failed, nats_server, options, projecting, until
 
 from relight.engine.embedded.postgres import EmbeddedPostgres
 from relight.engine.log.recorder import Recorder
+from relight.engine.tables.connecting import connect_session
 from relight.engine.tables.digest import digest_memory, digest_postgres
 from relight.engine.tables.migrate import migrate
-from relight.engine.tables.pools import connect_session
 from relight.events.decisions import DecisionBegun, DecisionCheckpointed, DecisionOutcomeKnown, Outcome
 
 EVENTS = 20_000

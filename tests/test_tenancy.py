@@ -9,8 +9,8 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
-from relight.engine.tables.pools import Connection, Pool, open_pool
-from relight.engine.tables.queries import Role, act_as
+from relight.engine.tables.connecting import Connection
+from relight.engine.tables.pools import Pool, PoolOptions, Role, act_as, open_pool
 from relight.projections.base import History, State
 from relight.projections.catalog import tables
 
@@ -51,7 +51,7 @@ def route(filled: str, request: pytest.FixtureRequest) -> str:
 @pytest_asyncio.fixture
 async def pool(route: str, at: Callable[..., str]) -> AsyncIterator[Pool]:
     """Logged in as a service that may become reader, operator and projector."""
-    async with await open_pool(at(route, user="test_service"), size=2) as pool:
+    async with await open_pool(at(route, user="test_service"), PoolOptions(size=2)) as pool:
         yield pool
 
 
@@ -180,7 +180,7 @@ async def test_a_reader_gains_nothing_by_resetting_its_role_or_switching_securit
 
 
 async def test_tenants_taking_turns_on_one_connection_never_see_each_other(route: str, at: Callable[..., str]) -> None:
-    async with await open_pool(at(route, user="test_reader"), size=3) as pool:
+    async with await open_pool(at(route, user="test_reader"), PoolOptions(size=3)) as pool:
 
         async def ask(tenant: str, expected: dict[str, int]) -> None:
             for i in range(40):

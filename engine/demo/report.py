@@ -7,8 +7,8 @@ from pydantic import BaseModel, JsonValue
 from relight.engine.demo.run import Day
 from relight.engine.demo.world import ACME, FOLLOWED_CALL, FOLLOWED_TASK, GLOBEX, INCIDENT
 from relight.engine.service import PROJECTOR_ROLE
+from relight.engine.tables.connecting import connect_session
 from relight.engine.tables.digest import digest_memory, digest_postgres
-from relight.engine.tables.pools import connect_session
 from relight.engine.tables.queries import run
 from relight.events.envelope import PLATFORM
 

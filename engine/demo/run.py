@@ -21,7 +21,7 @@ from relight.engine.runtime import Relight
 from relight.engine.servers import Servers, embedded_servers
 from relight.engine.service import Service, caught_up, serving
 from relight.engine.settings import Settings
-from relight.engine.tables.pools import Pool, open_pool
+from relight.engine.tables.pools import Pool, PoolOptions, open_pool
 from relight.events.decisions import DecisionCheckpointed
 from relight.events.envelope import PLATFORM
 
@@ -53,7 +53,7 @@ async def scripted_day(seed: int, *, progressed: Callable[[float], None] = lambd
         async with (
             embedded_servers(home) as servers,
             serving(servers, settings) as service,
-            await open_pool(servers.database_url, size=4) as pool,
+            await open_pool(servers.database_url, PoolOptions(size=4)) as pool,
         ):
             async with _regions(seed, home, servers, pool) as stage:
                 await stage.play(storylines(), progressed=progressed)

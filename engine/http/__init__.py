@@ -1,1 +1,1 @@
-"""What is served over HTTP, on loopback."""
+"""The HTTP API: what is served to operators, dashboards and services."""

@@ -29,6 +29,7 @@ class Acknowledger(Protocol):
     """Who can tell how far an event has come."""
 
     ack_timeout_s: float
+    publisher: str
 
     def reach(self, receipt: "Receipt", ack: Ack) -> "Future[None]": ...
 
@@ -56,6 +57,16 @@ class Receipt:
         self.id = event_id
         self.pseq: int | None = None
         self.refused: str | None = None
+
+    @property
+    def token(self) -> str:
+        """`<pseq>@<publisher>`, by which anybody can wait for the event (`numbered`); from SPOOLED on.
+
+        Raises `RecorderError` before the event is numbered.
+        """
+        if self.pseq is None or self._acknowledger is None:
+            raise RecorderError(f"event {self.id} has no number yet: wait until it is spooled")
+        return f"{self.pseq}@{self._acknowledger.publisher}"
 
     def settle(self, *, pseq: int | None = None, refused: str | None = None) -> None:
         """The writer's word: the event has this number, or is refused."""
@@ -105,6 +116,14 @@ class Receipt:
             f"event {self.id} was not {ack} within {timeout_s:g} s; it stays recorded: look at `relight status`,"
             " and wait again"
         )
+
+
+def numbered(token: str) -> tuple[str, int]:
+    """Publisher and number of a `Receipt.token`. Raises `ValueError`."""
+    pseq, at, publisher = token.partition("@")
+    if not (at and publisher and publisher.isprintable() and pseq.isascii() and pseq.isdecimal()) or len(pseq) > 16:
+        raise ValueError("no receipt: it looks like 42@p-0123456789abcdef")
+    return publisher, int(pseq)
 
 
 class Watermark:

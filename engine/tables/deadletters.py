@@ -8,8 +8,8 @@ from pydantic import BaseModel
 
 from relight.engine.clock import Clock
 from relight.engine.log.reader import Message
+from relight.engine.tables.connecting import Connection
 from relight.engine.tables.folding import DeadLetter, Folded
-from relight.engine.tables.pools import Connection
 from relight.engine.tables.store import REFUSED, join_tables
 from relight.events.errors import Reason
 

@@ -10,9 +10,9 @@ from pydantic import BaseModel
 
 from relight.engine.errors import Rewound, Unreachable
 from relight.engine.log.reader import BEGINNING, TRANSIENT, Message, Reader
+from relight.engine.tables.connecting import Session
 from relight.engine.tables.deadletters import count_open
 from relight.engine.tables.folding import Folded
-from relight.engine.tables.pools import Session
 from relight.engine.tables.positions import load_position
 from relight.engine.tables.store import read_rows
 from relight.projections.base import Value

@@ -14,7 +14,7 @@ from importlib.resources import files
 import asyncpg
 
 from relight.engine.errors import MigrationError
-from relight.engine.tables.pools import Connection
+from relight.engine.tables.connecting import Connection
 
 LOCK = 0x72656C69676874
 """Advisory lock that runners take: `relight` in ASCII. It belongs to the transaction, so PgBouncer does not matter."""

@@ -1,129 +1,164 @@
-"""Connections to PostgreSQL: a pool in transaction mode for requests, a session of its own for the projector."""
+"""The pool of connections for requests: safe behind a PgBouncer in transaction mode, bounded, and measured."""
 
-import errno
+import asyncio
 import json
-import socket
-import ssl
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+import time
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import asyncpg
 import orjson
 
-from relight.engine.errors import Unreachable
+from relight.engine.errors import PoolExhausted
+from relight.engine.tables.connecting import CONNECT_S, Connection, Session, connect_to
 
 if TYPE_CHECKING:
-    from asyncpg.pool import PoolConnectionProxy
-
-    Connection = asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]
-    Session = asyncpg.Connection[asyncpg.Record]
-    Pool = asyncpg.Pool[asyncpg.Record]
+    AsyncpgPool = asyncpg.Pool[asyncpg.Record]
 else:
-    Connection = Session = asyncpg.Connection
-    Pool = asyncpg.Pool
+    AsyncpgPool = asyncpg.Pool
 
-CONNECT_S = 10.0
-COMMAND_S = 30.0
+Role = Literal["relight_reader", "relight_operator", "relight_projector"]
+
+MEASURED_ACQUIRES = 1_000
+"""The latest of them make the percentile."""
 
 
-async def open_pool(url: str, *, size: int = 10, connect_s: float = CONNECT_S, name: str = "relight") -> Pool:
-    """A pool for requests, safe behind a PgBouncer in transaction mode: no statement outlives its transaction.
+@dataclass(frozen=True, kw_only=True)
+class PoolOptions:
+    """How many connections at most, and how long anything may take, in seconds."""
 
-    Whoever takes a connection works inside `connection.transaction()` and sets nothing outside it. jsonb is read as the
-    parsed value and uuid as text. The pool is a context manager; leaving it waits for the requests at hand.
-    Raises `Unreachable`, here and from every `acquire()` that has to connect again.
+    size: int = 10
+    acquire_timeout_s: float = 5
+    statement_timeout_s: float = 30
+    drain_s: float = 10
+    connect_s: float = CONNECT_S
+    name: str = "relight"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolStatistics:
+    """A pool's connections now, and how its users fared: times in milliseconds over the last 1,000 acquisitions."""
+
+    size: int
+    in_use: int
+    idle: int
+    waiting: int
+    acquired: int
+    exhausted: int
+    acquire_p50_ms: float | None
+    acquire_p99_ms: float | None
+
+
+class Pool:
+    """Connections that requests take turns with; `open_pool` makes it, and leaving its `with` drains it.
+
+    No prepared statement and no setting outlives its transaction. jsonb is read as the parsed value, uuid as text.
     """
 
-    async def connect(*args: Any, **options: Any) -> Session:
-        return await _connect(url, connect_s, **options)
+    def __init__(self, pool: AsyncpgPool, options: PoolOptions) -> None:
+        self._pool = pool
+        self._options = options
+        self._waiting = 0
+        self._acquired = 0
+        self._exhausted = 0
+        self._waits_ms: deque[float] = deque(maxlen=MEASURED_ACQUIRES)
 
-    pool: Pool = await asyncpg.create_pool(
+    @asynccontextmanager
+    async def acquire(self) -> AsyncIterator[Connection]:
+        """A connection; whoever takes one works inside `connection.transaction()` and sets nothing outside it.
+
+        Raises `PoolExhausted` when none is free within the acquire timeout, `Unreachable` when it must connect anew.
+        """
+        began = time.monotonic()
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(self._options.acquire_timeout_s):
+                connection = await self._pool.acquire()
+        except TimeoutError:
+            self._exhausted += 1
+            raise PoolExhausted(
+                f"none of {self._options.size} connections to PostgreSQL came free within"
+                f" {self._options.acquire_timeout_s:g} s: ask again later, or raise RELIGHT_POOL_SIZE"
+            ) from None
+        finally:
+            self._waiting -= 1
+            self._waits_ms.append((time.monotonic() - began) * 1_000)
+        self._acquired += 1
+        try:
+            yield connection
+        finally:
+            await self._pool.release(connection)
+
+    @asynccontextmanager
+    async def transaction(
+        self, role: Role, *, tenant: str | None = None, readonly: bool = True
+    ) -> AsyncIterator[Connection]:
+        """A transaction that acts as `role`, for `tenant` where one is given; nothing of it outlives it."""
+        async with self.acquire() as connection, connection.transaction(readonly=readonly):
+            await act_as(connection, role, tenant)
+            yield connection
+
+    def statistics(self) -> PoolStatistics:
+        size, idle = self._pool.get_size(), self._pool.get_idle_size()
+        waits = sorted(self._waits_ms)
+        return PoolStatistics(
+            size=self._options.size,
+            in_use=size - idle,
+            idle=idle,
+            waiting=self._waiting,
+            acquired=self._acquired,
+            exhausted=self._exhausted,
+            acquire_p50_ms=waits[len(waits) // 2] if waits else None,
+            acquire_p99_ms=waits[len(waits) * 99 // 100] if waits else None,
+        )
+
+    async def close(self) -> None:
+        """Waits for the requests at hand until the drain deadline, then cuts them off. Idempotent."""
+        try:
+            async with asyncio.timeout(self._options.drain_s):
+                await self._pool.close()
+        except TimeoutError:
+            self._pool.terminate()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+
+async def open_pool(url: str, options: PoolOptions | None = None) -> Pool:
+    """A pool with its first connection made. Raises `Unreachable`, here and from every acquire that connects again."""
+    chosen = options or PoolOptions()
+
+    async def connect(*args: Any, **options: Any) -> Session:
+        return await connect_to(url, chosen.connect_s, **options)
+
+    pool: AsyncpgPool = await asyncpg.create_pool(
         url,
         min_size=1,
-        max_size=size,
+        max_size=chosen.size,
         connect=connect,
         init=_decode_values,
         reset=_nothing_to_reset,
-        command_timeout=COMMAND_S,
+        command_timeout=chosen.statement_timeout_s,
         statement_cache_size=0,
-        server_settings={"application_name": name},
+        server_settings={"application_name": chosen.name},
     )
-    return pool
+    return Pool(pool, chosen)
 
 
-async def connect_session(
-    url: str, *, role: str | None = None, connect_s: float = CONNECT_S, name: str = "relight-projector"
-) -> Session:
-    """A connection of one's own, straight to the server, with cached statements; acts as `role` from its beginning.
-
-    asyncpg's own codecs: jsonb is text, both ways. Raises `Unreachable`.
-    """
-    settings = {"application_name": name} | ({"role": role} if role else {})
-    return await _connect(url, connect_s, server_settings=settings)
-
-
-def address(url: str) -> str:
-    """Host and port of a database's URL as it may be shown: never the password, whatever is wrong with the URL."""
-    try:
-        netloc = urlsplit(url).netloc
-    except ValueError:
-        netloc = ""
-    # An unescaped / ? or # in a password ends the network location early: what is left would begin with it.
-    if not netloc or ("@" in url and "@" not in netloc):
-        return "the address in RELIGHT_DATABASE_URL"
-    host = netloc.rpartition("@")[2]
-    return host if ":" in host.rpartition("]")[2] else f"{host or 'localhost'}:5432"
-
-
-async def _connect(url: str, connect_s: float, **options: Any) -> Session:
-    try:
-        connection: Session = await asyncpg.connect(url, timeout=connect_s, **options)
-    except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
-        raise Unreachable(f"PostgreSQL at {address(url)} {_fault(error, connect_s)}") from error
-    return connection
-
-
-def _fault(error: Exception, connect_s: float) -> str:
-    """What is wrong and what to do; texts that may quote the URL are not repeated."""
-    match error:
-        case asyncpg.InvalidPasswordError():
-            return "refuses the password; correct it in RELIGHT_DATABASE_URL"
-        case asyncpg.InvalidAuthorizationSpecificationError():
-            return f"refuses this login ({error}); correct the URL or the server's pg_hba.conf"
-        case asyncpg.InvalidCatalogNameError():
-            return f"has no such database ({error}); create it or correct the URL"
-        case asyncpg.TooManyConnectionsError():
-            return "has no connection free; raise max_connections or make the pools smaller"
-        case asyncpg.CannotConnectNowError():
-            return f"is not ready ({error}); wait a moment and try again"
-        case asyncpg.InvalidParameterValueError() | asyncpg.InsufficientPrivilegeError():
-            return f"refuses the role ({error}); run `relight migrate` with this login first"
-        case asyncpg.ProtocolViolationError() if "startup parameter" in str(error):
-            return f"is a PgBouncer ({error}); a projector needs the server's own address"
-        case asyncpg.ConnectionDoesNotExistError():
-            return "closed the connection at once; is that a PostgreSQL server?"
-        case asyncpg.PostgresError():
-            return f"refuses the connection ({error}); correct that or the URL"
-        case asyncpg.ClientConfigurationError():
-            return "cannot be understood: write it as postgresql://user:password@host:port/database"
-        case TimeoutError():
-            return f"did not answer within {connect_s:g} s; is the address right, and no firewall between?"
-        case ConnectionRefusedError():
-            return "refuses connections; is the server running, and the port right?"
-        case ConnectionError() if "SSL" in str(error):
-            return "offers no TLS; enable it there or remove sslmode from the URL"
-        case ssl.SSLError():
-            return f"failed TLS ({error.reason or error}); check its certificate and the URL's sslmode and sslrootcert"
-        case socket.gaierror():
-            return "has an unknown host name; correct it in RELIGHT_DATABASE_URL"
-        case OSError() if f"[Errno {errno.ECONNREFUSED}]" in str(error):  # a name with several addresses
-            return "refuses connections; is the server running, and the port right?"
-        case OSError():
-            return f"cannot be reached ({error.strerror or type(error).__name__}); check the address and the network"
-        case ValueError():
-            return "cannot be understood: escape special characters of the password, as in %40 for @"
-        case _:
-            return f"answers in an unknown way ({error}); is that a PostgreSQL server?"
+async def act_as(connection: Connection, role: Role, tenant: str | None) -> None:
+    """Become `role` for `tenant` until the end of this transaction; one statement, so PgBouncer does not matter."""
+    await connection.execute(
+        "SELECT set_config('role', $1, true), set_config('relight.tenant', $2, true)", role, tenant or ""
+    )
 
 
 async def _decode_values(connection: Connection) -> None:

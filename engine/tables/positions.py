@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from relight.engine.errors import Fenced
 from relight.engine.log.reader import BEGINNING, Anchor
-from relight.engine.tables.pools import Connection
+from relight.engine.tables.connecting import Connection
 
 PROJECTOR = "relight"
 """One projector and one position for all projections."""

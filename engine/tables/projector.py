@@ -14,10 +14,10 @@ from relight.engine.errors import Fenced, Rewound, Unreachable
 from relight.engine.log.chain import PublisherHead
 from relight.engine.log.reader import TRANSIENT, Anchor, Message, Reader
 from relight.engine.log.watermarks import announcement, push_subject
+from relight.engine.tables.connecting import Session
 from relight.engine.tables.deadletters import bury
 from relight.engine.tables.folding import DeadLetter, Folded
 from relight.engine.tables.heads import Heads
-from relight.engine.tables.pools import Session
 from relight.engine.tables.positions import Position, load_anchors, load_position, move_position, rewind_position
 from relight.engine.tables.store import REFUSED, join_tables
 from relight.events.errors import Reason, Undecodable

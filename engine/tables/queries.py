@@ -4,17 +4,15 @@ import re
 from collections.abc import Mapping
 from datetime import datetime
 from difflib import get_close_matches
-from typing import Literal
 
 import asyncpg
 from pydantic import ValidationError
 
 from relight.engine.errors import QueryError, Unreachable
-from relight.engine.tables.pools import COMMAND_S, Connection, Pool
+from relight.engine.tables.pools import Pool, Role
 from relight.projections.catalog import queries
 from relight.projections.query import DEFAULT_LIMIT, MAX_LIMIT, Parameter, Query, Row
 
-Role = Literal["relight_reader", "relight_operator"]
 Argument = str | int | datetime | None
 
 PLACEHOLDER = re.compile(r"\$([a-z_]+)")
@@ -68,8 +66,7 @@ async def run(
     if not 1 <= limit <= MAX_LIMIT:
         raise QueryError(f"limit must be 1 to {MAX_LIMIT}, not {limit}")
     try:
-        async with pool.acquire(timeout=COMMAND_S) as connection, connection.transaction(readonly=True):
-            await act_as(connection, role, tenant)
+        async with pool.transaction(role, tenant=tenant) as connection:
             records = await connection.fetch(statement(query), tenant, limit, *values.values())
     except (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.InvalidParameterValueError) as error:
         raise QueryError(f"{query.name}: {error}; has this database been migrated? see `relight migrate`") from error
@@ -92,13 +89,6 @@ async def run(
             f"PostgreSQL went away during {query.name} ({error.__context__ or error}); ask again"
         ) from error
     return [_row(query, record) for record in records]
-
-
-async def act_as(connection: Connection, role: Role, tenant: str) -> None:
-    """Become `role` for `tenant` until the end of this transaction; one statement, so PgBouncer does not matter."""
-    await connection.execute(
-        "SELECT set_config('role', $1, true), set_config('relight.tenant', $2, true)", role, tenant
-    )
 
 
 def statement(query: Query) -> str:

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import asyncpg
 import orjson
 
-from relight.engine.tables.pools import Connection
+from relight.engine.tables.connecting import Connection
 from relight.engine.tables.upserts import columns_of, upsert_sql
 from relight.projections.base import Column, History, State, Value
 from relight.projections.tables import Tables

@@ -15,8 +15,8 @@ from workload import encoded
 from relight.engine.log.reader import Message
 from relight.engine.service import PROJECTOR_ROLE
 from relight.engine.tables import projector as projector_module
+from relight.engine.tables.connecting import Session, connect_session
 from relight.engine.tables.folding import Folded
-from relight.engine.tables.pools import Session, connect_session
 from relight.engine.tables.projector import Projector
 from relight.engine.tables.upserts import columns_of, upsert_sql
 from relight.projections.catalog import tables

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from relight.engine.log.topology import connect
 from relight.engine.service import PROJECTOR_ROLE
-from relight.engine.tables.pools import connect_session
+from relight.engine.tables.connecting import connect_session
 from relight.engine.tables.projector import Projector, ProjectorState
 
 

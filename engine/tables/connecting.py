@@ -1,0 +1,97 @@
+"""One connection to PostgreSQL: a session of its own, and what is wrong when there is none."""
+
+import errno
+import socket
+import ssl
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import asyncpg
+
+from relight.engine.errors import Unreachable
+
+if TYPE_CHECKING:
+    from asyncpg.pool import PoolConnectionProxy
+
+    Connection = asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]
+    Session = asyncpg.Connection[asyncpg.Record]
+else:
+    Connection = Session = asyncpg.Connection
+
+CONNECT_S = 10.0
+
+
+async def connect_session(
+    url: str, *, role: str | None = None, connect_s: float = CONNECT_S, name: str = "relight-projector"
+) -> Session:
+    """A connection of one's own, straight to the server, with cached statements; acts as `role` from its beginning.
+
+    asyncpg's own codecs: jsonb is text, both ways. Raises `Unreachable`.
+    """
+    settings = {"application_name": name} | ({"role": role} if role else {})
+    return await connect_to(url, connect_s, server_settings=settings)
+
+
+def address(url: str) -> str:
+    """Host and port of a database's URL as it may be shown: never the password, whatever is wrong with the URL."""
+    try:
+        netloc = urlsplit(url).netloc
+    except ValueError:
+        netloc = ""
+    # An unescaped / ? or # in a password ends the network location early: what is left would begin with it.
+    if not netloc or ("@" in url and "@" not in netloc):
+        return "the address in RELIGHT_DATABASE_URL"
+    host = netloc.rpartition("@")[2]
+    return host if ":" in host.rpartition("]")[2] else f"{host or 'localhost'}:5432"
+
+
+async def connect_to(url: str, connect_s: float, **options: Any) -> Session:
+    """`asyncpg.connect` whose failure is an `Unreachable` that says what to do."""
+    try:
+        connection: Session = await asyncpg.connect(url, timeout=connect_s, **options)
+    except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+        raise Unreachable(f"PostgreSQL at {address(url)} {_fault(error, connect_s)}") from error
+    return connection
+
+
+def _fault(error: Exception, connect_s: float) -> str:
+    """What is wrong and what to do; texts that may quote the URL are not repeated."""
+    match error:
+        case asyncpg.InvalidPasswordError():
+            return "refuses the password; correct it in RELIGHT_DATABASE_URL"
+        case asyncpg.InvalidAuthorizationSpecificationError():
+            return f"refuses this login ({error}); correct the URL or the server's pg_hba.conf"
+        case asyncpg.InvalidCatalogNameError():
+            return f"has no such database ({error}); create it or correct the URL"
+        case asyncpg.TooManyConnectionsError():
+            return "has no connection free; raise max_connections or make the pools smaller"
+        case asyncpg.CannotConnectNowError():
+            return f"is not ready ({error}); wait a moment and try again"
+        case asyncpg.InvalidParameterValueError() | asyncpg.InsufficientPrivilegeError():
+            return f"refuses the role ({error}); run `relight migrate` with this login first"
+        case asyncpg.ProtocolViolationError() if "startup parameter" in str(error):
+            return f"is a PgBouncer ({error}); a projector needs the server's own address"
+        case asyncpg.ConnectionDoesNotExistError():
+            return "closed the connection at once; is that a PostgreSQL server?"
+        case asyncpg.PostgresError():
+            return f"refuses the connection ({error}); correct that or the URL"
+        case asyncpg.ClientConfigurationError():
+            return "cannot be understood: write it as postgresql://user:password@host:port/database"
+        case TimeoutError():
+            return f"did not answer within {connect_s:g} s; is the address right, and no firewall between?"
+        case ConnectionRefusedError():
+            return "refuses connections; is the server running, and the port right?"
+        case ConnectionError() if "SSL" in str(error):
+            return "offers no TLS; enable it there or remove sslmode from the URL"
+        case ssl.SSLError():
+            return f"failed TLS ({error.reason or error}); check its certificate and the URL's sslmode and sslrootcert"
+        case socket.gaierror():
+            return "has an unknown host name; correct it in RELIGHT_DATABASE_URL"
+        case OSError() if f"[Errno {errno.ECONNREFUSED}]" in str(error):  # a name with several addresses
+            return "refuses connections; is the server running, and the port right?"
+        case OSError():
+            return f"cannot be reached ({error.strerror or type(error).__name__}); check the address and the network"
+        case ValueError():
+            return "cannot be understood: escape special characters of the password, as in %40 for @"
+        case _:
+            return f"answers in an unknown way ({error}); is that a PostgreSQL server?"
