@@ -14,7 +14,8 @@ from relight.engine.embedded.home import HomeLock, Running
 from relight.engine.health import Health, HealthProbe
 from relight.engine.http.api import ApiParts, build_api
 from relight.engine.http.server import http_server
-from relight.engine.importers.importing import ImportedFile, Scan, import_file
+from relight.engine.importers.importing import ImportedFile, import_file
+from relight.engine.importers.scanning import Scan
 from relight.engine.ingest import Ingest
 from relight.engine.log.reader import TRANSIENT
 from relight.engine.log.recorder import Recorder, RecorderOptions

@@ -198,6 +198,22 @@ queries = (
         parameters={"outcome": Parameter(type=str, help="pending, success, failure or unknown", default="failure")},
     ),
     Query(
+        name="decisions.of_task",
+        question="What did which agent decide for this task, in order, and how did each decision come out?",
+        row=Decision,
+        sql="""
+            SELECT
+                d.tenant, d.decision, d.decision_type, d.agent, d.task, d.decision_taken, d.reasoning, d.confidence,
+                d.outcome, d.error_class, d.opened_at, d.opening_event_id AS event_id
+            FROM autopilot_decisions AS d
+            WHERE d.tenant = who.tenant AND d.task = $task
+            ORDER BY d.opening_event_id
+            LIMIT $limit
+        """,
+        order="event_id",
+        parameters={"task": Parameter(type=str, help="the task", required=True)},
+    ),
+    Query(
         name="decisions.audit",
         question="What did the agent know and do, step by step, on the way to this decision?",
         row=Checkpoint,

@@ -2,33 +2,20 @@
 
 import asyncio
 import csv
-import json
 import os
 import signal
-import subprocess
-import sys
-import urllib.request
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 import pytest_asyncio
-from nats.js.api import StreamState
+from importing import IMPORT_S, World, a_world
 
 from relight.engine.embedded.nats import EmbeddedNats
 from relight.engine.servers import Servers
-from relight.engine.service import PROJECTOR_ROLE, Service, caught_up, serving
-from relight.engine.settings import Settings
-from relight.engine.tables.connecting import connect_session
-from relight.engine.tables.digest import digest_memory, digest_postgres
 from relight.engine.tables.pools import PoolOptions, open_pool
-from relight.engine.tables.queries import run
 
-COMMAND = [sys.executable, "-c", "from relight.engine.cli.main import main; main()", "import", "azure-llm"]
 HEADER = "TIMESTAMP,ContextTokens,GeneratedTokens"
 ROWS = (
     "2023-11-16 18:15:46.6805900,374,44",
@@ -50,95 +37,17 @@ MALFORMED = {
     "\0\x1b[31m\x80,,": "TIMESTAMP is no time",
     "x" * 5_000: "longer than 1000 bytes",
 }
-IMPORT_S = 60.0
-
-
-@dataclass(frozen=True)
-class Import:
-    """What the command said; `report` is its JSON where it succeeded."""
-
-    exit_code: int
-    report: dict[str, Any]
-    error: str
-
-
-@dataclass(frozen=True)
-class World:
-    """Servers with a projector, and the command that imports into them."""
-
-    service: Service
-    servers: Servers
-
-    async def imports(self, *arguments: str | Path) -> Import:
-        process = self.start(*arguments, "--json")
-        out, error = await asyncio.to_thread(process.communicate, timeout=IMPORT_S)
-        return Import(process.returncode, json.loads(out) if process.returncode == 0 else {}, error.decode())
-
-    def start(self, *arguments: str | Path) -> "subprocess.Popen[bytes]":
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("RELIGHT_")}
-        environment |= {
-            "RELIGHT_NATS_URL": self.servers.nats_url,
-            "RELIGHT_NATS_MONITOR_URLS": ",".join(self.servers.monitors),
-            "RELIGHT_DATABASE_URL": self.servers.database_url,
-            "RELIGHT_TENANT": "acme",
-            "COLUMNS": "1000",
-        }
-        return subprocess.Popen(
-            [*COMMAND, *map(str, arguments)], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
-
-    async def stream(self) -> StreamState:
-        return (await self.service.client.jetstream().stream_info("EV")).state
-
-    def connections(self) -> int:
-        with urllib.request.urlopen(f"{self.servers.monitors[0]}/varz", timeout=10) as answer:
-            return int(json.loads(answer.read())["connections"])
-
-    async def settled(self, connections: int) -> StreamState:
-        """The stream once all that a client sent before it was killed is stored: the server may still have to read it.
-
-        A publish that the stream must refuse waits behind whatever else is queued for it, and leaves nothing.
-        """
-        async with asyncio.timeout(IMPORT_S):
-            while self.connections() != connections:
-                await asyncio.sleep(0.01)
-        impossible = {"Nats-Expected-Last-Sequence": str(1 << 40)}
-        answer = await self.service.client.request("ev.local.recorder.-.none", b"", headers=impossible, timeout=10)
-        assert "error" in json.loads(answer.data)
-        return await self.stream()
-
-    async def digests(self) -> dict[str, str]:
-        """Of the tables, which the stream alone folds to as well."""
-        assert await caught_up(self.service, within_s=IMPORT_S)
-        session = await connect_session(self.servers.database_url, role=PROJECTOR_ROLE)
-        try:
-            live = await digest_postgres(session)
-        finally:
-            await session.close()
-        assert live.deadletters == 0
-        assert live.tables == (await digest_memory(self.service.client)).tables
-        return live.tables
-
-    async def counts(self, tenant: str = "acme") -> list[tuple[str, str, int, int, int]]:
-        async with await open_pool(self.servers.database_url, PoolOptions(size=1)) as pool:
-            rows = [row.model_dump() for row in await run(pool, "decisions.counts", tenant=tenant)]
-        columns = ("decision_type", "outcome", "decisions", "input_tokens", "output_tokens")
-        return [tuple(row[column] for column in columns) for row in rows]
-
-
-@asynccontextmanager
-async def a_world(home: Path, database: str) -> AsyncIterator[World]:
-    folder = home / f"import-{database.rpartition('/')[2]}"
-    async with EmbeddedNats(folder) as nats:
-        servers = Servers(nats=nats.url, monitors=(nats.monitor_url,), database=database, ours=False)
-        async with serving(servers, Settings(home=folder)) as service:
-            yield World(service, servers)
 
 
 @pytest_asyncio.fixture
 async def world(home: Path, database: str) -> AsyncIterator[World]:
-    async with a_world(home, database) as world:
+    async with a_world("azure-llm", home, database) as world:
         yield world
+
+
+async def counts(world: World, tenant: str = "acme") -> list[tuple[str, str, int, int, int]]:
+    columns = ("decision_type", "outcome", "decisions", "input_tokens", "output_tokens")
+    return [tuple(row[column] for column in columns) for row in await world.asks("decisions.counts", tenant=tenant)]
 
 
 def trace(path: Path, rows: list[str] | tuple[str, ...], *, bom: bytes = b"", end: str = "\r\n") -> Path:
@@ -166,7 +75,7 @@ async def test_rows_are_imported_and_malformed_lines_are_reported_and_left_out(w
         assert line["reason"].startswith(reason)
         assert line["reason"].isprintable()
     assert said["malformed_lines"] == len(MALFORMED)
-    assert await world.counts() == [("agent_call", "unknown", 4, 374 + 2 * 396, 44 + 2 * 109)]
+    assert await counts(world) == [("agent_call", "unknown", 4, 374 + 2 * 396, 44 + 2 * 109)]
 
 
 async def test_what_the_file_does_not_say_is_null_and_the_times_are_its_own(world: World, tmp_path: Path) -> None:
@@ -217,7 +126,7 @@ async def test_another_tenants_import_is_its_own(world: World, tmp_path: Path) -
     done = await world.imports(file, "--tenant", "globex")
 
     assert done.report["files"][0]["imported"] == 4
-    assert [await world.counts(tenant) for tenant in ("acme", "globex")] == 2 * [
+    assert [await counts(world, tenant) for tenant in ("acme", "globex")] == 2 * [
         [("agent_call", "unknown", 4, 374 + 2 * 396, 44 + 2 * 109)]
     ]
 
@@ -227,7 +136,7 @@ async def test_a_longer_file_adds_only_its_new_rows_to_the_tables(world: World, 
 
     await world.imports(trace(tmp_path / "trace.csv", ROWS))
 
-    assert await world.counts() == [("agent_call", "unknown", 4, 374 + 2 * 396, 44 + 2 * 109)]
+    assert await counts(world) == [("agent_call", "unknown", 4, 374 + 2 * 396, 44 + 2 * 109)]
 
 
 async def test_strict_imports_nothing_when_a_line_of_any_file_is_malformed(world: World, tmp_path: Path) -> None:
@@ -288,7 +197,7 @@ async def test_a_file_that_is_no_trace_is_refused_in_a_sentence(
         file.mkdir()
     nobody = Servers(nats="nats://127.0.0.1:9", monitors=(), database="postgresql://127.0.0.1:9/x", ours=False)
 
-    refused = await World(None, nobody).imports(file)  # type: ignore[arg-type]  # no server is asked
+    refused = await World("azure-llm", None, nobody).imports(file)  # type: ignore[arg-type]  # no server is asked
 
     assert refused.exit_code == 1
     assert said in refused.error
@@ -304,7 +213,7 @@ async def test_without_a_projector_the_import_says_so(home: Path, tmp_path: Path
     async with EmbeddedNats(home / "import-alone") as nats:
         alone = Servers(nats=nats.url, monitors=(), database="postgresql://127.0.0.1:9/x", ours=False)
 
-        refused = await World(None, alone).imports(trace(tmp_path / "trace.csv", ROWS))  # type: ignore[arg-type]
+        refused = await World("azure-llm", None, alone).imports(trace(tmp_path / "trace.csv", ROWS))  # type: ignore[arg-type]
 
     assert refused.exit_code == 1
     assert "relight up" in refused.error
@@ -322,7 +231,7 @@ async def test_the_real_traces_hold_28_185_calls_however_often_they_are_imported
 
     assert [(file["rows"], file["malformed"]) for file in first.report["files"]] == [(19_366, []), (8_819, [])]
     assert (first.report["calls"], len(calls)) == (28_185, 28_185)
-    assert await world.counts() == [("agent_call", "unknown", 28_185, *tokens)]
+    assert await counts(world) == [("agent_call", "unknown", 28_185, *tokens)]
     stream, digests = await world.stream(), await world.digests()
     assert stream.messages == 2 * 28_185
     again = await world.imports(*files)

@@ -12,9 +12,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from relight.engine.errors import ImportRefused
-from relight.engine.importers.identity import EPOCH, Entry, Format, Malformed
+from relight.engine.importers.identity import EPOCH, Entry, Fact, Format, Malformed
 from relight.engine.importers.lines import MAX_LINE_BYTES, lines
-from relight.events.base import Event
 from relight.events.decisions import DecisionOutcomeKnown, DecisionTaken, Outcome
 
 HEADER = b"TIMESTAMP,ContextTokens,GeneratedTokens"
@@ -35,17 +34,15 @@ class Call:
     context_tokens: int
     generated_tokens: int
 
-    def events(self, key: str) -> tuple[Event, ...]:
-        key = key or SOURCE
-        return (
-            DecisionTaken(decision=key, decision_type="agent_call", context={"source": SOURCE, "row": self.ordinal}),
-            DecisionOutcomeKnown(
-                decision=key,
-                outcome=Outcome.UNKNOWN,
-                input_tokens=self.context_tokens,
-                output_tokens=self.generated_tokens,
-            ),
+    def facts(self, key: str) -> tuple[Fact, ...]:
+        taken = DecisionTaken(decision=key, decision_type="agent_call", context={"source": SOURCE, "row": self.ordinal})
+        outcome = DecisionOutcomeKnown(
+            decision=key,
+            outcome=Outcome.UNKNOWN,
+            input_tokens=self.context_tokens,
+            output_tokens=self.generated_tokens,
         )
+        return Fact(event=taken, time=self.time), Fact(event=outcome, time=self.time)
 
 
 def read(path: Path, now: datetime) -> Iterator[Entry | Malformed]:
@@ -105,4 +102,4 @@ def _shown(text: bytes) -> str:
     return ascii(text.decode(errors="replace")[:60])
 
 
-AZURE_LLM = Format(name="azure-llm", read=read)
+AZURE_LLM = Format(name="azure-llm", rows="calls", read=read)

@@ -2,10 +2,9 @@
 
 import asyncio
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import islice
-from pathlib import Path
 
 import orjson
 from nats.aio.client import Client
@@ -13,14 +12,18 @@ from nats.errors import Error as NatsError
 from nats.js.errors import NotFoundError
 from pydantic import BaseModel
 
+from relight.engine import scope
 from relight.engine.clock import Clock
 from relight.engine.errors import ImportRefused, Unreachable
-from relight.engine.importers.identity import Format, Identity, Malformed, Owner
+from relight.engine.importers.identity import Entry, Identity, Malformed
+from relight.engine.importers.ruling import append_rulings
+from relight.engine.importers.scanning import Scan
 from relight.engine.log.receipts import Ack, Receipt
 from relight.engine.log.recorder import Recorder, RecorderOptions
 from relight.engine.log.topology import REQUEST_TIMEOUT_S, STREAM
 from relight.engine.log.watermarks import ProjectedWatermarks
 from relight.engine.service import STATUS
+from relight.events.base import Control
 
 CHUNK_ROWS = 2_000
 """Recorded at a time; the one before has to be projected by then, so that memory stays bounded."""
@@ -28,12 +31,13 @@ PROJECTED_WITHIN_S = 120.0
 SPOOL_RETENTION_S = 0.2
 """A source that can be read again is not kept for healing."""
 POLL_S = 0.05
-MAX_LISTED = 1_000
-"""Malformed lines listed of a file; all of them are counted."""
 
 
 class ImportedFile(BaseModel):
-    """What became of a file: of its `rows`, `already` stood on the stream before and `imported` came now."""
+    """What became of a file: of its `rows`, `already` stood on the stream before and `imported` came now.
+
+    `key` names the file's entity where that is one; where it is, `malformed_lines` is 1 for the file.
+    """
 
     file: str
     rows: int
@@ -41,33 +45,7 @@ class ImportedFile(BaseModel):
     already: int
     malformed_lines: int
     malformed: list[Malformed]
-
-
-@dataclass(kw_only=True)
-class Scan:
-    """What the first reading of a file found."""
-
-    path: Path
-    identity: Identity
-    rows: int = 0
-    events: int = 0
-    malformed_lines: int = 0
-    malformed: list[Malformed] = field(default_factory=list)
-
-
-def scan(path: Path, format: Format, owner: Owner, *, clock: Clock) -> Scan:
-    """Reads the file once and records nothing. Raises `ImportRefused`."""
-    found = Scan(path=path, identity=Identity(format, owner))
-    for entry in format.read(path, clock.now()):
-        if isinstance(entry, Malformed):
-            found.malformed_lines += 1
-            if len(found.malformed) < MAX_LISTED:
-                found.malformed.append(entry)
-        else:
-            found.rows += 1
-            found.events += len(entry.events(""))
-            found.identity.add(entry)
-    return found
+    key: str | None
 
 
 async def import_file(
@@ -79,33 +57,23 @@ async def import_file(
     where it ended. Raises `ImportRefused` when the file changed since it was scanned, `Unreachable`, `AckTimeout`.
     """
     await wait_until_projected(client)
-    publisher = found.identity.publisher
-    published = await ProjectedWatermarks(client).ask(publisher) if found.events else 0
+    published = await ProjectedWatermarks(client).ask(found.identity.publisher) if found.events else 0
     already = found.rows
     if published >= found.events:
         advanced(found.rows)
     else:
-        options = replace(
-            options,
-            tenant=found.identity.owner.tenant,
-            region=found.identity.owner.region,
-            spools=None,
-            publisher=publisher,
-            published_pseq=published,
-            # Refused events would become a `recorder.gap` in the chain; the chunks keep memory bounded.
-            spool_max_bytes=sys.maxsize,
-            memory_max_events=sys.maxsize,
-            spool_retention_s=SPOOL_RETENTION_S,
-        )
-        async with Recorder(options, clock=clock) as recorder:
-            already = await _record(found, recorder, published, clock, advanced)
+        already = await _record(found, published, options, clock, advanced)
+    if found.rulings:
+        ruled = await append_rulings(found, client, clock, within_s=PROJECTED_WITHIN_S)
+        already -= sum(row < already for row in ruled)
     return ImportedFile(
         file=str(found.path),
         rows=found.rows,
         imported=found.rows - already,
         already=already,
-        malformed_lines=found.malformed_lines,
+        malformed_lines=found.malformed_rows,
         malformed=found.malformed,
+        key=found.key,
     )
 
 
@@ -127,33 +95,69 @@ async def wait_until_projected(client: Client, *, within_s: float = PROJECTED_WI
 
 
 async def _record(
-    found: Scan, recorder: Recorder, published: int, clock: Clock, advanced: Callable[[int], None]
+    found: Scan, published: int, options: RecorderOptions, clock: Clock, advanced: Callable[[int], None]
 ) -> int:
-    """Records all rows; returns how many of them were published whole before."""
+    """Records all rows; returns how many of them, the first ones, were published whole before."""
     identity = Identity(found.identity.format, found.identity.owner)
-    entries = (e for e in identity.format.read(found.path, clock.now()) if not isinstance(e, Malformed))
-    events = already = 0
-    before: Receipt | None = None
-
-    def record_chunk() -> tuple[int, Receipt | None]:
-        nonlocal events, already
-        rows, receipt = 0, None
-        for rows, entry in enumerate(islice(entries, CHUNK_ROWS), 1):  # noqa: B007  # the last number is wanted
-            identity.add(entry)
-            for event_id, event in identity.events(entry):
-                receipt = recorder.record(event, id=event_id, time=entry.time)
-                events += 1
-            already += events <= published
-        return rows, receipt
-
-    while True:
-        rows, receipt = await asyncio.to_thread(record_chunk)
+    options = replace(
+        options,
+        tenant=identity.owner.tenant,
+        region=identity.owner.region,
+        spools=None,
+        publisher=found.identity.publisher,
+        published_pseq=published,
+        # Refused events would become a `recorder.gap` in the chain; the chunks keep memory bounded.
+        spool_max_bytes=sys.maxsize,
+        memory_max_events=sys.maxsize,
+        spool_retention_s=SPOOL_RETENTION_S,
+    )
+    async with Recorder(options, clock=clock) as recorder:
+        recording = Recording(recorder, identity, found.entries(clock), published)
+        before: Receipt | None = None
+        while rows := await asyncio.to_thread(recording.next_chunk):
+            if before is not None:
+                await before.reached(Ack.PROJECTED, timeout_s=PROJECTED_WITHIN_S)
+            before = recording.receipt
+            advanced(rows)
         if before is not None:
             await before.reached(Ack.PROJECTED, timeout_s=PROJECTED_WITHIN_S)
-        advanced(rows)
-        if receipt is None:
-            break
-        before = receipt
     if identity.publisher != found.identity.publisher:
         raise ImportRefused(f"{found.path} was changed while it was imported: import it again")
-    return already
+    return recording.already
+
+
+class Recording:
+    """Records rows chunk by chunk; of events up to number `published` nothing is sent again, nor is their content."""
+
+    def __init__(self, recorder: Recorder, identity: Identity, entries: Iterator[Entry], published: int) -> None:
+        self._recorder = recorder
+        self._identity = identity
+        self._entries = entries
+        self._published = published
+        self._events = 0
+        self.already = 0
+        """Rows whose every event was published before."""
+        self.receipt: Receipt | None = None
+        """Of the last event."""
+
+    def next_chunk(self) -> int:
+        """The number of rows recorded; 0 at the end."""
+        rows = 0
+        for rows, entry in enumerate(islice(self._entries, CHUNK_ROWS), 1):  # noqa: B007  # the last number is wanted
+            self._identity.add(entry)
+            self._record(entry)
+            self.already += self._events <= self._published
+        return rows
+
+    def _record(self, entry: Entry) -> None:
+        ids: list[str] = []
+        for event_id, fact in self._identity.facts(entry):
+            ids.append(event_id)
+            if isinstance(fact.event, Control):
+                continue
+            self._events += 1
+            if fact.content is not None and self._events > self._published:
+                self._recorder.content(fact.content)
+            cause = None if fact.cause is None else ids[fact.cause]
+            with scope.entered(correlation=fact.correlation, causation=cause):
+                self.receipt = self._recorder.record(fact.event, id=event_id, time=fact.time)

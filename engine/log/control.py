@@ -95,11 +95,13 @@ class ControlLog:
         decided_at: datetime | None = None,
         timeout_s: float = 30,
         event_id: str | None = None,
+        time: datetime | None = None,
     ) -> Tail:
         """Appends `event` if nothing came after `after`; returns the new tail.
 
-        `observed_seq` is the highest stream sequence that the decision rests on. Repeating after an unknown outcome is
-        safe: whether we won is read off the chain, by the event that follows `after`.
+        `observed_seq` is the highest stream sequence that the decision rests on. `event_id` and `time` are for sources
+        with their own. Repeating after an unknown outcome is safe: whether we won is read off the chain, by the event
+        that follows `after`.
         Raises `Superseded`, which names the winner; `AckTimeout` when the outcome is unknown, or the stream refused it
         all that time; `InvalidEvent`.
         """
@@ -110,7 +112,7 @@ class ControlLog:
         if after.event is not None:
             self._clock.observe(after.event.id)
         here = scope.current()
-        now = self._clock.now()
+        now = time or self._clock.now()
         head = Head(
             id=event_id or self._clock.next_id(),
             type=event.TYPE,
