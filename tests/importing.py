@@ -20,7 +20,6 @@ from relight.engine.service import PROJECTOR_ROLE, Service, caught_up, serving
 from relight.engine.settings import Settings
 from relight.engine.tables.connecting import connect_session
 from relight.engine.tables.digest import digest_memory, digest_postgres
-from relight.engine.tables.pools import PoolOptions, open_pool
 from relight.engine.tables.queries import run
 from relight.projections.query import MAX_LIMIT
 
@@ -100,8 +99,7 @@ class World:
 
     async def asks(self, query: str, *, tenant: str = "acme", **arguments: object) -> list[dict[str, Any]]:
         """Every row of the answer."""
-        async with await open_pool(self.servers.database_url, PoolOptions(size=1)) as pool:
-            rows = await run(pool, query, tenant=tenant, arguments=arguments, limit=MAX_LIMIT)
+        rows = await run(self.service.pool, query, tenant=tenant, arguments=arguments, limit=MAX_LIMIT)
         return [row.model_dump() for row in rows]
 
 
