@@ -8,6 +8,7 @@ import os
 import re
 import signal
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from importing import IMPORT_S, Import, World, a_world
-from stack import until
+from stack import assert_chained, on_stream, until
 
+from relight.engine import scope
 from relight.engine.app import clock, recorder_options
 from relight.engine.errors import ImportRefused
 from relight.engine.importers.agent_log import AGENT_LOG
@@ -26,13 +28,17 @@ from relight.engine.importers.importing import ImportedFile, import_file
 from relight.engine.importers.scanning import Scan, scan
 from relight.engine.log.content import fetch_content
 from relight.engine.log.control import ControlLog
+from relight.engine.log.receipts import Ack
+from relight.engine.log.recorder import Recorder
 from relight.engine.log.writer import data_json
 from relight.engine.settings import Settings
+from relight.events.base import Control
 from relight.events.tasks import TaskSubmitted
 from relight.events.values import Content
 
-RUNS, RUN_STEPS = 9, 12
+RUNS, RUN_STEPS = 20, 6
 ACME = Owner(tenant="acme", region="local")
+SETTINGS = Settings(home=Path("/nonexistent"), tenant="acme")
 STEPS = (
     {"content": "Which day was it?", "role": "human"},
     {"content": 'I shall ask.\n\0"\U0001f525', "role": "Orchestrator (thought)"},
@@ -70,7 +76,9 @@ def many(folder: Path, count: int) -> list[Path]:
         return [{"content": f"{run} {'much ' * 500}{n}", "role": f"agent {n % 3}"} for n in range(RUN_STEPS)]
 
     return [
-        write(folder / f"{run}.json", document(history=steps(run), mistake_agent="agent 1", mistake_step=run))
+        write(
+            folder / f"{run}.json", document(history=steps(run), mistake_agent="agent 1", mistake_step=run % RUN_STEPS)
+        )
         for run in range(count)
     ]
 
@@ -82,7 +90,7 @@ async def world(home: Path, database: str) -> AsyncIterator[World]:
 
 
 async def in_process(world: World, found: Scan) -> ImportedFile:
-    options = recorder_options(world.servers, Settings(home=Path("/nonexistent"), tenant="acme"))
+    options = recorder_options(world.servers, SETTINGS)
     return await import_file(
         found, client=world.service.client, options=options, clock=clock(), advanced=lambda rows: None
     )
@@ -323,7 +331,7 @@ async def test_an_import_killed_again_and_again_ends_as_one_that_was_left_alone(
         expected, stream, stored = await calm.digests(), await calm.stream(), await contents(calm)
     assert stream.messages == RUNS * (3 * RUN_STEPS + 2)
 
-    for part in (0, 1 / 3, 2 / 3):
+    for part in (0, 0.3, 0.6):
         await killed(world, files, after=round(part * stream.messages) + 1)
         assert (await world.stream()).messages < stream.messages
     done = await world.imports(*files)
@@ -349,6 +357,32 @@ async def killed(world: World, files: list[Path], *, after: int) -> None:
     process.send_signal(signal.SIGKILL)
     process.communicate()
     await world.settled(connections)
+
+
+@pytest.mark.parametrize("published", [1, 8, 13])
+async def test_a_run_of_which_some_events_are_published_goes_on_with_the_next(
+    world: World, published: int, tmp_path: Path
+) -> None:
+    found = scan(write(tmp_path / "run.json", document()), AGENT_LOG, ACME, clock=clock())
+    identity = found.identity
+    options = replace(recorder_options(world.servers, SETTINGS), spools=None, publisher=identity.publisher)
+    async with Recorder(options) as recorder:
+        [entry], ids = found.entries(clock()), list[str]()
+        for event_id, fact in itertools.islice(identity.facts(entry), published):
+            ids.append(event_id)
+            with scope.entered(correlation=fact.correlation, causation=None if fact.cause is None else ids[fact.cause]):
+                receipt = recorder.record(fact.event, id=event_id, time=fact.time)
+        await receipt.reached(Ack.REPLICATED)
+
+    assert (await in_process(world, found)).imported == 1
+
+    chain = assert_chained(await on_stream(world.service.client), identity.publisher)
+    facts = [(event_id, fact) for event_id, fact in identity.facts(entry) if not isinstance(fact.event, Control)]
+    assert [event["id"] for event in chain] == [event_id for event_id, _ in facts]
+    late = {fact.content for _, fact in facts[published:] if fact.content is not None}
+    assert len(await contents(world)) == len(late), "what was erased meanwhile does not come back"
+    assert (await world.service.health()).reasons == []
+    await world.digests()
 
 
 async def test_a_ruling_that_is_missing_is_added_and_a_task_that_somebody_ruled_on_is_left_alone(

@@ -3,6 +3,7 @@
 import asyncio
 import csv
 import os
+import re
 import signal
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -12,7 +13,12 @@ import pytest
 import pytest_asyncio
 from importing import IMPORT_S, World, a_world
 
+from relight.engine.clock import Clock
 from relight.engine.embedded.nats import EmbeddedNats
+from relight.engine.errors import ImportRefused
+from relight.engine.importers.azure_llm import AZURE_LLM
+from relight.engine.importers.identity import Owner
+from relight.engine.importers.scanning import scan
 from relight.engine.servers import Servers
 from relight.engine.tables.pools import PoolOptions, open_pool
 
@@ -108,13 +114,11 @@ async def test_importing_again_adds_nothing_however_the_file_is_named_and_writte
     assert (await world.imports(trace(tmp_path / "trace.csv", ROWS))).exit_code == 0
     digests, stream = await world.digests(), await world.stream()
 
-    for other in (
-        trace(tmp_path / "trace.csv", ROWS),
-        trace(tmp_path / "renamed.csv", ROWS, bom=b"\xef\xbb\xbf", end="\n"),
-    ):
-        done = await world.imports(other, other)
-        assert [(file["imported"], file["already"]) for file in done.report["files"]] == [(0, 4), (0, 4)]
+    again = trace(tmp_path / "trace.csv", ROWS)
+    other = trace(tmp_path / "renamed.csv", ROWS, bom=b"\xef\xbb\xbf", end="\n")
+    done = await world.imports(again, again, other, other)
 
+    assert [(file["imported"], file["already"]) for file in done.report["files"]] == [(0, 4)] * 4
     assert await world.stream() == stream
     assert await world.digests() == digests
 
@@ -187,20 +191,25 @@ async def test_an_import_that_was_killed_is_completed_by_the_next(world: World, 
         (b"\0" * 100_000, "is no Azure LLM inference trace"),
     ],
 )
-async def test_a_file_that_is_no_trace_is_refused_in_a_sentence(
-    content: bytes | str | None, said: str, tmp_path: Path
-) -> None:
+def test_a_file_that_is_no_trace_is_refused(content: bytes | str | None, said: str, tmp_path: Path) -> None:
     file = tmp_path / "trace.csv"
     if isinstance(content, bytes):
         file.write_bytes(content)
     elif content is not None:
         file.mkdir()
+    with pytest.raises(ImportRefused, match=re.escape(said)):
+        scan(file, AZURE_LLM, Owner(tenant="acme", region="local"), clock=Clock())
+
+
+async def test_a_refusal_is_one_sentence_and_asks_no_server(tmp_path: Path) -> None:
+    file = tmp_path / "trace.csv"
+    file.write_bytes(bytes(range(256)) * 100)
     nobody = Servers(nats="nats://127.0.0.1:9", monitors=(), database="postgresql://127.0.0.1:9/x", ours=False)
 
     refused = await World("azure-llm", None, nobody).imports(file)  # type: ignore[arg-type]  # no server is asked
 
     assert refused.exit_code == 1
-    assert said in refused.error
+    assert "is no Azure LLM inference trace" in refused.error
     assert refused.error.count("error:") == 1
     assert "Traceback" not in refused.error
 
