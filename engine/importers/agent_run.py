@@ -161,5 +161,6 @@ def _described(run: AgentRun) -> str:
     said = f"{mistake.agent} made the decisive mistake at step {mistake.step}: {mistake.reason}"
     if step.speaker == mistake.agent:
         return said
-    role = "" if step.role == step.speaker else f" (as {step.role})"
-    return f"{said} [The annotation names {mistake.agent}, but step {mistake.step} was spoken by {step.speaker}{role}.]"
+    # `Orchestrator (-> WebSurfer)` tells more than its speaker; beside a name the role is `user` or `assistant`.
+    spoken_by = step.role if step.role.startswith(step.speaker) else step.speaker
+    return f"{said} [The annotation names {mistake.agent}, but step {mistake.step} was spoken by {spoken_by}.]"
