@@ -1,8 +1,8 @@
 """Logs of failed multi-agent runs with the annotated mistake (ag2ai/Agents_Failure_Attribution, MIT): JSON, one a file.
 
 `history` holds the steps (`content`, `role`, sometimes `name`); `mistake_agent`, `mistake_step` (from 0) and
-`mistake_reason` are the annotation; `question`, `question_ID`, `mistake_type` and `is_correct` may be there. Nothing else
-is read.
+`mistake_reason` are the annotation; `question`, `question_ID`, `mistake_type` and `is_correct` may be there.
+Nothing else is read.
 """
 
 import re
