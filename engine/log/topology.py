@@ -10,7 +10,7 @@ from nats.js.api import DiscardPolicy, ObjectStoreConfig, StorageType, StreamCon
 from nats.js.errors import NotFoundError
 from nats.js.object_store import ObjectStore
 
-from relight.engine.errors import Unreachable
+from relight.engine.errors import AccessRefused, Unreachable
 from relight.events.subjects import STREAM_SUBJECTS
 
 STREAM = "EV"
@@ -79,14 +79,19 @@ async def connect(url: str, *, name: str, bodies_only: bool = False) -> Client:
             return client
     except (NatsError, OSError, TimeoutError) as error:
         # A server that refuses credentials also closes the connection: either may be noticed first, or last.
-        refused = [failure for failure in failures if "authorization" in str(failure).lower()]
-        raise Unreachable(_explain(url, (refused or failures or [error])[-1])) from error
+        refused = [failure for failure in failures if _refuses(failure)]
+        kind = AccessRefused if refused or _refuses(error) else Unreachable
+        raise kind(_explain(url, (refused or failures or [error])[-1])) from error
+
+
+def _refuses(error: Exception) -> bool:
+    return "authorization" in str(error).lower()
 
 
 def _explain(url: str, cause: Exception) -> str:
     parts = urlsplit(url)
     server = f"NATS at {parts.hostname}:{parts.port or 4222}"
-    if "authorization" in str(cause).lower():
+    if _refuses(cause):
         return f"{server} refuses the credentials: check user, password or token in RELIGHT_NATS_URL"
     reason = str(cause) or type(cause).__name__
     return f"{server} does not answer ({reason}): start it, or correct RELIGHT_NATS_URL"

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import asyncpg
 
-from relight.engine.errors import Unreachable
+from relight.engine.errors import AccessRefused, Unreachable
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -35,8 +35,9 @@ async def connect_session(
 ) -> Session:
     """A connection of one's own with cached statements; acts as `role` from its beginning.
 
-    `idle_in_transaction_s`: whoever stops in the middle of a transaction for so long, because its process hangs, is ended
-    by the server, and its locks with it. With a role or a timeout it has to be straight to the server: PgBouncer refuses such parameters.
+    `idle_in_transaction_s`: whose process hangs in the middle of a transaction for so long is ended by the server, and
+    its locks with it. With a role or a timeout the connection has to be straight to the server: PgBouncer refuses such
+    parameters.
     asyncpg's own codecs: jsonb is text, both ways. Raises `Unreachable`.
     """
     settings = {"application_name": name}
@@ -96,8 +97,18 @@ async def connect_to(url: str, connect_s: float, **options: Any) -> Session:
     try:
         connection: Session = await asyncpg.connect(url, timeout=connect_s, **options)
     except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
-        raise Unreachable(f"PostgreSQL at {address(url)} {_fault(error, connect_s)}") from error
+        kind = AccessRefused if isinstance(error, NEVER) else Unreachable
+        raise kind(f"PostgreSQL at {address(url)} {_fault(error, connect_s)}") from error
     return connection
+
+
+NEVER = (
+    asyncpg.InvalidPasswordError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.ClientConfigurationError,
+)
+"""Refusals that asking again does not change."""
 
 
 def _fault(error: Exception, connect_s: float) -> str:

@@ -6,11 +6,11 @@ import logging
 import time
 from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 import asyncpg
 import orjson
@@ -29,6 +29,7 @@ else:
     Lent = Connection
 
 Role = Literal["relight_reader", "relight_operator", "relight_projector"]
+PROJECTOR_ROLE: Final = "relight_projector"
 
 MEASURED_ACQUIRES = 1_000
 """The latest of them make the percentile."""
@@ -36,7 +37,13 @@ ENDING_S = 2.0
 """How long a transaction that failed may take to end before its connection is cut."""
 CLIENT_GRACE_S = 1.0
 """How much later than the server the client gives a statement up: the server's word says more, and frees it there."""
-GONE = (asyncpg.PostgresConnectionError, asyncpg.OperatorInterventionError, asyncpg.InterfaceError, OSError)
+GONE = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # "another operation is in progress": it just reads that the server ends it
+    OSError,
+)
 """How a connection shows that its server went away."""
 
 log = logging.getLogger(__name__)
@@ -98,7 +105,7 @@ class Pool:
         self._exhausted = 0
         self._begun_again = 0
         self._cut_off = 0
-        self._closing = False
+        self._closing = self._cut = False
         self._vacant = asyncio.Event()
         self._waits_ms: deque[float] = deque(maxlen=MEASURED_ACQUIRES)
 
@@ -169,7 +176,8 @@ class Pool:
                     await self._vacant.wait()
                 await self._pool.close()
         except TimeoutError:
-            self._cut_off += self._held
+            if not self._cut:
+                self._cut, self._cut_off = True, self._held
             self._pool.terminate()
         return self._cut_off
 
@@ -241,6 +249,13 @@ class Pool:
                     await transaction.start()
                     await act_as(connection, role, tenant, statement_timeout_s=self._options.statement_timeout_s)
                 return connection, transaction
+            except TimeoutError:  # which is an OSError as well
+                _cut(connection)
+                await self._release(connection)
+                raise Unreachable(
+                    f"PostgreSQL at {self._address} did not begin within {self._options.acquire_timeout_s:g} s: ask"
+                    " again"
+                ) from None
             except GONE as error:
                 await self._release(connection)
                 if not again:
@@ -249,13 +264,6 @@ class Pool:
                 again = False
                 self._begun_again += 1
                 await self._pool.expire_connections()  # a restarted server has ended the others as well
-            except TimeoutError:
-                connection.terminate()
-                await self._release(connection)
-                raise Unreachable(
-                    f"PostgreSQL at {self._address} did not begin within {self._options.acquire_timeout_s:g} s: ask"
-                    " again"
-                ) from None
             except BaseException:
                 await _roll_back(connection, transaction)
                 await self._release(connection)
@@ -268,9 +276,14 @@ async def _roll_back(connection: Lent, transaction: Any) -> None:
         async with asyncio.timeout(ENDING_S):
             await transaction.rollback()
     except (TimeoutError, asyncio.CancelledError):
-        connection.terminate()
+        _cut(connection)
     except (asyncpg.PostgresError, *GONE):
         return  # what failed is being told already; a connection that is closed leaves the pool
+
+
+def _cut(connection: Lent) -> None:
+    with suppress(asyncpg.InterfaceError):  # asyncpg has cut it already
+        connection.terminate()
 
 
 async def open_pool(url: str, options: PoolOptions | None = None) -> Pool:

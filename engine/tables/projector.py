@@ -73,6 +73,7 @@ class Projector:
         self._watched: dict[str, float] = {}
         self._heads = Heads()
         self._leads = False
+        self._at_work: Session | None = None
         self.state = ProjectorState.STARTING
         self.failure: str | None = None
         self.position: Position | None = None
@@ -87,6 +88,11 @@ class Projector:
     def watch(self, publisher: str) -> None:
         """Somebody waits for this publisher: announce its progress for the next minute."""
         self._watched[publisher] = time.monotonic() + WATCHED_S
+
+    def abort(self) -> None:
+        """Cuts the session: what is being written is rolled back. For one that was cancelled and does not end."""
+        if self._at_work is not None:
+            self._at_work.terminate()
 
     async def run(self, *, stand_by: bool = True) -> None:
         """Until cancelled. Where another projector is at work, waits for its end, or raises `Fenced`."""
@@ -114,10 +120,11 @@ class Projector:
 
     @asynccontextmanager
     async def _session(self) -> AsyncIterator[Session]:
-        session = await self._connect()
+        self._at_work = session = await self._connect()
         try:
             yield session
         finally:
+            self._at_work = None
             # An error of closing must not take the place of what ended the session, a cancellation above all.
             try:
                 await session.close(timeout=2)
