@@ -321,5 +321,7 @@ async def test_a_session_has_its_timeouts_and_is_kept_alive(database: str) -> No
     assert shown == ["relight-test", "relight_projector", "5", "200ms"]
     with pytest.raises(asyncpg.QueryCanceledError, match="statement timeout"):
         await session.execute("SELECT pg_sleep(20)")
-    await session.execute("BEGIN")
+    if session.get_server_version() >= (17,):
+        assert await session.fetchval("SHOW transaction_timeout") == "400ms"
+    await session.execute("BEGIN; SET LOCAL transaction_timeout = 0")
     await until(session.is_closed, "the server ends whoever stops in the middle of a transaction")

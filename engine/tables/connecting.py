@@ -36,9 +36,9 @@ async def connect_session(
     """A connection of one's own with cached statements; acts as `role` from its beginning.
 
     `idle_in_transaction_s`: whose process hangs in the middle of a transaction for so long is ended by the server, and
-    its locks with it. With a role or a timeout the connection has to be straight to the server: PgBouncer refuses such
-    parameters.
-    asyncpg's own codecs: jsonb is text, both ways. Raises `Unreachable`.
+    its locks with it; where it hangs between two messages of one statement, after twice the statement timeout, from
+    PostgreSQL 17 on. With a role or a timeout the connection has to be straight to the server: PgBouncer refuses such
+    parameters. asyncpg's own codecs: jsonb is text, both ways. Raises `Unreachable`.
     """
     settings = {"application_name": name}
     if role is not None:
@@ -49,6 +49,11 @@ async def connect_session(
         settings["idle_in_transaction_session_timeout"] = milliseconds(idle_in_transaction_s)
     session = await connect_to(url, connect_s, server_settings=settings)
     _keep_alive(session)
+    if idle_in_transaction_s is not None and statement_timeout_s is not None and session.get_server_version() >= (17,):
+        # No startup parameter: an older server would refuse the connection for it.
+        await session.execute(
+            "SELECT set_config('transaction_timeout', $1, false)", milliseconds(2 * statement_timeout_s)
+        )
     return session
 
 
