@@ -43,7 +43,7 @@ def up(as_json: Json = False) -> None:
             out.print(f"data:   {here.home}", highlight=False, soft_wrap=True)
         sys.stdout.flush()
 
-    _ended(run(engine.run_up(here, announce)))
+    _ended(run(engine.run_up(here, announce), serving=True))
     err.print("relight is down; what was recorded stays in its home")
 
 
@@ -73,7 +73,7 @@ def serve(
             out.print(f"health: {running.health_url}", highlight=False, soft_wrap=True)
         sys.stdout.flush()
 
-    _ended(run(engine.run_serve(here, parts, announce)))
+    _ended(run(engine.run_serve(here, parts, announce), serving=True))
 
 
 def _ended(cut_off: Sequence[str]) -> None:
