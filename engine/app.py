@@ -1,7 +1,5 @@
 """The one place that wires things together: what `relight.open` and each command need, and nothing else connects."""
 
-import asyncio
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from typing import TypeVar
@@ -11,25 +9,24 @@ from nats.aio.client import Client
 
 from relight.engine.clock import Clock
 from relight.engine.embedded.home import HomeLock, Running
-from relight.engine.health import Health, HealthProbe
-from relight.engine.http.api import ApiParts, build_api
-from relight.engine.http.server import http_server
+from relight.engine.errors import SettingsError
+from relight.engine.health.probe import Health, HealthProbe
 from relight.engine.importers.importing import ImportedFile, import_file
 from relight.engine.importers.scanning import Scan
-from relight.engine.ingest import Ingest
 from relight.engine.log.reader import TRANSIENT
-from relight.engine.log.recorder import Recorder, RecorderOptions
+from relight.engine.log.recorder import Recorder
 from relight.engine.log.topology import REQUEST_TIMEOUT_S, connect, ensure_stream
-from relight.engine.log.watermarks import ProjectedWatermarks
+from relight.engine.options import pool_options, recorder_options
+from relight.engine.running import run_service
 from relight.engine.runtime import Relight
 from relight.engine.servers import Servers, embedded_servers, found_servers
-from relight.engine.service import PROJECTOR_ROLE, STATUS, Service, caught_up, projecting, serving
+from relight.engine.service import PROJECTOR_ROLE, STATUS, Parts, Service, caught_up, serving
 from relight.engine.settings import Settings
 from relight.engine.sync import SyncRelight
 from relight.engine.tables.connecting import Session, connect_session
 from relight.engine.tables.digest import Digest, digest_memory, digest_postgres
 from relight.engine.tables.migrate import Applied, MigrationStatus, migrate, status
-from relight.engine.tables.pools import Pool, PoolOptions, open_pool
+from relight.engine.tables.pools import Pool, open_pool
 from relight.engine.tables.queries import find, parse, run
 from relight.projections.query import Row
 
@@ -37,32 +34,6 @@ T = TypeVar("T")
 
 CATCH_UP_S = 60.0
 STATUS_TIMEOUT_S = 5.0
-
-
-def recorder_options(servers: Servers, settings: Settings) -> RecorderOptions:
-    """The settings, as the recorder wants them."""
-    return RecorderOptions(
-        nats_url=servers.nats_url,
-        nats_monitor_urls=servers.monitors,
-        region=settings.region,
-        tenant=settings.tenant,
-        spools=settings.home / "spool" if settings.spool else None,
-        spool_max_bytes=settings.spool_max_bytes,
-        spool_retention_s=settings.spool_retention_s,
-        memory_max_events=settings.memory_max_events,
-        ack_timeout_s=settings.ack_timeout_s,
-        proof_ttl_s=settings.proof_ttl_s,
-    )
-
-
-def pool_options(settings: Settings, *, size: int | None = None) -> PoolOptions:
-    """The settings, as a pool wants them."""
-    return PoolOptions(
-        size=size or settings.pool_size,
-        acquire_timeout_s=settings.pool_acquire_timeout_s,
-        statement_timeout_s=settings.statement_timeout_s,
-        drain_s=settings.drain_s,
-    )
 
 
 @asynccontextmanager
@@ -150,58 +121,33 @@ async def check_health(settings: Settings) -> Health:
             await client.close()
 
 
-async def run_up(settings: Settings, announce: Callable[[Running], None]) -> None:
-    """Servers, projector and `/health` in the foreground until SIGINT or SIGTERM; servers of yours are only used.
+async def run_up(settings: Settings, announce: Callable[[Running], None]) -> list[str]:
+    """Servers, projector, ingest and API in the foreground until SIGINT or SIGTERM; servers of yours are only used.
 
-    `announce` is called once all of it answers. Raises `EmbeddedServerError` when a server of ours ends by itself.
+    `announce` is called once all of it answers. Gives what was cut off when it stopped. Raises `EmbeddedServerError`
+    when a server of ours ends by itself.
     """
-    async with AsyncExitStack() as stack:
-        lock: HomeLock | None = None
-        if settings.nats_url or settings.database_url:
-            servers = await stack.enter_async_context(found_servers(settings))
-        else:
-            lock = stack.enter_context(HomeLock(settings.home))
-            servers = await stack.enter_async_context(embedded_servers(settings.home))
-        service = await stack.enter_async_context(projecting(servers, settings))
-        recorder = await stack.enter_async_context(Recorder(recorder_options(servers, settings)))
-        parts = ApiParts(
-            pool=service.pool,
-            ingest=Ingest(recorder),
-            watermarks=ProjectedWatermarks(service.client),
-            health=service.health,
-        )
-        served = http_server(
-            build_api(parts), host=settings.http_host, port=settings.http_port, drain_s=settings.drain_s
-        )
-        http = await stack.enter_async_context(served)
-        running = Running(
-            nats_url=servers.nats_url,
-            monitor_url=",".join(servers.monitors),
-            database_url=servers.database_url,
-            health_url=f"{http.url}/health",
-            pid=os.getpid(),
-        )
+    if settings.nats_url or settings.database_url:
+        async with found_servers(settings) as servers:
+            return await run_service(servers, settings, Parts(), announce)
+    with HomeLock(settings.home) as lock:
 
-        async def say() -> None:
-            if lock is not None:
-                lock.announce(running)
+        def say(running: Running) -> None:
+            lock.announce(running)
             announce(running)
 
-        service.app.after_startup(say)
-        if servers.ended is None:
-            await service.app.run()
-        else:
-            await _first_of(service.app.run(), servers.ended())
+        async with embedded_servers(settings.home) as servers:
+            return await run_service(servers, settings, Parts(), say)
 
 
-async def _first_of(application: Awaitable[None], ended: Awaitable[None]) -> None:
-    tasks = [asyncio.ensure_future(application), asyncio.ensure_future(ended)]
-    done, late = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    for task in late:
-        task.cancel()
-    await asyncio.gather(*late, return_exceptions=True)
-    for task in done:
-        await task
+async def run_serve(settings: Settings, parts: Parts, announce: Callable[[Running], None]) -> list[str]:
+    """Some parts, or all, for servers of yours, which are waited for as long as it takes; otherwise as `run_up`."""
+    if not (settings.nats_url and settings.database_url):
+        raise SettingsError(
+            "relight serve needs RELIGHT_NATS_URL and RELIGHT_DATABASE_URL: set both, or let `relight up` start servers"
+        )
+    async with found_servers(settings) as servers:
+        return await run_service(servers, settings, parts, announce, patient=True)
 
 
 async def ask(settings: Settings, name: str, *, tenant: str, limit: int, arguments: Mapping[str, object]) -> list[Row]:

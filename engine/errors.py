@@ -3,6 +3,7 @@
 RelightError
 ├── SettingsError            a RELIGHT_* value is unknown, missing or invalid
 ├── Unreachable              NATS or PostgreSQL does not answer, or refuses the credentials
+│   ├── AccessRefused        it refuses the credentials, or has no such database: waiting will not help
 │   └── PoolExhausted        no connection came free within the acquire timeout
 ├── EmbeddedServerError      a server that we start for the user did not start or stopped
 ├── RecorderError
@@ -39,6 +40,10 @@ class SettingsError(RelightError):
 
 class Unreachable(RelightError):
     """A server does not answer, or refuses the credentials."""
+
+
+class AccessRefused(Unreachable):
+    """A server refuses the credentials, or has no such database: correct the address, for waiting will not help."""
 
 
 class PoolExhausted(Unreachable):

@@ -1,126 +1,238 @@
-"""What runs beside the servers: the projector, and the answers that recorders ask for, as a FastStream application."""
+"""What one process runs beside the servers, as one `with`: its parts start in one order and stop in another."""
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
-from typing import Final
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
 
-import orjson
 from faststream import FastStream
-from faststream.nats import NatsBroker
 from nats.aio.client import Client
-from pydantic import BaseModel
 
-from relight.engine.health import Health, HealthProbe
+from relight.engine.answering import STATUS as STATUS
+from relight.engine.answering import build_application, stop_application
+from relight.engine.health.probe import Health, HealthProbe
+from relight.engine.health.readiness import Readiness
+from relight.engine.http.api import ApiParts, build_api, build_probes
+from relight.engine.http.gate import Gate
+from relight.engine.http.server import HttpServer, http_server
+from relight.engine.ingest import Ingest
 from relight.engine.log.reader import TRANSIENT
-from relight.engine.log.topology import STREAM, connect, ensure_stream
-from relight.engine.log.watermarks import QUESTION, announcement
+from relight.engine.log.recorder import Recorder
+from relight.engine.log.topology import STREAM
+from relight.engine.log.watermarks import ProjectedWatermarks
+from relight.engine.options import pool_options, recorder_options
 from relight.engine.servers import Servers
 from relight.engine.settings import Settings
-from relight.engine.tables.connecting import connect_session
-from relight.engine.tables.migrate import migrate
-from relight.engine.tables.pools import Pool, open_pool
+from relight.engine.starting import Startup
+from relight.engine.stopping import Stopping
+from relight.engine.tables.connecting import Session, connect_session
+from relight.engine.tables.pools import PROJECTOR_ROLE as PROJECTOR_ROLE
+from relight.engine.tables.pools import Pool
 from relight.engine.tables.projector import Projector
 from relight.events.catalog import prepare
 
-STATUS = "cmd.status"
-PROJECTOR_ROLE: Final = "relight_projector"
 POLL_S = 0.02
+HANGS_S = 10.0
+"""A projector that stops for so long in the middle of a transaction hangs: PostgreSQL ends it."""
+UNREACHED_S = 1.0
+"""How long a server that does not answer is still waited for at the end."""
+CLOSING_S = 2.0
+REQUESTS, MESSAGES, RECEIPTS, BATCH = 0.6, 0.75, 0.85, 0.95
+"""Shares of the drain time, in the order of stopping."""
+EVERYTHING = 1.0
 
-log = logging.getLogger(__name__)
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """Which parts a process runs; what it answers over NATS it always does.
+
+    `listens`: an address for the health endpoints, and with `api` for the API. `ingest`: events are taken from outside.
+    """
+
+    projector: bool = True
+    listens: bool = True
+    api: bool = True
+    ingest: bool = True
+
+    def __str__(self) -> str:
+        names = {"projector": self.projector, "API": self.listens and self.api, "ingest": self.ingest}
+        return ", ".join(name for name, runs in names.items() if runs) or "health only"
 
 
-class WatermarkQuestion(BaseModel):
-    """Asked on `cmd.watermark`: how far is this publisher projected?"""
-
-    publisher: str
-    pseq: int
+PROJECTING = Parts(listens=False, api=False, ingest=False)
 
 
+@dataclass(frozen=True, kw_only=True)
 class Service:
-    """Runs inside `serving`; `health` is asked by whoever shows it."""
+    """All of it is there from the start of `serving` until its end."""
 
-    def __init__(self, servers: Servers, settings: Settings, client: Client, pool: Pool) -> None:
-        self.client = client
-        self.projector = Projector(client, lambda: connect_session(servers.database_url, role=PROJECTOR_ROLE))
-        self.broker = NatsBroker(servers.nats_url, logger=None)
-        self.app = FastStream(self.broker, logger=None)
-        self.pool = pool
-        self._probe = HealthProbe(client, pool, self.projector, spools=settings.home / "spool")
-        self.broker.subscriber(QUESTION)(self._answer_watermark)
-        self.broker.subscriber(STATUS)(self._answer_status)
+    client: Client
+    pool: Pool
+    projector: Projector | None
+    recorder: Recorder | None
+    app: FastStream
+    probe: HealthProbe
+    http: HttpServer | None
 
     async def health(self) -> Health:
-        return await self._probe.check()
-
-    async def _answer_watermark(self, question: WatermarkQuestion) -> bytes:
-        """From the tables themselves: what is committed, whoever projects."""
-        self.projector.watch(question.publisher)
-        async with self.pool.transaction(PROJECTOR_ROLE) as connection:
-            projected = await connection.fetchval(
-                # The asked number, where it was seen above a gap; else up to where none is missing.
-                "SELECT CASE WHEN highest_pseq >= $2 AND NOT EXISTS ("
-                " SELECT FROM publisher_gaps WHERE publisher = $1 AND $2 BETWEEN first_pseq AND last_pseq)"
-                " THEN greatest(contiguous_pseq, $2) ELSE contiguous_pseq END"
-                " FROM publisher_heads WHERE publisher = $1",
-                question.publisher,
-                question.pseq,
-            )
-            dead = await connection.fetch(
-                "SELECT pseq, reason FROM dead_letters WHERE publisher = $1 AND pseq = $2 AND resolved_at IS NULL",
-                question.publisher,
-                question.pseq,
-            )
-        return announcement(projected or 0, {row["pseq"]: row["reason"] for row in dead})
-
-    async def _answer_status(self) -> bytes:
-        return orjson.dumps((await self.health()).model_dump(mode="json"))
+        return await self.probe.check()
 
 
 @asynccontextmanager
-async def projecting(servers: Servers, settings: Settings) -> AsyncIterator[Service]:
-    """Migrates, declares the stream, and projects until the `with` ends; the batch in hand is finished then.
+async def serving(
+    servers: Servers,
+    settings: Settings,
+    parts: Parts = PROJECTING,
+    *,
+    readiness: Readiness | None = None,
+    stopping: Stopping | None = None,
+    patient: bool = False,
+) -> AsyncIterator[Service]:
+    """Runs the parts until the `with` ends, which finishes what they have in hand.
 
-    The FastStream application `Service.app` is left to be started. Raises `Unreachable`, `MigrationError`.
+    They start from the servers up to who is answered, but the address is listened on first, so that whoever asks hears
+    what is waited for. They stop the other way round: requests, messages, receipts, the batch, connections; `stopping`
+    says how long that may take, and is told what was cut off.
+    Raises `AccessRefused`, `MigrationError`, `SettingsError`; unless `patient`, `Unreachable`.
     """
+    readiness, stopping = readiness or Readiness(), stopping or Stopping(settings.drain_s)
+    startup = Startup(readiness, patient=patient)
+    gate = Gate(readiness)
     prepare()
-    client = await connect(servers.nats_url, name="relight projector", bodies_only=True)
-    try:
-        await ensure_stream(client.jetstream(timeout=10))
-        async with await open_pool(servers.database_url) as pool:
-            async with pool.acquire() as connection:
-                await migrate(connection)
-            service = Service(servers, settings, client, pool)
-            projector = asyncio.create_task(service.projector.run(), name="projector")
-            try:
-                yield service
-            finally:
-                projector.cancel()
-                with suppress(asyncio.CancelledError):
-                    await projector
-    finally:
-        await client.close()
+    async with AsyncExitStack() as stack:
+        http = None
+        if parts.listens:
+            listening = http_server(gate, host=settings.http_host, port=settings.http_port)
+            http = await stack.enter_async_context(listening)
+        client = await startup.stream_client(servers.nats_url)
+        stack.push_async_callback(_closed, client, stopping)
+        await startup.migrated(servers.database_url)
+        pool = await startup.pool(servers.database_url, pool_options(settings))
+        stack.push_async_callback(_drained, pool, stopping)
+        projector = recorder = ingest = None
+        if parts.projector:
+            projector = await stack.enter_async_context(_projecting(client, servers, settings, stopping))
+        if parts.ingest:
+            recorder = await stack.enter_async_context(_recording(servers, settings, stopping))
+            ingest = Ingest(recorder)
+        probe = HealthProbe(client, pool, projector, spools=settings.home / "spool")
+        watch = projector.watch if projector is not None else _nobody
+        app = build_application(servers.nats_url, pool=pool, health=probe.check, watch=watch)
+        await stack.enter_async_context(_answering(app, stopping))
+        if http is not None:
+            stack.push_async_callback(_answered, http, gate, stopping)
+            watermarks = ProjectedWatermarks(client)
+            api_parts = ApiParts(pool=pool, ingest=ingest, watermarks=watermarks, health=probe.check)
+            gate.open(build_api(api_parts) if parts.api else build_probes(probe.check))
+        readiness.ready()
+        stack.callback(stopping.begin)
+        yield Service(client=client, pool=pool, projector=projector, recorder=recorder, app=app, probe=probe, http=http)
+
+
+def _nobody(publisher: str) -> None:
+    """No projector here that could announce progress."""
+
+
+async def _answered(http: HttpServer, gate: Gate, stopping: Stopping) -> None:
+    gate.end_streams()
+    within_s = stopping.left_s(REQUESTS)
+    await stopping.within(REQUESTS, http.stop(within_s=within_s))
+    if cut_off := await http.stop(within_s=0):
+        stopping.cuts(f"{cut_off} HTTP requests were not answered within {within_s:.1f} s")
 
 
 @asynccontextmanager
-async def serving(servers: Servers, settings: Settings) -> AsyncIterator[Service]:
-    """`projecting`, with the application started for the duration of the `with`."""
-    async with projecting(servers, settings) as service:
-        await service.app.start()
-        try:
-            yield service
-        finally:
-            await service.app.stop()
+async def _answering(app: FastStream, stopping: Stopping) -> AsyncIterator[None]:
+    await app.start()
+    try:
+        yield
+    finally:
+        if not await stopping.within(MESSAGES, stop_application(app)):
+            stopping.cuts("messages at hand were not answered: their senders will ask again")
+
+
+@asynccontextmanager
+async def _recording(servers: Servers, settings: Settings, stopping: Stopping) -> AsyncIterator[Recorder]:
+    recorder = Recorder(recorder_options(servers, settings))
+    try:
+        await asyncio.to_thread(recorder.start)
+        yield recorder
+    finally:
+        await stopping.within(RECEIPTS, _acknowledged(recorder))
+        left_s = min(CLOSING_S, stopping.left_s(RECEIPTS))
+        await asyncio.shield(asyncio.to_thread(recorder.stop, deadline_s=left_s))
+        if exposed := recorder.health().exposed_events:
+            where = (
+                "they wait in its spool, for whoever records here next"
+                if settings.spool
+                else "they are lost with this process"
+            )
+            stopping.cuts(f"{exposed} events of {recorder.publisher} were not acknowledged by the stream: {where}")
+
+
+async def _acknowledged(recorder: Recorder) -> None:
+    """Waits until all is, or nobody answers."""
+    heard_at = asyncio.get_running_loop().time()
+    while (health := recorder.health()).exposed_events:
+        now = asyncio.get_running_loop().time()
+        if health.failure is None:
+            heard_at = now
+        elif now - heard_at > UNREACHED_S:
+            return
+        await asyncio.sleep(POLL_S)
+
+
+@asynccontextmanager
+async def _projecting(
+    client: Client, servers: Servers, settings: Settings, stopping: Stopping
+) -> AsyncIterator[Projector]:
+    def connect() -> "asyncio.Future[Session]":
+        return asyncio.ensure_future(
+            connect_session(
+                servers.database_url,
+                role=PROJECTOR_ROLE,
+                statement_timeout_s=settings.session_statement_timeout_s,
+                idle_in_transaction_s=HANGS_S,
+            )
+        )
+
+    projector = Projector(client, connect)
+    running = asyncio.create_task(projector.run(), name="projector")
+    try:
+        yield projector
+    finally:
+        if not await stopping.within(BATCH, _ended(running)):
+            projector.abort()
+            stopping.cuts("the projector's batch was rolled back: it will be projected again")
+            await asyncio.wait([running], timeout=CLOSING_S)
+
+
+async def _ended(running: "asyncio.Task[None]") -> None:
+    running.cancel()
+    await asyncio.wait([running])
+
+
+async def _drained(pool: Pool, stopping: Stopping) -> None:
+    within_s = stopping.left_s()
+    await stopping.within(EVERYTHING, pool.close(within_s=within_s))
+    if cut_off := await pool.close(within_s=0):
+        stopping.cuts(f"{cut_off} transactions were not finished within {within_s:.1f} s and were rolled back")
+
+
+async def _closed(client: Client, stopping: Stopping) -> None:
+    with suppress(*TRANSIENT):
+        await stopping.within(EVERYTHING, client.close())
 
 
 async def caught_up(service: Service, *, within_s: float) -> bool:
     """Waits until everything on the stream is in the tables; False when that takes longer."""
     deadline = asyncio.get_running_loop().time() + within_s
+    projector = service.projector
+    assert projector is not None, "there is no projector here to wait for"
     while asyncio.get_running_loop().time() < deadline:
         with suppress(*TRANSIENT):
             last_seq = (await service.client.jetstream(timeout=5).stream_info(STREAM)).state.last_seq
-            if service.projector.position is not None and service.projector.position.seq >= last_seq:
+            if projector.position is not None and projector.position.seq >= last_seq:
                 return True
         await asyncio.sleep(POLL_S)
     return False

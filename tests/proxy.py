@@ -14,6 +14,8 @@ class Proxy:
     url: str = ""
     deaf: bool = False
     swallowed_bytes: int = 0
+    asked: int = 0
+    """Pieces that clients sent; of one that waits for each answer, its round trips."""
     writers: set[asyncio.StreamWriter] = field(default_factory=set)
 
     def cut(self) -> None:
@@ -34,6 +36,7 @@ async def proxied(url: str) -> AsyncIterator[Proxy]:
                 if answers and proxy.deaf:
                     proxy.swallowed_bytes += len(data)
                     continue
+                proxy.asked += not answers
                 writer.write(data)
                 await writer.drain()
         except OSError:

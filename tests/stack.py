@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from relight.events.recorder import RecorderGap as RecorderGap
 from relight.events.subjects import control_subject, observation_subject
 
 DEADLINE_S = 20.0
+NOW = datetime.now(UTC)
 ROLE = "relight_projector"
 
 

@@ -21,6 +21,7 @@ app = typer.Typer(
 )
 app.command("demo")(demo.demo)
 app.command("up")(operate.up)
+app.command("serve")(operate.serve)
 app.command("status")(operate.status)
 app.command("migrate")(operate.migrate_command)
 app.command("query")(data.query)

@@ -1,6 +1,7 @@
-"""`relight up`, `status` and `migrate`."""
+"""`relight up`, `serve`, `status` and `migrate`."""
 
 import sys
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -8,11 +9,12 @@ import typer
 from relight.engine import app as engine
 from relight.engine.cli.output import Json, err, out, print_json, print_models, run, settings
 from relight.engine.embedded.home import Running
-from relight.engine.health import Health, Status
+from relight.engine.health.probe import Health, Status
+from relight.engine.service import Parts
 
 
 def up(as_json: Json = False) -> None:
-    """Run NATS, PostgreSQL and the projector in the foreground, with /health; Ctrl-C or SIGTERM ends all of it.
+    """Run NATS, PostgreSQL, the projector and the API in the foreground; Ctrl-C or SIGTERM ends all of it in order.
 
     Where RELIGHT_NATS_URL and RELIGHT_DATABASE_URL are set, those servers are used and none is started.
     """
@@ -41,8 +43,44 @@ def up(as_json: Json = False) -> None:
             out.print(f"data:   {here.home}", highlight=False, soft_wrap=True)
         sys.stdout.flush()
 
-    run(engine.run_up(here, announce))
+    _ended(run(engine.run_up(here, announce), serving=True))
     err.print("relight is down; what was recorded stays in its home")
+
+
+def serve(
+    no_http: Annotated[
+        bool, typer.Option("--no-http", help="No API here: only /health and the probes are listened for.")
+    ] = False,
+    no_projector: Annotated[bool, typer.Option("--no-projector", help="Another process projects.")] = False,
+    no_ingest: Annotated[bool, typer.Option("--no-ingest", help="Take no events from outside.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Run the service for servers of yours: RELIGHT_NATS_URL and RELIGHT_DATABASE_URL are needed, and waited for.
+
+    Several may run at once. /startupz says what is waited for. SIGTERM or Ctrl-C drains: /readyz says no, requests
+    are served for RELIGHT_UNREADY_S more, and what is at hand is finished within RELIGHT_DRAIN_S. Exit code 1 when
+    something had to be cut off.
+    """
+    here = settings()
+    parts = Parts(api=not no_http, projector=not no_projector, ingest=not no_ingest)
+
+    def announce(running: Running) -> None:
+        if as_json:
+            url = running.health_url.removesuffix("/health")
+            print_json({"http_url": url, "health_url": running.health_url, "pid": running.pid, "parts": str(parts)})
+        else:
+            out.print(f"[bold]relight serves[/] {parts}; ends with Ctrl-C.", highlight=False)
+            out.print(f"health: {running.health_url}", highlight=False, soft_wrap=True)
+        sys.stdout.flush()
+
+    _ended(run(engine.run_serve(here, parts, announce), serving=True))
+
+
+def _ended(cut_off: Sequence[str]) -> None:
+    for sentence in cut_off:
+        err.print(f"cut off: {sentence}", highlight=False, soft_wrap=True, markup=False)
+    if cut_off:
+        raise typer.Exit(1)
 
 
 def status(as_json: Json = False) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import signal
 import sys
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from datetime import datetime
 from typing import Annotated, Any, NoReturn, TypeVar
 
@@ -30,8 +30,11 @@ def settings() -> Settings:
     return Settings.from_environment()
 
 
-def run(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Runs a command's work; Ctrl-C and SIGTERM cancel it, so that everything is closed in order."""
+def run(coroutine: Coroutine[Any, Any, T], *, serving: bool = False) -> T:
+    """Runs a command's work; Ctrl-C and SIGTERM cancel it, so that everything is closed in order.
+
+    `serving`: on uvloop where it is installed.
+    """
 
     async def interruptible() -> T:
         task = asyncio.current_task()
@@ -41,9 +44,19 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
         return await coroutine
 
     try:
-        return asyncio.run(interruptible())
+        with asyncio.Runner(loop_factory=_fast_loop() if serving else None) as runner:
+            return runner.run(interruptible())
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None
+
+
+def _fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:  # it is made for CPython only
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
 
 
 def fail(error: RelightError | str) -> NoReturn:

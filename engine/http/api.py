@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from fastapi import FastAPI
 
-from relight.engine.health import Health
+from relight.engine.health.probe import Health
 from relight.engine.http.health import health_routes
 from relight.engine.ingest import Ingest
 from relight.engine.log.watermarks import ProjectedWatermarks
@@ -17,7 +17,8 @@ class ApiParts:
     """What the API answers from; nothing in it is opened or closed here."""
 
     pool: Pool
-    ingest: Ingest
+    ingest: Ingest | None
+    """None: this process takes no events."""
     watermarks: ProjectedWatermarks
     health: Callable[[], Awaitable[Health]]
 
@@ -26,4 +27,11 @@ def build_api(parts: ApiParts) -> FastAPI:
     """The application; pure wiring."""
     app = FastAPI(title="Relight", docs_url=None, redoc_url=None)
     app.include_router(health_routes(parts.health))
+    return app
+
+
+def build_probes(health: Callable[[], Awaitable[Health]]) -> FastAPI:
+    """What a process without the API serves: how it is, for whoever watches over it."""
+    app = FastAPI(title="Relight", docs_url=None, redoc_url=None, openapi_url=None)
+    app.include_router(health_routes(health))
     return app

@@ -1,6 +1,7 @@
 """The stream and the content store as they must be declared, and the connection to their server."""
 
 import asyncio
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 from nats.aio.client import Client
@@ -10,7 +11,7 @@ from nats.js.api import DiscardPolicy, ObjectStoreConfig, StorageType, StreamCon
 from nats.js.errors import NotFoundError
 from nats.js.object_store import ObjectStore
 
-from relight.engine.errors import Unreachable
+from relight.engine.errors import AccessRefused, Unreachable
 from relight.events.subjects import STREAM_SUBJECTS
 
 STREAM = "EV"
@@ -57,36 +58,56 @@ async def connect(url: str, *, name: str, bodies_only: bool = False) -> Client:
     reached now.
     """
     failures: list[Exception] = []
+    refused = asyncio.Event()
 
     async def on_error(error: Exception) -> None:
         del failures[:-MAX_FAILURES]
         failures.append(error)
+        if _refuses(error):
+            refused.set()
 
     client = BodiesOnly() if bodies_only else Client()
+    connecting = asyncio.ensure_future(
+        client.connect(
+            url,
+            name=name,
+            pending_size=0,
+            max_reconnect_attempts=-1,
+            reconnect_time_wait=RECONNECT_S,  # type: ignore[arg-type]  # it sleeps so long: fractions will do
+            connect_timeout=2,
+            ping_interval=5,
+            max_outstanding_pings=2,
+            error_cb=on_error,
+        )
+    )
+    refusal = asyncio.ensure_future(refused.wait())  # nats-py would go on trying
     try:
-        async with asyncio.timeout(REQUEST_TIMEOUT_S):
-            await client.connect(
-                url,
-                name=name,
-                pending_size=0,
-                max_reconnect_attempts=-1,
-                reconnect_time_wait=RECONNECT_S,  # type: ignore[arg-type]  # it sleeps so long: fractions will do
-                connect_timeout=2,
-                ping_interval=5,
-                max_outstanding_pings=2,
-                error_cb=on_error,
-            )
+        await asyncio.wait([connecting, refusal], timeout=REQUEST_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
+        if connecting.done():
+            connecting.result()
             return client
+        raise TimeoutError(f"not within {REQUEST_TIMEOUT_S:g} s")
     except (NatsError, OSError, TimeoutError) as error:
         # A server that refuses credentials also closes the connection: either may be noticed first, or last.
-        refused = [failure for failure in failures if "authorization" in str(failure).lower()]
-        raise Unreachable(_explain(url, (refused or failures or [error])[-1])) from error
+        refusals = [failure for failure in failures if _refuses(failure)]
+        kind = AccessRefused if refusals or _refuses(error) else Unreachable
+        raise kind(_explain(url, (refusals or failures or [error])[-1])) from error
+    finally:
+        refusal.cancel()
+        if not connecting.done() or connecting.cancelled() or connecting.exception() is not None:
+            connecting.cancel()
+            with suppress(NatsError, OSError, TimeoutError):
+                await client.close()
+
+
+def _refuses(error: Exception) -> bool:
+    return "authorization" in str(error).lower()
 
 
 def _explain(url: str, cause: Exception) -> str:
     parts = urlsplit(url)
     server = f"NATS at {parts.hostname}:{parts.port or 4222}"
-    if "authorization" in str(cause).lower():
+    if _refuses(cause):
         return f"{server} refuses the credentials: check user, password or token in RELIGHT_NATS_URL"
     reason = str(cause) or type(cause).__name__
     return f"{server} does not answer ({reason}): start it, or correct RELIGHT_NATS_URL"

@@ -1,5 +1,6 @@
 """One connection to PostgreSQL: a session of its own, and what is wrong when there is none."""
 
+import asyncio
 import errno
 import socket
 import ssl
@@ -8,7 +9,7 @@ from urllib.parse import urlsplit
 
 import asyncpg
 
-from relight.engine.errors import Unreachable
+from relight.engine.errors import AccessRefused, Unreachable
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -19,17 +20,68 @@ else:
     Connection = Session = asyncpg.Connection
 
 CONNECT_S = 10.0
+KEEPALIVE_IDLE_S, KEEPALIVE_EVERY_S, KEEPALIVES = 5, 2, 3
+"""A peer that was cut off without a word is noticed after some 11 s, by either side: its lock is free then."""
 
 
 async def connect_session(
-    url: str, *, role: str | None = None, connect_s: float = CONNECT_S, name: str = "relight-projector"
+    url: str,
+    *,
+    role: str | None = None,
+    connect_s: float = CONNECT_S,
+    statement_timeout_s: float | None = None,
+    idle_in_transaction_s: float | None = None,
+    name: str = "relight-projector",
 ) -> Session:
-    """A connection of one's own, straight to the server, with cached statements; acts as `role` from its beginning.
+    """A connection of one's own with cached statements; acts as `role` from its beginning.
 
-    asyncpg's own codecs: jsonb is text, both ways. Raises `Unreachable`.
+    `idle_in_transaction_s`: whose process hangs in the middle of a transaction for so long is ended by the server, and
+    its locks with it; where it hangs between two messages of one statement, after twice the statement timeout, from
+    PostgreSQL 17 on. With a role or a timeout the connection has to be straight to the server: PgBouncer refuses such
+    parameters. asyncpg's own codecs: jsonb is text, both ways. Raises `Unreachable`.
     """
-    settings = {"application_name": name} | ({"role": role} if role else {})
-    return await connect_to(url, connect_s, server_settings=settings)
+    settings = {"application_name": name}
+    if role is not None:
+        settings |= {"role": role} | _SERVER_KEEPALIVES
+    if statement_timeout_s is not None:
+        settings["statement_timeout"] = milliseconds(statement_timeout_s)
+    if idle_in_transaction_s is not None:
+        settings["idle_in_transaction_session_timeout"] = milliseconds(idle_in_transaction_s)
+    session = await connect_to(url, connect_s, server_settings=settings)
+    _keep_alive(session)
+    if idle_in_transaction_s is not None and statement_timeout_s is not None and session.get_server_version() >= (17,):
+        # No startup parameter: an older server would refuse the connection for it.
+        await session.execute(
+            "SELECT set_config('transaction_timeout', $1, false)", milliseconds(2 * statement_timeout_s)
+        )
+    return session
+
+
+def milliseconds(seconds: float) -> str:
+    """As PostgreSQL's settings take a time; never 0, which would mean without end."""
+    return str(max(1, round(seconds * 1_000)))
+
+
+_SERVER_KEEPALIVES = {
+    "tcp_keepalives_idle": str(KEEPALIVE_IDLE_S),
+    "tcp_keepalives_interval": str(KEEPALIVE_EVERY_S),
+    "tcp_keepalives_count": str(KEEPALIVES),
+}
+
+
+def _keep_alive(session: Session) -> None:
+    transport: asyncio.BaseTransport = session._transport  # type: ignore[attr-defined]  # asyncpg offers nothing else
+    connection = transport.get_extra_info("socket")
+    if connection is None or connection.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (
+        ("TCP_KEEPIDLE", KEEPALIVE_IDLE_S),
+        ("TCP_KEEPINTVL", KEEPALIVE_EVERY_S),
+        ("TCP_KEEPCNT", KEEPALIVES),
+    ):
+        if hasattr(socket, option):  # macOS has the idle time under another name
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
 
 
 def address(url: str) -> str:
@@ -50,8 +102,18 @@ async def connect_to(url: str, connect_s: float, **options: Any) -> Session:
     try:
         connection: Session = await asyncpg.connect(url, timeout=connect_s, **options)
     except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
-        raise Unreachable(f"PostgreSQL at {address(url)} {_fault(error, connect_s)}") from error
+        kind = AccessRefused if isinstance(error, NEVER) else Unreachable
+        raise kind(f"PostgreSQL at {address(url)} {_fault(error, connect_s)}") from error
     return connection
+
+
+NEVER = (
+    asyncpg.InvalidPasswordError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.ClientConfigurationError,
+)
+"""Refusals that asking again does not change."""
 
 
 def _fault(error: Exception, connect_s: float) -> str:

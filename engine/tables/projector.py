@@ -11,13 +11,16 @@ import asyncpg
 from nats.aio.client import Client
 
 from relight.engine.errors import Fenced, Rewound, Unreachable
+from relight.engine.log.answers import answered
 from relight.engine.log.chain import PublisherHead
 from relight.engine.log.reader import TRANSIENT, Anchor, Message, Reader
+from relight.engine.log.topology import STREAM
 from relight.engine.log.watermarks import announcement, push_subject
 from relight.engine.tables.connecting import Session
 from relight.engine.tables.deadletters import bury
 from relight.engine.tables.folding import DeadLetter, Folded
 from relight.engine.tables.heads import Heads
+from relight.engine.tables.leading import try_to_lead
 from relight.engine.tables.positions import Position, load_anchors, load_position, move_position, rewind_position
 from relight.engine.tables.store import REFUSED, join_tables
 from relight.events.errors import Reason, Undecodable
@@ -26,8 +29,12 @@ LINGER_S = 0.02
 BATCH_EVENTS = 10_000
 IDLE_S = 0.5
 RETRY_S = 0.5
+LOOK_EVERY_S = 0.1
+"""How often one that stands by asks for the lock."""
 STANDBY_S = 3.0
-"""After being fenced: how long the other's position must stand still before this projector tries again."""
+"""How long a holder's position may stand still, with more on the stream, before another goes on without the lock."""
+FENCED_S = 1.0
+"""What one that was fenced leaves to the other, which may have no lock yet, to take it."""
 WATCHED_S = 60.0
 FOLDED_AT_ONCE = 50
 """Events, about 1 ms: how long NATS, and PostgreSQL that waits for the next statement, are kept waiting."""
@@ -45,14 +52,16 @@ class ProjectorState(StrEnum):
     STARTING = "starting"
     LIVE = "live"
     STANDBY = "standby"
-    """fenced: another projector moves the position"""
+    """another projector is at work"""
     FAILED = "failed"
 
 
 class Projector:
     """Folds the stream into PostgreSQL until it is cancelled; then finishes the batch in hand.
 
-    `connect` opens a session that acts as relight_projector. Servers that are away are waited for.
+    `connect` opens a session that acts as relight_projector. Servers that are away are waited for. Of several, the one
+    whose session holds a lock is at work, and the others stand by; but what keeps the tables right is that the position
+    moves by compare-and-set, whoever holds the lock.
     """
 
     def __init__(
@@ -63,6 +72,8 @@ class Projector:
         self._batch_events = batch_events
         self._watched: dict[str, float] = {}
         self._heads = Heads()
+        self._leads = False
+        self._at_work: Session | None = None
         self.state = ProjectorState.STARTING
         self.failure: str | None = None
         self.position: Position | None = None
@@ -78,18 +89,23 @@ class Projector:
         """Somebody waits for this publisher: announce its progress for the next minute."""
         self._watched[publisher] = time.monotonic() + WATCHED_S
 
+    def abort(self) -> None:
+        """Cuts the session: what is being written is rolled back. For one that was cancelled and does not end."""
+        if self._at_work is not None:
+            self._at_work.terminate()
+
     async def run(self, *, stand_by: bool = True) -> None:
-        """Until cancelled. When fenced, waits for the other projector to stand still, or raises `Fenced`."""
+        """Until cancelled. Where another projector is at work, waits for its end, or raises `Fenced`."""
         while True:
             try:
                 async with self._session() as session:
+                    await self._take_lead(session, stand_by=stand_by)
                     await self._follow(session)
             except Fenced as error:
-                self.state, self.failure = ProjectorState.STANDBY, str(error)
-                log.warning("%s", error, extra={"action": "fenced"})
+                self._stands_by(str(error))
                 if not stand_by:
                     raise
-                await self._stand_by()
+                await asyncio.sleep(FENCED_S)
             except DATABASE_AWAY as error:
                 await self._failed(error)
             except Exception as error:  # the daemon's edge: whatever it is, health shows it and the next try may do
@@ -104,15 +120,53 @@ class Projector:
 
     @asynccontextmanager
     async def _session(self) -> AsyncIterator[Session]:
-        session = await self._connect()
+        self._at_work = session = await self._connect()
         try:
             yield session
         finally:
+            self._at_work = None
             # An error of closing must not take the place of what ended the session, a cancellation above all.
             try:
                 await session.close(timeout=2)
             except DATABASE_AWAY:
                 session.terminate()
+
+    async def _take_lead(self, session: Session, *, stand_by: bool) -> None:
+        """Returns once this session holds the lock, or whoever holds it is found to hang."""
+        behind_since = looked_at = time.monotonic()
+        while True:
+            look = await try_to_lead(session)
+            self._leads = look.leads
+            if look.leads:
+                return
+            if not stand_by:
+                raise Fenced("another projector is at work: this one steps back, nothing was written")
+            self._stands_by("another projector is at work")
+            now = time.monotonic()
+            if look.position != self.position:
+                self.position, self.moved_at, behind_since = look.position, now, now
+            if now - looked_at >= STANDBY_S / 6:
+                looked_at = now
+                if not await self._more_on_the_stream():
+                    behind_since = now
+                elif now - behind_since >= STANDBY_S:
+                    said = f"the projector at work has stood still for {STANDBY_S:g} s: going on in its place"
+                    log.warning("%s", said, extra={"action": "took_over"})
+                    return
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    def _stands_by(self, why: str) -> None:
+        if self.state is not ProjectorState.STANDBY:
+            log.info("standing by: %s", why, extra={"action": "standby"})
+        self.state, self.failure = ProjectorState.STANDBY, why
+
+    async def _more_on_the_stream(self) -> bool:
+        asking = self._client.jetstream(timeout=STANDBY_S).stream_info(STREAM)
+        try:
+            self.last_seq = (await answered(self._client, asking, within_s=STANDBY_S)).state.last_seq
+        except TRANSIENT:
+            return False  # then the one at work cannot read on either
+        return self.lag_events > 0
 
     async def _follow(self, session: Session) -> None:
         self._heads = Heads()
@@ -129,6 +183,8 @@ class Projector:
                         written, writing = writing, None
                         self.position = written.result()
                     self._live(reader)
+                    if not self._leads:  # whoever held the lock is fenced by now, or will be
+                        self._leads = (await try_to_lead(session)).leads
                     if rewound:
                         self.position = await self._rewind(session, reader)
                     elif messages:
@@ -205,20 +261,6 @@ class Projector:
             except Exception as error:  # committed all the same; whoever waits asks again
                 log.debug("progress not announced: %r", error, extra={"action": "announce_failed"})
                 return
-
-    async def _stand_by(self) -> None:
-        """Returns once the other's position has not moved for a while."""
-        seen: Position | None = None
-        still_since = time.monotonic()
-        while time.monotonic() - still_since < STANDBY_S:
-            await asyncio.sleep(STANDBY_S / 6)
-            try:
-                async with self._session() as session:
-                    self.position = await load_position(session)
-            except DATABASE_AWAY:
-                continue
-            if self.position != seen:
-                seen, still_since = self.position, time.monotonic()
 
 
 async def _folded(messages: Sequence[Message]) -> Folded:

@@ -1,0 +1,30 @@
+"""The settings, as those who are configured by them want them."""
+
+from relight.engine.log.options import RecorderOptions
+from relight.engine.servers import Servers
+from relight.engine.settings import Settings
+from relight.engine.tables.pools import PoolOptions
+
+
+def recorder_options(servers: Servers, settings: Settings) -> RecorderOptions:
+    return RecorderOptions(
+        nats_url=servers.nats_url,
+        nats_monitor_urls=servers.monitors,
+        region=settings.region,
+        tenant=settings.tenant,
+        spools=settings.home / "spool" if settings.spool else None,
+        spool_max_bytes=settings.spool_max_bytes,
+        spool_retention_s=settings.spool_retention_s,
+        memory_max_events=settings.memory_max_events,
+        ack_timeout_s=settings.ack_timeout_s,
+        proof_ttl_s=settings.proof_ttl_s,
+    )
+
+
+def pool_options(settings: Settings, *, size: int | None = None) -> PoolOptions:
+    return PoolOptions(
+        size=size or settings.pool_size,
+        acquire_timeout_s=settings.pool_acquire_timeout_s,
+        statement_timeout_s=settings.statement_timeout_s,
+        drain_s=settings.drain_s,
+    )

@@ -1,0 +1,84 @@
+"""Waiting for NATS and PostgreSQL, for as long as it takes; what waiting will not mend is raised at once."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+from nats.aio.client import Client
+
+from relight.engine.errors import AccessRefused, MigrationError, Unreachable
+from relight.engine.health.readiness import Readiness
+from relight.engine.log.reader import TRANSIENT
+from relight.engine.log.topology import REQUEST_TIMEOUT_S, connect, ensure_stream
+from relight.engine.tables.connecting import CONNECT_S, address, connect_to
+from relight.engine.tables.migrate import migrate
+from relight.engine.tables.pools import GONE, Pool, PoolOptions, open_pool
+
+FIRST_RETRY_S, LAST_RETRY_S = 0.1, 2.0
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+
+class Startup:
+    """`patient`: servers that are away are waited for, as `readiness` then says; else the first error is raised."""
+
+    def __init__(self, readiness: Readiness, *, patient: bool) -> None:
+        self._readiness = readiness
+        self._patient = patient
+
+    async def stream_client(self, nats_url: str) -> Client:
+        """A client for reading, with the stream declared. Raises `AccessRefused`, `Unreachable`."""
+        parts = urlsplit(nats_url)
+        return await self._waited(f"NATS at {parts.hostname}:{parts.port or 4222}", lambda: _stream_client(nats_url))
+
+    async def migrated(self, database_url: str) -> None:
+        """Brings the tables up to this release. Raises `AccessRefused`, `MigrationError`, `Unreachable`."""
+        await self._waited(f"PostgreSQL at {address(database_url)}", lambda: _migrated(database_url))
+
+    async def pool(self, database_url: str, options: PoolOptions) -> Pool:
+        """Raises `AccessRefused`, `Unreachable`."""
+        return await self._waited(f"PostgreSQL at {address(database_url)}", lambda: open_pool(database_url, options))
+
+    async def _waited(self, server: str, attempt: Callable[[], Awaitable[T]]) -> T:
+        retry_s = FIRST_RETRY_S
+        while True:
+            self._readiness.starting(f"waiting for {server}")
+            try:
+                return await attempt()
+            except AccessRefused:
+                raise
+            except (Unreachable, MigrationError, *TRANSIENT, *GONE) as error:
+                if not self._patient or (isinstance(error, MigrationError) and not isinstance(error.__cause__, GONE)):
+                    raise
+                self._readiness.starting(f"waiting for {server}: {error}")
+                log.info("waiting for %s: %s", server, error, extra={"action": "waiting"})
+            await asyncio.sleep(retry_s)
+            retry_s = min(2 * retry_s, LAST_RETRY_S)
+
+
+async def _stream_client(nats_url: str) -> Client:
+    client = await connect(nats_url, name="relight projector", bodies_only=True)
+    try:
+        await ensure_stream(client.jetstream(timeout=REQUEST_TIMEOUT_S))
+    except BaseException:
+        await client.close()
+        raise
+    return client
+
+
+async def _migrated(database_url: str) -> None:
+    # Without cached statements, so that a PgBouncer in transaction mode will do; without the pool's timeout.
+    connection = await connect_to(
+        database_url, CONNECT_S, statement_cache_size=0, server_settings={"application_name": "relight-migrate"}
+    )
+    try:
+        await migrate(connection)
+    finally:
+        try:
+            await connection.close(timeout=2)
+        except (TimeoutError, *GONE):
+            connection.terminate()
