@@ -11,7 +11,7 @@ from nats.aio.client import Client
 
 from relight.engine.clock import Clock
 from relight.engine.embedded.home import HomeLock, Running
-from relight.engine.health import Health, HealthProbe
+from relight.engine.health.probe import Health, HealthProbe
 from relight.engine.http.api import ApiParts, build_api
 from relight.engine.http.server import http_server
 from relight.engine.importers.importing import ImportedFile, Scan, import_file

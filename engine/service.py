@@ -12,7 +12,7 @@ from faststream.nats import NatsBroker
 from nats.aio.client import Client
 from pydantic import BaseModel
 
-from relight.engine.health import Health, HealthProbe
+from relight.engine.health.probe import Health, HealthProbe
 from relight.engine.log.reader import TRANSIENT
 from relight.engine.log.topology import STREAM, connect, ensure_stream
 from relight.engine.log.watermarks import QUESTION, announcement

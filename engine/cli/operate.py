@@ -8,7 +8,7 @@ import typer
 from relight.engine import app as engine
 from relight.engine.cli.output import Json, err, out, print_json, print_models, run, settings
 from relight.engine.embedded.home import Running
-from relight.engine.health import Health, Status
+from relight.engine.health.probe import Health, Status
 
 
 def up(as_json: Json = False) -> None:

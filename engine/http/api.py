@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from fastapi import FastAPI
 
-from relight.engine.health import Health
+from relight.engine.health.probe import Health
 from relight.engine.http.health import health_routes
 from relight.engine.ingest import Ingest
 from relight.engine.log.watermarks import ProjectedWatermarks

@@ -6,7 +6,7 @@ import orjson
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from relight.engine.health import Health
+from relight.engine.health.probe import Health
 
 
 def health_routes(check: Callable[[], Awaitable[Health]]) -> APIRouter:
