@@ -4,28 +4,34 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from functools import partial
 from typing import TypeVar
 
 from anyio.from_thread import start_blocking_portal
 from nats.aio.client import Client
+from prometheus_client import CollectorRegistry
 
 from relight.engine.clock import Clock
-from relight.engine.embedded.home import HomeLock, Running
-from relight.engine.health.probe import Health, HealthProbe
+from relight.engine.embedded.home import HomeLock, Running, running
+from relight.engine.errors import Unreachable
+from relight.engine.health.asking import fetch_health, request_health
+from relight.engine.health.metrics import register_metrics
+from relight.engine.health.models import Health
+from relight.engine.health.probe import HealthProbe, Watched
 from relight.engine.http.api import ApiParts, build_api
 from relight.engine.http.server import http_server
 from relight.engine.importers.importing import ImportedFile, Scan, import_file
 from relight.engine.ingest import Ingest
-from relight.engine.log.reader import TRANSIENT
+from relight.engine.log.proof import Prober
 from relight.engine.log.recorder import Recorder, RecorderOptions
 from relight.engine.log.topology import REQUEST_TIMEOUT_S, connect, ensure_stream
 from relight.engine.log.watermarks import ProjectedWatermarks
 from relight.engine.runtime import Relight
 from relight.engine.servers import Servers, embedded_servers, found_servers
-from relight.engine.service import PROJECTOR_ROLE, STATUS, Service, caught_up, projecting, serving
+from relight.engine.service import PROJECTOR_ROLE, Service, caught_up, projecting, serving
 from relight.engine.settings import Settings
 from relight.engine.sync import SyncRelight
-from relight.engine.tables.connecting import Session, connect_session
+from relight.engine.tables.connecting import Session, connect_probe, connect_session
 from relight.engine.tables.digest import Digest, digest_memory, digest_postgres
 from relight.engine.tables.migrate import Applied, MigrationStatus, migrate, status
 from relight.engine.tables.pools import Pool, PoolOptions, open_pool
@@ -35,7 +41,6 @@ from relight.projections.query import Row
 T = TypeVar("T")
 
 CATCH_UP_S = 60.0
-STATUS_TIMEOUT_S = 5.0
 
 
 def recorder_options(servers: Servers, settings: Settings) -> RecorderOptions:
@@ -132,21 +137,52 @@ async def query_pool(settings: Settings) -> AsyncIterator[Pool]:
             yield pool
 
 
-async def check_health(settings: Settings) -> Health:
-    """Asks the service that runs; where none answers, looks itself."""
-    async with ready_servers(settings) as (servers, service):
+@asynccontextmanager
+async def health_source(
+    settings: Settings, *, url: str | None = None
+) -> AsyncIterator[Callable[[], Awaitable[Health]]]:
+    """How to ask for health, again and again: the service at `url` or of this home, one over NATS, else a look of our
+    own. What is yielded raises `Unreachable` only where `url` is given."""
+    async with AsyncExitStack() as stack:
+        if url is not None:
+            yield partial(fetch_health, url)
+            return
+        servers, service = await stack.enter_async_context(ready_servers(settings))
         if service is not None:
             await caught_up(service, within_s=CATCH_UP_S)
-            return await service.health()
-        client = await connect(servers.nats_url, name="relight status")
+            yield service.health
+            return
+        up = None if settings.nats_url or settings.database_url else running(settings.home)
         try:
-            with suppress(*TRANSIENT):
-                answer = await client.request(STATUS, b"", timeout=STATUS_TIMEOUT_S)
-                return Health.model_validate_json(answer.data)
-            async with await open_pool(servers.database_url, pool_options(settings, size=2)) as pool:
-                return await HealthProbe(client, pool, None, spools=settings.home / "spool").check()
-        finally:
-            await client.close()
+            client = await connect(servers.nats_url, name="relight status")
+        except Unreachable:
+            if up is None:
+                raise
+            yield partial(fetch_health, up.health_url)
+            return
+        stack.push_async_callback(client.close)
+        watched = Watched(
+            client=client,
+            connect=lambda: connect_probe(servers.database_url),
+            home=settings.home,
+            region=settings.region,
+            prober=Prober(client, monitor_urls=servers.monitors, ttl_s=settings.proof_ttl_s),
+        )
+        probe = await stack.enter_async_context(HealthProbe(watched))
+
+        async def ask() -> Health:
+            if up is not None:
+                with suppress(Unreachable):
+                    return await fetch_health(up.health_url)
+            return await request_health(client) or await probe.check()
+
+        yield ask
+
+
+async def check_health(settings: Settings, *, url: str | None = None) -> Health:
+    """Asks the service that runs; where none answers, looks itself."""
+    async with health_source(settings, url=url) as ask:
+        return await ask()
 
 
 async def run_up(settings: Settings, announce: Callable[[Running], None]) -> None:
@@ -163,17 +199,22 @@ async def run_up(settings: Settings, announce: Callable[[Running], None]) -> Non
             servers = await stack.enter_async_context(embedded_servers(settings.home))
         service = await stack.enter_async_context(projecting(servers, settings))
         recorder = await stack.enter_async_context(Recorder(recorder_options(servers, settings)))
+        service.probe.recorder, service.probe.readiness = recorder.health, service.readiness
+        registry = CollectorRegistry()
+        register_metrics(registry, service.probe)
         parts = ApiParts(
             pool=service.pool,
             ingest=Ingest(recorder),
             watermarks=ProjectedWatermarks(service.client),
-            health=service.health,
+            probe=service.probe,
+            readiness=service.readiness,
+            registry=registry,
         )
         served = http_server(
             build_api(parts), host=settings.http_host, port=settings.http_port, drain_s=settings.drain_s
         )
         http = await stack.enter_async_context(served)
-        running = Running(
+        addresses = Running(
             nats_url=servers.nats_url,
             monitor_url=",".join(servers.monitors),
             database_url=servers.database_url,
@@ -183,8 +224,9 @@ async def run_up(settings: Settings, announce: Callable[[Running], None]) -> Non
 
         async def say() -> None:
             if lock is not None:
-                lock.announce(running)
-            announce(running)
+                lock.announce(addresses)
+            service.readiness.ready()
+            announce(addresses)
 
         service.app.after_startup(say)
         if servers.ended is None:

@@ -6,25 +6,28 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Final
 
-import orjson
 from faststream import FastStream
 from faststream.nats import NatsBroker
 from nats.aio.client import Client
 from pydantic import BaseModel
 
-from relight.engine.health.probe import Health, HealthProbe
+from relight.engine.health.asking import STATUS as STATUS
+from relight.engine.health.document import document
+from relight.engine.health.models import Health
+from relight.engine.health.probe import HealthProbe, Watched
+from relight.engine.health.readiness import Readiness
+from relight.engine.log.proof import Prober
 from relight.engine.log.reader import TRANSIENT
 from relight.engine.log.topology import STREAM, connect, ensure_stream
 from relight.engine.log.watermarks import QUESTION, announcement
 from relight.engine.servers import Servers
 from relight.engine.settings import Settings
-from relight.engine.tables.connecting import connect_session
+from relight.engine.tables.connecting import connect_probe, connect_session
 from relight.engine.tables.migrate import migrate
 from relight.engine.tables.pools import Pool, open_pool
 from relight.engine.tables.projector import Projector
 from relight.events.catalog import prepare
 
-STATUS = "cmd.status"
 PROJECTOR_ROLE: Final = "relight_projector"
 POLL_S = 0.02
 
@@ -39,7 +42,7 @@ class WatermarkQuestion(BaseModel):
 
 
 class Service:
-    """Runs inside `serving`; `health` is asked by whoever shows it."""
+    """Runs inside `serving`; `probe` is asked by whoever shows how it is, `readiness` set by whoever serves."""
 
     def __init__(self, servers: Servers, settings: Settings, client: Client, pool: Pool) -> None:
         self.client = client
@@ -47,12 +50,23 @@ class Service:
         self.broker = NatsBroker(servers.nats_url, logger=None)
         self.app = FastStream(self.broker, logger=None)
         self.pool = pool
-        self._probe = HealthProbe(client, pool, self.projector, spools=settings.home / "spool")
+        self.readiness = Readiness()
+        self.probe = HealthProbe(
+            Watched(
+                client=client,
+                connect=lambda: connect_probe(servers.database_url),
+                home=settings.home,
+                region=settings.region,
+                pools={"requests": pool},
+                projector=self.projector,
+                prober=Prober(client, monitor_urls=servers.monitors, ttl_s=settings.proof_ttl_s),
+            )
+        )
         self.broker.subscriber(QUESTION)(self._answer_watermark)
         self.broker.subscriber(STATUS)(self._answer_status)
 
     async def health(self) -> Health:
-        return await self._probe.check()
+        return await self.probe.check()
 
     async def _answer_watermark(self, question: WatermarkQuestion) -> bytes:
         """From the tables themselves: what is committed, whoever projects."""
@@ -75,7 +89,7 @@ class Service:
         return announcement(projected or 0, {row["pseq"]: row["reason"] for row in dead})
 
     async def _answer_status(self) -> bytes:
-        return orjson.dumps((await self.health()).model_dump(mode="json"))
+        return document(await self.probe.check())
 
 
 @asynccontextmanager
@@ -93,9 +107,11 @@ async def projecting(servers: Servers, settings: Settings) -> AsyncIterator[Serv
                 await migrate(connection)
             service = Service(servers, settings, client, pool)
             projector = asyncio.create_task(service.projector.run(), name="projector")
+            service.probe.vital.watch("projector", projector)
             try:
                 yield service
             finally:
+                await service.probe.close()
                 projector.cancel()
                 with suppress(asyncio.CancelledError):
                     await projector

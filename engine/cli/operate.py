@@ -1,4 +1,4 @@
-"""`relight up`, `status` and `migrate`."""
+"""`relight up` and `migrate`."""
 
 import sys
 from typing import Annotated
@@ -8,7 +8,6 @@ import typer
 from relight.engine import app as engine
 from relight.engine.cli.output import Json, err, out, print_json, print_models, run, settings
 from relight.engine.embedded.home import Running
-from relight.engine.health.probe import Health, Status
 
 
 def up(as_json: Json = False) -> None:
@@ -43,40 +42,6 @@ def up(as_json: Json = False) -> None:
 
     run(engine.run_up(here, announce))
     err.print("relight is down; what was recorded stays in its home")
-
-
-def status(as_json: Json = False) -> None:
-    """Say how relight is and why; exit code 1 when unhealthy."""
-    health = run(engine.check_health(settings()))
-    if as_json:
-        print_json(health)
-    else:
-        _print_health(health)
-    if health.status is Status.UNHEALTHY:
-        raise typer.Exit(1)
-
-
-def _print_health(health: Health) -> None:
-    colour = {Status.HEALTHY: "green", Status.DEGRADED: "yellow", Status.UNHEALTHY: "red"}[health.status]
-    out.print(f"[bold {colour}]{health.status}[/]")
-    for reason in health.reasons:
-        out.print(f"  - {reason}", highlight=False)
-    facts = {
-        "position": health.position,
-        "stream's last sequence": health.last_seq,
-        "lag (events)": health.lag_events,
-        "moved": health.moved_at,
-        "gaps": health.gaps,
-        "missing events": health.missing_events,
-        "refused events": health.refused_events,
-        "forks": health.forks,
-        "dead letters": health.dead_letters,
-        "exposed in spools (events)": health.exposed.events,
-        "exposed in spools (bytes)": health.exposed.bytes,
-        "projector here": health.projector,
-    }
-    for name, value in facts.items():
-        out.print(f"  {name:27} {'unknown' if value is None else value}", highlight=False)
 
 
 def migrate_command(

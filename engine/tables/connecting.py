@@ -32,6 +32,14 @@ async def connect_session(
     return await connect_to(url, connect_s, server_settings=settings)
 
 
+async def connect_probe(url: str, *, connect_s: float = CONNECT_S, name: str = "relight-health") -> Session:
+    """A connection of one's own for looking, through PgBouncer too: nothing outlives its transaction.
+
+    Raises `Unreachable`.
+    """
+    return await connect_to(url, connect_s, statement_cache_size=0, server_settings={"application_name": name})
+
+
 def address(url: str) -> str:
     """Host and port of a database's URL as it may be shown: never the password, whatever is wrong with the URL."""
     try:
