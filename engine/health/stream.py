@@ -102,8 +102,8 @@ def stream_checks(look: StreamLook, now: datetime) -> Iterator[Check]:
     if look.failure is not None or look.response_ms is None:
         yield nats(measurement="responseTime", unit="ms").failed(
             True,
-            f"NATS does not answer ({look.failure}): events wait in their spools; is it up, with JetStream and a leader,"
-            " and the network between?",
+            f"NATS does not answer ({look.failure}): events wait in their spools; is it up, with JetStream and a"
+            " leader, and the network between?",
         )
         return
     yield nats(measurement="responseTime", observed=round(look.response_ms, 3), unit="ms")
@@ -112,7 +112,7 @@ def stream_checks(look: StreamLook, now: datetime) -> Iterator[Check]:
     if look.absent is not None:
         yield stream(measurement="settings").failed(
             True,
-            f"stream {STREAM} cannot be asked ({look.absent}): is JetStream on? `relight up` declares it",
+            f"stream {STREAM} cannot be asked ({look.absent}): is JetStream on? `relight up` creates it",
         )
         return
     yield stream(measurement="lastSequence", observed=look.last_seq)
