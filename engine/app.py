@@ -12,6 +12,10 @@ from nats.aio.client import Client
 from prometheus_client import CollectorRegistry
 
 from relight.engine.clock import Clock
+from relight.engine.doctor.examine import Step, examine
+from relight.engine.doctor.models import Report, Result
+from relight.engine.doctor.patient import Openers, Patient
+from relight.engine.doctor.settings import read_settings
 from relight.engine.embedded.home import HomeLock, Running, running
 from relight.engine.errors import Unreachable
 from relight.engine.health.asking import fetch_health, request_health
@@ -183,6 +187,44 @@ async def check_health(settings: Settings, *, url: str | None = None) -> Health:
     """Asks the service that runs; where none answers, looks itself."""
     async with health_source(settings, url=url) as ask:
         return await ask()
+
+
+async def examine_installation(
+    *,
+    environment: Mapping[str, str] | None = None,
+    began: Callable[[Step], None] = lambda step: None,
+    ended: Callable[[Result], None] = lambda result: None,
+) -> Report:
+    """Everything that the settings lead to, used once; `began` and `ended` are told of each step."""
+    settings, faults = read_settings(environment)
+
+    @asynccontextmanager
+    async def serving_servers() -> AsyncIterator[Servers]:
+        async with ready_servers(settings) as (servers, _):
+            yield servers
+
+    async def running_service(client: Client | None) -> Health | None:
+        yours = settings.nats_url or settings.database_url
+        up = None if yours else running(settings.home)
+        fixed = f"http://{settings.http_host}:{settings.http_port}" if settings.http_port else None
+        for url in (up.health_url if up else None, fixed):
+            if url is not None:
+                with suppress(Unreachable):
+                    return await fetch_health(url)
+        return await request_health(client) if client else None
+
+    openers = Openers(
+        serving=serving_servers,
+        nats=partial(connect, name="relight doctor"),
+        postgres=lambda url, parameters: connect_probe(url, name="relight-doctor", parameters=parameters),
+        pool=lambda url: open_pool(url, pool_options(settings)),
+        prober=lambda client, servers: Prober(client, monitor_urls=servers.monitors, ttl_s=settings.proof_ttl_s),
+        service=running_service,
+    )
+    async with AsyncExitStack() as stack:
+        tag = f"relight-doctor-{os.urandom(6).hex()}"
+        patient = Patient(settings=settings, faults=faults, openers=openers, stack=stack, tag=tag)
+        return await examine(patient, began=began, ended=ended)
 
 
 async def run_up(settings: Settings, announce: Callable[[Running], None]) -> None:

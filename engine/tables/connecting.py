@@ -3,6 +3,8 @@
 import errno
 import socket
 import ssl
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -32,12 +34,19 @@ async def connect_session(
     return await connect_to(url, connect_s, server_settings=settings)
 
 
-async def connect_probe(url: str, *, connect_s: float = CONNECT_S, name: str = "relight-health") -> Session:
+async def connect_probe(
+    url: str,
+    *,
+    connect_s: float = CONNECT_S,
+    name: str = "relight-health",
+    parameters: Mapping[str, str] = MappingProxyType({}),
+) -> Session:
     """A connection of one's own for looking, through PgBouncer too: nothing outlives its transaction.
 
-    Raises `Unreachable`.
+    `parameters` are set from its beginning, which PgBouncer does not do. Raises `Unreachable`.
     """
-    return await connect_to(url, connect_s, statement_cache_size=0, server_settings={"application_name": name})
+    settings = {"application_name": name, **parameters}
+    return await connect_to(url, connect_s, statement_cache_size=0, server_settings=settings)
 
 
 def address(url: str) -> str:
