@@ -146,7 +146,12 @@ async def health_source(
     settings: Settings, *, url: str | None = None
 ) -> AsyncIterator[Callable[[], Awaitable[Health]]]:
     """How to ask for health, again and again: the service at `url` or of this home, one over NATS, else a look of our
-    own. What is yielded raises `Unreachable` only where `url` is given."""
+    own. What is yielded raises `Unreachable`."""
+    yours = settings.nats_url or settings.database_url
+    if url is None and not yours and (up := running(settings.home)) is not None:
+        with suppress(Unreachable):
+            await fetch_health(up.health_url)
+            url = up.health_url
     async with AsyncExitStack() as stack:
         if url is not None:
             yield partial(fetch_health, url)
@@ -156,14 +161,7 @@ async def health_source(
             await caught_up(service, within_s=CATCH_UP_S)
             yield service.health
             return
-        up = None if settings.nats_url or settings.database_url else running(settings.home)
-        try:
-            client = await connect(servers.nats_url, name="relight status")
-        except Unreachable:
-            if up is None:
-                raise
-            yield partial(fetch_health, up.health_url)
-            return
+        client = await connect(servers.nats_url, name="relight status")
         stack.push_async_callback(client.close)
         watched = Watched(
             client=client,
@@ -175,9 +173,6 @@ async def health_source(
         probe = await stack.enter_async_context(HealthProbe(watched))
 
         async def ask() -> Health:
-            if up is not None:
-                with suppress(Unreachable):
-                    return await fetch_health(up.health_url)
             return await request_health(client) or await probe.check()
 
         yield ask

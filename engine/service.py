@@ -6,13 +6,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Final
 
+import orjson
 from faststream import FastStream
 from faststream.nats import NatsBroker
 from nats.aio.client import Client
 from pydantic import BaseModel
 
 from relight.engine.health.asking import STATUS as STATUS
-from relight.engine.health.document import document
+from relight.engine.health.document import flat
 from relight.engine.health.models import Health
 from relight.engine.health.probe import HealthProbe, Watched
 from relight.engine.health.readiness import Readiness
@@ -89,7 +90,7 @@ class Service:
         return announcement(projected or 0, {row["pseq"]: row["reason"] for row in dead})
 
     async def _answer_status(self) -> bytes:
-        return document(await self.probe.check())
+        return orjson.dumps(flat(await self.probe.check()))
 
 
 @asynccontextmanager

@@ -316,6 +316,7 @@ async def test_a_home_that_cannot_be_written_and_an_address_that_is_taken_or_ope
         _, results = await examined(settings_of(nats, database, house, RELIGHT_HTTP_HOST="0.0.0.0"))
         assert_only(results, "http")
         assert "without TLS" in results["http"].found
+        assert results["http"].outcome is Outcome.WARN, "a warning is allowed, but for --strict"
         report, results = await examined(settings_of(nats, database, house, RELIGHT_SPOOL="false"))
         assert results["spool"].outcome is Outcome.INAPPLICABLE
         assert report.applicable == len(STEPS) - 2
@@ -341,19 +342,15 @@ def test_the_command_examines_a_new_home_and_a_running_one() -> None:
     environment = plain | {"RELIGHT_HOME": str(folder / "home")}
     command = [sys.executable, "-m", "relight.engine.cli.main"]
 
-    def doctor(*arguments: str, **settings: str) -> tuple[int, dict[str, Any]]:
+    def doctor() -> tuple[int, dict[str, Any]]:
         ran = subprocess.run(
-            [*command, "doctor", "--json", *arguments],
-            env=environment | settings,
-            capture_output=True,
-            text=True,
-            timeout=60,
+            [*command, "doctor", "--json", "--strict"], env=environment, capture_output=True, text=True, timeout=60
         )
         assert ran.stdout, ran.stderr
         return ran.returncode, json.loads(ran.stdout)
 
     try:
-        code, said = doctor("--strict")
+        code, said = doctor()
         assert (code, said["percent"], said["inapplicable"]) == (0, 100, 1), said
         up = subprocess.Popen([*command, "up", "--json"], env=environment, stdout=subprocess.PIPE, text=True)
         try:
@@ -361,15 +358,12 @@ def test_the_command_examines_a_new_home_and_a_running_one() -> None:
             for line in up.stdout:
                 if line == "}\n":
                     break
-            code, said = doctor("--strict")
+            code, said = doctor()
             assert (code, said["percent"], said["inapplicable"]) == (0, 100, 0), said
             assert "is healthy" in next(c["found"] for c in said["checks"] if c["check"] == "service")
-            code, said = doctor(RELIGHT_HTTP_HOST="0.0.0.0")
-            assert (code, said["warn"]) == (0, 1), "warnings are allowed"
-            assert doctor("--strict", RELIGHT_HTTP_HOST="0.0.0.0")[0] == 1
-            assert doctor(RELIGHT_REGON="eu")[0] == 1
-            shown = subprocess.run([*command, "doctor"], env=environment, capture_output=True, text=True, timeout=60)
-            assert "checks are ok: 100 %" in shown.stdout
+            warned = environment | {"RELIGHT_HTTP_HOST": "0.0.0.0"}
+            shown = subprocess.run([*command, "doctor"], env=warned, capture_output=True, text=True, timeout=60)
+            assert (shown.returncode, "23 of 24 checks are ok: 95 %" in shown.stdout) == (0, True), shown.stdout
         finally:
             up.terminate()
             up.wait(30)

@@ -132,6 +132,9 @@ def test_a_service_is_asked_by_its_address_alone(up: dict[str, str], home: Path)
     asked = status(elsewhere, "--json", "--url", up["health_url"])
     assert (asked.returncode, json.loads(asked.stdout)["status"]) == (0, "healthy")
     assert not elsewhere.exists(), "no server is started for it"
+    yours = environment(elsewhere) | {"RELIGHT_NATS_URL": up["nats_url"], "RELIGHT_DATABASE_URL": up["database_url"]}
+    over_nats = subprocess.run([*COMMAND, "status", "--json"], env=yours, capture_output=True, text=True, timeout=60)
+    assert json.loads(over_nats.stdout)["projector"] == "live", "the service answered, not a look of the command's own"
     for url, says in (("http://127.0.0.1:1", "does not answer"), ("nonsense", "no address of a service")):
         refused = status(elsewhere, "--url", url)
         assert refused.returncode == 1

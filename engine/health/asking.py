@@ -8,7 +8,7 @@ from typing import Final
 from nats.aio.client import Client
 
 from relight.engine.errors import Unreachable
-from relight.engine.health.document import read_document
+from relight.engine.health.document import read_document, read_flat
 from relight.engine.health.models import Health
 from relight.engine.log.answers import answered
 from relight.engine.log.reader import TRANSIENT
@@ -47,6 +47,6 @@ async def request_health(client: Client) -> Health | None:
     """Of whichever service answers on NATS; None where none does."""
     try:
         answer = await answered(client, client.request(STATUS, b"", timeout=ANSWER_S), within_s=ANSWER_S)
-        return read_document(answer.data)
+        return read_flat(answer.data)
     except (*TRANSIENT, ValueError):
         return None

@@ -97,6 +97,11 @@ def read_document(body: bytes) -> Health:
     )
 
 
+def read_flat(body: bytes) -> Health:
+    """What `flat` was made of. Raises `ValueError` when it is none."""
+    return Health.model_validate_json(body)
+
+
 def flat(health: Health) -> dict[str, object]:
     """For scripts: status, reasons, the figures by name, and every check."""
     return {
