@@ -9,12 +9,12 @@ from faststream.nats import NatsBroker
 from nats.errors import Error as NatsError
 from pydantic import BaseModel
 
-from relight.engine.health.probe import Health
+from relight.engine.health.asking import STATUS
+from relight.engine.health.document import flat
+from relight.engine.health.models import Health
 from relight.engine.log.topology import RECONNECT_S
 from relight.engine.log.watermarks import QUESTION, announcement
 from relight.engine.tables.pools import PROJECTOR_ROLE, Pool
-
-STATUS = "cmd.status"
 
 
 class WatermarkQuestion(BaseModel):
@@ -63,7 +63,7 @@ def build_application(
 
     @broker.subscriber(STATUS)
     async def status() -> bytes:
-        return orjson.dumps((await health()).model_dump(mode="json"))
+        return orjson.dumps(flat(await health()))
 
     return FastStream(broker, logger=None)
 

@@ -7,15 +7,18 @@ from dataclasses import dataclass
 
 from faststream import FastStream
 from nats.aio.client import Client
+from prometheus_client import CollectorRegistry
 
-from relight.engine.answering import STATUS as STATUS
 from relight.engine.answering import build_application, stop_application
-from relight.engine.health.probe import Health, HealthProbe
+from relight.engine.health.metrics import register_metrics
+from relight.engine.health.models import Health
+from relight.engine.health.probe import HealthProbe, Watched
 from relight.engine.health.readiness import Readiness
-from relight.engine.http.api import ApiParts, build_api, build_probes
-from relight.engine.http.gate import Gate
+from relight.engine.http.api import ApiParts, Observed, build_api, build_probes
+from relight.engine.http.entry import Entry
 from relight.engine.http.server import HttpServer, http_server
 from relight.engine.ingest import Ingest
+from relight.engine.log.proof import Prober
 from relight.engine.log.reader import TRANSIENT
 from relight.engine.log.recorder import Recorder
 from relight.engine.log.topology import STREAM
@@ -25,7 +28,7 @@ from relight.engine.servers import Servers
 from relight.engine.settings import Settings
 from relight.engine.starting import Startup
 from relight.engine.stopping import Stopping
-from relight.engine.tables.connecting import Session, connect_session
+from relight.engine.tables.connecting import Session, connect_probe, connect_session
 from relight.engine.tables.pools import PROJECTOR_ROLE as PROJECTOR_ROLE
 from relight.engine.tables.pools import Pool
 from relight.engine.tables.projector import Projector
@@ -97,44 +100,63 @@ async def serving(
     """
     readiness, stopping = readiness or Readiness(), stopping or Stopping(settings.drain_s)
     startup = Startup(readiness, patient=patient)
-    gate = Gate(readiness)
+    entry = Entry(readiness)
     prepare()
     async with AsyncExitStack() as stack:
         http = None
         if parts.listens:
-            listening = http_server(gate, host=settings.http_host, port=settings.http_port)
+            listening = http_server(entry, host=settings.http_host, port=settings.http_port)
             http = await stack.enter_async_context(listening)
         client = await startup.stream_client(servers.nats_url)
         stack.push_async_callback(_closed, client, stopping)
         await startup.migrated(servers.database_url)
         pool = await startup.pool(servers.database_url, pool_options(settings))
         stack.push_async_callback(_drained, pool, stopping)
-        projector = recorder = ingest = None
+        projector = running = recorder = ingest = None
         if parts.projector:
-            projector = await stack.enter_async_context(_projecting(client, servers, settings, stopping))
+            projecting = _projecting(client, servers, settings, stopping)
+            projector, running = await stack.enter_async_context(projecting)
         if parts.ingest:
             recorder = await stack.enter_async_context(_recording(servers, settings, stopping))
             ingest = Ingest(recorder)
-        probe = HealthProbe(client, pool, projector, spools=settings.home / "spool")
+        probe = await stack.enter_async_context(HealthProbe(_watched(client, pool, projector, servers, settings)))
+        probe.readiness, probe.recorder = readiness, recorder.health if recorder is not None else None
+        if running is not None:
+            probe.vital.watch("projector", running)
+        registry = CollectorRegistry()
+        register_metrics(registry, probe)
         watch = projector.watch if projector is not None else _nobody
         app = build_application(servers.nats_url, pool=pool, health=probe.check, watch=watch)
         await stack.enter_async_context(_answering(app, stopping))
         if http is not None:
-            stack.push_async_callback(_answered, http, gate, stopping)
+            stack.push_async_callback(_answered, http, entry, stopping)
             watermarks = ProjectedWatermarks(client)
-            api_parts = ApiParts(pool=pool, ingest=ingest, watermarks=watermarks, health=probe.check)
-            gate.open(build_api(api_parts) if parts.api else build_probes(probe.check))
+            observed = Observed(probe=probe, readiness=readiness, registry=registry)
+            api_parts = ApiParts(pool=pool, ingest=ingest, watermarks=watermarks, observed=observed)
+            entry.open(build_api(api_parts) if parts.api else build_probes(observed))
         readiness.ready()
         stack.callback(stopping.begin)
         yield Service(client=client, pool=pool, projector=projector, recorder=recorder, app=app, probe=probe, http=http)
+
+
+def _watched(client: Client, pool: Pool, projector: Projector | None, servers: Servers, settings: Settings) -> Watched:
+    return Watched(
+        client=client,
+        connect=lambda: connect_probe(servers.database_url),
+        home=settings.home,
+        region=settings.region,
+        pools={"requests": pool},
+        projector=projector,
+        prober=Prober(client, monitor_urls=servers.monitors, ttl_s=settings.proof_ttl_s),
+    )
 
 
 def _nobody(publisher: str) -> None:
     """No projector here that could announce progress."""
 
 
-async def _answered(http: HttpServer, gate: Gate, stopping: Stopping) -> None:
-    gate.end_streams()
+async def _answered(http: HttpServer, entry: Entry, stopping: Stopping) -> None:
+    entry.end_streams()
     within_s = stopping.left_s(REQUESTS)
     await stopping.within(REQUESTS, http.stop(within_s=within_s))
     if cut_off := await http.stop(within_s=0):
@@ -185,7 +207,7 @@ async def _acknowledged(recorder: Recorder) -> None:
 @asynccontextmanager
 async def _projecting(
     client: Client, servers: Servers, settings: Settings, stopping: Stopping
-) -> AsyncIterator[Projector]:
+) -> AsyncIterator["tuple[Projector, asyncio.Task[None]]"]:
     def connect() -> "asyncio.Future[Session]":
         return asyncio.ensure_future(
             connect_session(
@@ -199,7 +221,7 @@ async def _projecting(
     projector = Projector(client, connect)
     running = asyncio.create_task(projector.run(), name="projector")
     try:
-        yield projector
+        yield projector, running
     finally:
         if not await stopping.within(BATCH, _ended(running)):
             projector.abort()

@@ -8,7 +8,7 @@ import sys
 import typer
 from rich.logging import RichHandler
 
-from relight.engine.cli import data, deadletters, demo, events, imports, operate
+from relight.engine.cli import data, deadletters, demo, doctor, events, imports, operate, status
 from relight.engine.cli.output import err, fail
 from relight.engine.errors import RelightError
 
@@ -22,7 +22,8 @@ app = typer.Typer(
 app.command("demo")(demo.demo)
 app.command("up")(operate.up)
 app.command("serve")(operate.serve)
-app.command("status")(operate.status)
+app.command("status")(status.status)
+app.command("doctor")(doctor.doctor)
 app.command("migrate")(operate.migrate_command)
 app.command("query")(data.query)
 app.command("digest")(data.digest)

@@ -1,4 +1,4 @@
-"""`relight up`, `serve`, `status` and `migrate`."""
+"""`relight up`, `serve` and `migrate`."""
 
 import sys
 from collections.abc import Sequence
@@ -9,7 +9,6 @@ import typer
 from relight.engine import app as engine
 from relight.engine.cli.output import Json, err, out, print_json, print_models, run, settings
 from relight.engine.embedded.home import Running
-from relight.engine.health.probe import Health, Status
 from relight.engine.service import Parts
 
 
@@ -81,40 +80,6 @@ def _ended(cut_off: Sequence[str]) -> None:
         err.print(f"cut off: {sentence}", highlight=False, soft_wrap=True, markup=False)
     if cut_off:
         raise typer.Exit(1)
-
-
-def status(as_json: Json = False) -> None:
-    """Say how relight is and why; exit code 1 when unhealthy."""
-    health = run(engine.check_health(settings()))
-    if as_json:
-        print_json(health)
-    else:
-        _print_health(health)
-    if health.status is Status.UNHEALTHY:
-        raise typer.Exit(1)
-
-
-def _print_health(health: Health) -> None:
-    colour = {Status.HEALTHY: "green", Status.DEGRADED: "yellow", Status.UNHEALTHY: "red"}[health.status]
-    out.print(f"[bold {colour}]{health.status}[/]")
-    for reason in health.reasons:
-        out.print(f"  - {reason}", highlight=False)
-    facts = {
-        "position": health.position,
-        "stream's last sequence": health.last_seq,
-        "lag (events)": health.lag_events,
-        "moved": health.moved_at,
-        "gaps": health.gaps,
-        "missing events": health.missing_events,
-        "refused events": health.refused_events,
-        "forks": health.forks,
-        "dead letters": health.dead_letters,
-        "exposed in spools (events)": health.exposed.events,
-        "exposed in spools (bytes)": health.exposed.bytes,
-        "projector here": health.projector,
-    }
-    for name, value in facts.items():
-        out.print(f"  {name:27} {'unknown' if value is None else value}", highlight=False)
 
 
 def migrate_command(

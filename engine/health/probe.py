@@ -1,182 +1,177 @@
-"""How relight is: healthy, degraded or unhealthy, and every reason for it."""
+"""Looks at everything at once, each look bounded, and shares what it found with whoever asks at the same time."""
 
 import asyncio
+import os
+import socket
 import time
-from datetime import datetime
-from enum import StrEnum
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from importlib.metadata import version
 from pathlib import Path
+from types import TracebackType
+from typing import Generic, Self, TypeVar
 
-import asyncpg
 from nats.aio.client import Client
-from pydantic import BaseModel
 
-from relight.engine.errors import SpoolUnusable, Unreachable
+from relight.engine.clock import Clock
+from relight.engine.health.limits import CACHE_S, LOOK_S
+from relight.engine.health.machine import disk_checks, disk_of, process_checks
+from relight.engine.health.models import Check, Health
+from relight.engine.health.pools import PoolWatch
+from relight.engine.health.postgres import Database, database_checks
+from relight.engine.health.projection import Lag, Place, event_checks, lag, lag_checks, place, projector_checks
+from relight.engine.health.proof import ProofWatch, proof_checks
+from relight.engine.health.readiness import Readiness
+from relight.engine.health.spools import exposed_spools, recorder_checks, spool_checks
+from relight.engine.health.stream import StreamLook, first_after, look_at_stream, stream_checks
+from relight.engine.health.vital import VitalTasks
+from relight.engine.log.options import RecorderHealth
+from relight.engine.log.proof import Prober
 from relight.engine.log.reader import TRANSIENT
-from relight.engine.log.spool import Spool
-from relight.engine.log.topology import STREAM
+from relight.engine.tables.connecting import Session
 from relight.engine.tables.pools import Pool
-from relight.engine.tables.projector import Projector, ProjectorState
+from relight.engine.tables.projector import Projector
 
-CHECK_TIMEOUT_S = 1.0
-STANDS_STILL_S = 10.0
-EXPOSED_TOO_LONG_S = 30.0
+T = TypeVar("T")
 
 
-class Status(StrEnum):
-    """Worse ones come later."""
+@dataclass(frozen=True, kw_only=True)
+class Watched:
+    """What is looked at; nothing in it is opened or closed here, but for the session that `connect` makes.
 
-    HEALTHY = "healthy"
-    DEGRADED = "degraded"
-    UNHEALTHY = "unhealthy"
+    `projector` and `prober` are None where none is at hand.
+    """
 
-    @property
-    def http_status(self) -> int:
-        return 503 if self is Status.UNHEALTHY else 200
-
-
-class ExposedSpool(BaseModel):
-    """What is recorded on this machine and not yet acknowledged by the stream."""
-
-    spools: int = 0
-    events: int = 0
-    bytes: int = 0
-    oldest_s: float | None = None
-    unreadable: tuple[str, ...] = ()
-
-
-class Health(BaseModel):
-    """`reasons` is empty when healthy; null is what could not be asked."""
-
-    status: Status
-    reasons: list[str]
-    position: str | None
-    seq: int | None
-    last_seq: int | None
-    lag_events: int | None
-    moved_at: datetime | None
-    gaps: int | None
-    missing_events: int | None
-    refused_events: int | None
-    forks: int | None
-    dead_letters: int | None
-    exposed: ExposedSpool
-    projector: str | None
+    client: Client
+    connect: Callable[[], Awaitable[Session]]
+    home: Path
+    region: str
+    pools: Mapping[str, Pool] = field(default_factory=dict)
+    projector: Projector | None = None
+    prober: Prober | None = None
+    clock: Clock = field(default_factory=Clock)
 
 
 class HealthProbe:
-    """Asks NATS, PostgreSQL, the projector (where one runs here) and the spools of this machine."""
+    """`check` looks; `recorder`, `readiness` and `vital` are set by whoever serves."""
 
-    def __init__(self, client: Client, pool: Pool, projector: Projector | None, *, spools: Path) -> None:
-        self._client = client
-        self._pool = pool
-        self._projector = projector
-        self._spools = spools
+    def __init__(self, watched: Watched) -> None:
+        self.watched = watched
+        self.pools = PoolWatch(watched.pools)
+        self.recorder: Callable[[], RecorderHealth] | None = None
+        self.readiness: Readiness | None = None
+        self.vital = VitalTasks()
+        self.latest: Health | None = None
+        self.failing_since: dict[str, float] = {}
+        """Of PostgreSQL and NATS, by monotonic clock; a server that answers is not in it."""
+        self.pending_migrations: Sequence[str] = ()
+        self._latest_at = 0.0
+        self._looking: asyncio.Task[Health] | None = None
+        self._database = Database(watched.connect, watched.clock)
+        self._proof = ProofWatch(watched.prober) if watched.prober else None
+        self._spools = _InThread(lambda: exposed_spools(watched.home / "spool", now_ms=watched.clock.now_us() // 1_000))
+        self._disk = _InThread(partial(disk_of, watched.home))
+        self._service_id = f"relight:{watched.region}:{socket.gethostname()}:{os.getpid()}"
 
     async def check(self) -> Health:
-        unhealthy: list[str] = []
-        degraded: list[str] = []
-        last_seq, counts, exposed = await asyncio.gather(
-            self._last_seq(unhealthy), self._counts(unhealthy), asyncio.to_thread(exposed_spools, self._spools)
-        )
-        projector = self._projector
-        if projector is not None and projector.state is ProjectorState.FAILED:
-            unhealthy.append(f"projector: {projector.failure}")
-        seq = counts.get("seq")
-        lag = None if last_seq is None or seq is None else max(0, last_seq - int(seq))
-        if lag and projector is not None and time.monotonic() - projector.moved_at > STANDS_STILL_S:
-            degraded.append(f"projector stands still {lag} events behind the stream")
-        for name, meaning in (
-            ("missing_events", "events are missing from the stream (see publisher_gaps)"),
-            ("refused_events", "events were refused by full recorders"),
-            ("forks", "events do not follow their publisher's chain"),
-            ("dead_letters", "dead letters (see `relight deadletter list`)"),
-        ):
-            if counts.get(name):
-                degraded.append(f"{counts[name]} {meaning}")
-        if exposed.oldest_s is not None and exposed.oldest_s > EXPOSED_TOO_LONG_S:
-            degraded.append(
-                f"{exposed.events} events wait in spools of this machine, the oldest {exposed.oldest_s:.0f} s"
-            )
-        degraded += exposed.unreadable
-        return Health(
-            status=Status.UNHEALTHY if unhealthy else Status.DEGRADED if degraded else Status.HEALTHY,
-            reasons=[*unhealthy, *degraded],
-            position=counts.get("position"),
-            seq=seq,
-            last_seq=last_seq,
-            lag_events=lag,
-            moved_at=counts.get("moved_at"),
-            gaps=counts.get("gaps"),
-            missing_events=counts.get("missing_events"),
-            refused_events=counts.get("refused_events"),
-            forks=counts.get("forks"),
-            dead_letters=counts.get("dead_letters"),
-            exposed=exposed,
-            projector=projector.state.value if projector else None,
-        )
+        """Within 2 s, whatever hangs; a look that was just made, or is being made, serves all."""
+        return await asyncio.shield(self._shared())
 
-    async def _last_seq(self, unhealthy: list[str]) -> int | None:
-        try:
-            return (await self._client.jetstream(timeout=CHECK_TIMEOUT_S).stream_info(STREAM)).state.last_seq
-        except TRANSIENT as error:
-            unhealthy.append(f"NATS: stream {STREAM} does not answer ({str(error) or type(error).__name__})")
+    async def refresh(self, *, within_s: float) -> None:
+        """Makes `latest` and the rest what they are now, unless that takes longer: then it goes on by itself."""
+        await asyncio.wait([self._shared()], timeout=within_s)
+
+    def _shared(self) -> "asyncio.Task[Health]":
+        """The last look while it is fresh, the one under way, or a new one."""
+        held = self._looking
+        if held is None or (held.done() and time.monotonic() - self._latest_at > CACHE_S):
+            self._looking = held = asyncio.create_task(self._look(), name="health")
+        return held
+
+    async def close(self) -> None:
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.wait([self._looking])
+        await self._database.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _look(self) -> Health:
+        watched, now = self.watched, self.watched.clock.now()
+        database, stream, proof, spools, disk = await asyncio.gather(
+            self._database.look(),
+            look_at_stream(watched.client, watched.clock),
+            self._proof.look() if self._proof else _nothing(),
+            self._spools.look(),
+            self._disk.look(),
+        )
+        at = place(database, watched.projector)
+        behind = await self._lag(at, stream)
+        self._note({"postgres": database.failure, "nats": stream.failure})
+        if database.failure is None:
+            self.pending_migrations = database.pending
+        checks: list[Check] = [
+            *database_checks(database, now),
+            *stream_checks(stream, now),
+            *(proof_checks(proof, now) if self._proof else ()),
+            *projector_checks(watched.projector, now),
+            *lag_checks(at, behind, now),
+            *event_checks(database, now),
+            *self.pools.checks(now),
+            *spool_checks(spools, now),
+            *recorder_checks(self.recorder() if self.recorder else None, now),
+            *disk_checks(disk, watched.home, now),
+            *process_checks(self.readiness, self.vital.dead(), now),
+        ]
+        health = Health(service_id=self._service_id, release=version("relight"), checks=tuple(checks))
+        self.latest, self._latest_at = health, time.monotonic()
+        return health
+
+    async def _lag(self, at: Place | None, stream: StreamLook) -> Lag | None:
+        if at is None or stream.last_seq is None:
             return None
-
-    async def _counts(self, unhealthy: list[str]) -> asyncpg.Record | dict[str, None]:
-        # A server that hangs also keeps the transaction's end waiting: that is left to go on by itself.
-        asking = asyncio.create_task(self._asked())
-        try:
-            done, _ = await asyncio.wait([asking], timeout=CHECK_TIMEOUT_S)
-            if not done:
-                asking.cancel()
-                raise TimeoutError(f"not within {CHECK_TIMEOUT_S:g} s")
-            return asking.result()
-        except (OSError, TimeoutError, Unreachable, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-            unhealthy.append(f"PostgreSQL does not answer ({str(error) or type(error).__name__})")
-            return {}
-
-    async def _asked(self) -> asyncpg.Record | dict[str, None]:
-        async with self._pool.transaction("relight_projector") as connection:
-            row = await connection.fetchrow(_COUNTS)
-        return row if row is not None else {}
-
-
-_COUNTS = """
-SELECT
-    p.incarnation || ':' || p.seq || ':' || left(p.sha256, 12) AS position, p.seq, p.moved_at,
-    (SELECT count(*) FROM publisher_gaps) AS gaps,
-    (SELECT coalesce(sum(last_pseq - first_pseq + 1), 0)::bigint FROM publisher_gaps) AS missing_events,
-    (SELECT coalesce(sum(refused_events), 0)::bigint FROM publisher_heads) AS refused_events,
-    (SELECT coalesce(sum(broken_links), 0)::bigint FROM publisher_heads) AS forks,
-    (SELECT count(*) FROM dead_letters WHERE resolved_at IS NULL) AS dead_letters
-FROM (SELECT) AS one LEFT JOIN projection_positions AS p ON true
-"""
-
-
-def exposed_spools(folder: Path) -> ExposedSpool:
-    """Adds up the spools in `folder`, those of live processes included; reads only."""
-    found = ExposedSpool()
-    events, size, oldest_ms, unreadable = 0, 0, None, []
-    paths = sorted(folder.glob("*.db")) if folder.is_dir() else []
-    for path in paths:
-        try:
-            spool = Spool(path, read_only=True)
+        waiting_since = None
+        if stream.last_seq > at.seq:
             try:
-                exposure = spool.exposure()
-            finally:
-                spool.close()
-        except SpoolUnusable as error:
-            unreadable.append(str(error))
-            continue
-        events, size = events + exposure.events, size + exposure.bytes
-        if exposure.oldest_ms is not None:
-            oldest_ms = min(exposure.oldest_ms, oldest_ms or exposure.oldest_ms)
-    return found.model_copy(
-        update={
-            "spools": len(paths),
-            "events": events,
-            "bytes": size,
-            "oldest_s": None if oldest_ms is None else max(0.0, time.time() - oldest_ms / 1_000),
-            "unreadable": tuple(unreadable),
-        }
-    )
+                waiting_since = await first_after(self.watched.client, at.seq)
+                if waiting_since is None:  # what stood there was taken away: nothing waits
+                    return Lag(events=0, seconds=0.0, stood_still_s=0.0)
+            except TRANSIENT:
+                pass
+        return lag(at, stream, waiting_since)
+
+    def _note(self, failures: Mapping[str, str | None]) -> None:
+        for name, failure in failures.items():
+            if failure is None:
+                self.failing_since.pop(name, None)
+            else:
+                self.failing_since.setdefault(name, time.monotonic())
+
+
+class _InThread(Generic[T]):
+    """A look at the disk; while one hangs, no other is begun."""
+
+    def __init__(self, look: Callable[[], T]) -> None:
+        self._look = look
+        self._running: asyncio.Task[T] | None = None
+
+    async def look(self) -> T | None:
+        """None: not within `LOOK_S`."""
+        if self._running is None:
+            self._running = asyncio.create_task(asyncio.to_thread(self._look))
+        done, _ = await asyncio.wait([self._running], timeout=LOOK_S)
+        if not done:
+            return None
+        running, self._running = self._running, None
+        return running.result()
+
+
+async def _nothing() -> None:
+    return None

@@ -1,26 +1,52 @@
-"""`/health` over HTTP: GET and HEAD; 200 when healthy or degraded, 503 when unhealthy."""
+"""`/health`, `/livez`, `/readyz` and `/startupz`, with GET and HEAD; no token is needed: no tenant's data is told."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Sequence
 
-import orjson
-from fastapi import APIRouter
-from starlette.responses import Response
+from fastapi import APIRouter, Request
+from starlette.responses import PlainTextResponse, Response
 
-from relight.engine.health.probe import Health
+from relight.engine.health.document import MEDIA_TYPE, document
+from relight.engine.health.probe import HealthProbe
+from relight.engine.health.readiness import Readiness
+from relight.engine.health.ready import Answer, live, ready, started
+
+NO_STORE = {"Cache-Control": "no-store"}
+GET_AND_HEAD = ["GET", "HEAD"]
 
 
-def health_routes(check: Callable[[], Awaitable[Health]]) -> APIRouter:
-    """Needs no token: it tells no tenant's data."""
+def health_routes(probe: HealthProbe, readiness: Readiness) -> APIRouter:
+    """200 when healthy or degraded, 503 when unhealthy; of the others 200 or 503, with `?verbose` each check a line."""
     router = APIRouter(tags=["health"])
 
-    @router.api_route("/health", methods=["GET", "HEAD"], operation_id="health")
+    @router.api_route("/health", methods=GET_AND_HEAD, operation_id="health", response_class=Response)
     async def health() -> Response:
-        found = await check()
-        return Response(
-            orjson.dumps(found.model_dump(mode="json")),
-            status_code=found.status.http_status,
-            media_type="application/json",
-            headers={"Cache-Control": "no-store"},
-        )
+        """Every check, in the shape of an IETF draft (draft-inadarei-api-health-check-06)."""
+        found = await probe.check()
+        return Response(document(found), status_code=found.status.http_status, media_type=MEDIA_TYPE, headers=NO_STORE)
+
+    @router.api_route("/livez", methods=GET_AND_HEAD, operation_id="livez", response_class=PlainTextResponse)
+    async def livez(request: Request) -> Response:
+        """Whether this process should go on; 503 calls for a restart."""
+        return _answer("livez", live(probe), request)
+
+    @router.api_route("/readyz", methods=GET_AND_HEAD, operation_id="readyz", response_class=PlainTextResponse)
+    async def readyz(request: Request) -> Response:
+        """Whether requests should be sent here."""
+        return _answer("readyz", await ready(probe, readiness), request)
+
+    @router.api_route("/startupz", methods=GET_AND_HEAD, operation_id="startupz", response_class=PlainTextResponse)
+    async def startupz(request: Request) -> Response:
+        """Whether this process has come up."""
+        return _answer("startupz", started(readiness), request)
 
     return router
+
+
+def _answer(name: str, answers: Sequence[Answer], request: Request) -> Response:
+    """As Kubernetes' own endpoints answer: `ok`, and each check a line on request or when one fails."""
+    fine = all(answer.fault is None for answer in answers)
+    lines = [f"[-]{a.name} failed: {a.fault}" if a.fault is not None else f"[+]{a.name} ok" for a in answers]
+    text = "\n".join([*lines, f"{name} check {'passed' if fine else 'failed'}\n"])
+    if fine and "verbose" not in request.query_params:
+        text = "ok"
+    return PlainTextResponse(text, status_code=200 if fine else 503, headers=NO_STORE)

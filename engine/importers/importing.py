@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from relight.engine import scope
 from relight.engine.clock import Clock
 from relight.engine.errors import ImportRefused, Unreachable
+from relight.engine.health.asking import STATUS
 from relight.engine.importers.identity import Entry, Identity, Malformed
 from relight.engine.importers.ruling import append_rulings
 from relight.engine.importers.scanning import Scan
@@ -22,7 +23,6 @@ from relight.engine.log.receipts import Ack, Receipt
 from relight.engine.log.recorder import Recorder, RecorderOptions
 from relight.engine.log.topology import REQUEST_TIMEOUT_S, STREAM
 from relight.engine.log.watermarks import ProjectedWatermarks
-from relight.engine.service import STATUS
 from relight.events.base import Control
 
 CHUNK_ROWS = 2_000

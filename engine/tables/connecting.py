@@ -4,6 +4,8 @@ import asyncio
 import errno
 import socket
 import ssl
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -82,6 +84,21 @@ def _keep_alive(session: Session) -> None:
     ):
         if hasattr(socket, option):  # macOS has the idle time under another name
             connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+
+
+async def connect_probe(
+    url: str,
+    *,
+    connect_s: float = CONNECT_S,
+    name: str = "relight-health",
+    parameters: Mapping[str, str] = MappingProxyType({}),
+) -> Session:
+    """A connection of one's own for looking, through PgBouncer too: nothing outlives its transaction.
+
+    `parameters` are set from its beginning, which PgBouncer does not do. Raises `Unreachable`.
+    """
+    settings = {"application_name": name, **parameters}
+    return await connect_to(url, connect_s, statement_cache_size=0, server_settings=settings)
 
 
 def address(url: str) -> str:

@@ -79,6 +79,8 @@ class Projector:
         self.position: Position | None = None
         self.last_seq = 0
         self.moved_at = time.monotonic()
+        self.on_commit: Callable[[int, float], None] | None = None
+        """Told of every batch that was committed: its events, and the seconds that PostgreSQL took."""
 
     @property
     def lag_events(self) -> int:
@@ -239,6 +241,7 @@ class Projector:
             return held
 
     async def _commit(self, session: Session, held: Position, last: Message, folded: Folded) -> Position:
+        began = time.monotonic()
         async with asyncio.timeout(COMMIT_S), session.transaction():
             moved = await move_position(session, held, Anchor(last.seq, last.sha256))
             await join_tables(session, folded.tables)
@@ -247,6 +250,8 @@ class Projector:
                 await bury(session, folded.dead_letters)
         self._heads.keep(heads)
         self.position, self.moved_at = moved, time.monotonic()
+        if self.on_commit is not None:
+            self.on_commit(len(folded.links), self.moved_at - began)
         await self._announce(heads, folded.dead_letters)
         return moved
 

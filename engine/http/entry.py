@@ -15,7 +15,7 @@ RETRY_AFTER_S = 1
 EVENT_STREAM = b"text/event-stream"
 
 
-class Gate:
+class Entry:
     """An ASGI application around the API, which `open` gives it once all that it answers from is there.
 
     Until then the probes answer with what is waited for, everything else with 503. While draining, /readyz says no,

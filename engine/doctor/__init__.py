@@ -1,0 +1,1 @@
+"""`relight doctor`: every setting used once for real, and nothing of it left behind."""

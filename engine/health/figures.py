@@ -1,0 +1,70 @@
+"""The numbers among the checks that scripts read, by flat names."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, JsonValue
+
+SPOOL_FIGURES = {
+    "spools": "spools:count",
+    "events": "spools:exposedEvents",
+    "bytes": "spools:exposedBytes",
+    "oldest_s": "spools:exposedAge",
+    "unreadable": "spools:unreadable",
+}
+FIGURES = {
+    "position": "projection:position",
+    "seq": "projection:sequence",
+    "last_seq": "stream:lastSequence",
+    "lag_events": "projection:lag",
+    "lag_s": "projection:lagTime",
+    "stood_still_s": "projection:stoodStill",
+    "moved_at": "projection:movedAt",
+    "gaps": "projection:gaps",
+    "missing_events": "projection:missingEvents",
+    "refused_events": "projection:refusedEvents",
+    "forks": "projection:forks",
+    "dead_letters": "projection:deadLetters",
+    "projector": "projector:state",
+}
+
+
+class ExposedSpool(BaseModel):
+    """What is recorded on this machine and not yet acknowledged by the stream."""
+
+    model_config = ConfigDict(frozen=True)
+
+    spools: int = 0
+    events: int = 0
+    bytes: int = 0
+    oldest_s: float | None = None
+    unreadable: tuple[str, ...] = ()
+
+
+class Figures(BaseModel):
+    """Null is what could not be asked."""
+
+    model_config = ConfigDict(frozen=True)
+
+    position: str | None = None
+    seq: int | None = None
+    last_seq: int | None = None
+    lag_events: int | None = None
+    lag_s: float | None = None
+    stood_still_s: float | None = None
+    moved_at: datetime | None = None
+    gaps: int | None = None
+    missing_events: int | None = None
+    refused_events: int | None = None
+    forks: int | None = None
+    dead_letters: int | None = None
+    projector: str | None = None
+    exposed: ExposedSpool = ExposedSpool()
+
+    @classmethod
+    def of(cls, observed: Mapping[str, JsonValue]) -> Self:
+        """From what was observed, by `component:measurement`."""
+        exposed = {name: observed[key] for name, key in SPOOL_FIGURES.items() if key in observed}
+        flat = {name: observed[key] for name, key in FIGURES.items() if key in observed}
+        return cls.model_validate({**flat, "exposed": exposed})
