@@ -20,7 +20,7 @@ from relight.engine.embedded.nats import EmbeddedNats
 from relight.engine.embedded.postgres import EmbeddedPostgres
 from relight.engine.errors import SettingsError
 from relight.engine.health.readiness import Readiness
-from relight.engine.http.gate import Gate
+from relight.engine.http.entry import Entry
 from relight.engine.http.server import HttpServer, http_server
 from relight.engine.log.receipts import Ack
 from relight.engine.servers import Servers
@@ -76,9 +76,9 @@ class Api:
 
 
 @asynccontextmanager
-async def http() -> AsyncIterator[tuple[HttpServer, Gate, Readiness, Api, aiohttp.ClientSession]]:
+async def http() -> AsyncIterator[tuple[HttpServer, Entry, Readiness, Api, aiohttp.ClientSession]]:
     readiness, api = Readiness(), Api()
-    gate = Gate(readiness)
+    gate = Entry(readiness)
     async with (
         http_server(gate, host="127.0.0.1", port=0) as server,
         aiohttp.ClientSession(server.url, timeout=aiohttp.ClientTimeout(total=20)) as client,
