@@ -186,11 +186,12 @@ async def run_up(settings: Settings, announce: Callable[[Running], None]) -> Non
                 lock.announce(running)
             announce(running)
 
-        service.app.after_startup(say)
+        application = service.application(recorder)
+        application.after_startup(say)
         if servers.ended is None:
-            await service.app.run()
+            await application.run()
         else:
-            await _first_of(service.app.run(), servers.ended())
+            await _first_of(application.run(), servers.ended())
 
 
 async def _first_of(application: Awaitable[None], ended: Awaitable[None]) -> None:

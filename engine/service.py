@@ -6,16 +6,18 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Final
 
-import orjson
 from faststream import FastStream
-from faststream.nats import NatsBroker
 from nats.aio.client import Client
-from pydantic import BaseModel
+from prometheus_client import CollectorRegistry
 
 from relight.engine.health import Health, HealthProbe
+from relight.engine.ingest import Ingest
 from relight.engine.log.reader import TRANSIENT
+from relight.engine.log.recorder import Recorder
 from relight.engine.log.topology import STREAM, connect, ensure_stream
-from relight.engine.log.watermarks import QUESTION, announcement
+from relight.engine.log.watermarks import ProjectedWatermarks
+from relight.engine.messaging.application import build_application
+from relight.engine.rulings import Rulings
 from relight.engine.servers import Servers
 from relight.engine.settings import Settings
 from relight.engine.tables.connecting import connect_session
@@ -31,58 +33,41 @@ POLL_S = 0.02
 log = logging.getLogger(__name__)
 
 
-class WatermarkQuestion(BaseModel):
-    """Asked on `cmd.watermark`: how far is this publisher projected?"""
-
-    publisher: str
-    pseq: int
-
-
 class Service:
     """Runs inside `serving`; `health` is asked by whoever shows it."""
 
     def __init__(self, servers: Servers, settings: Settings, client: Client, pool: Pool) -> None:
         self.client = client
         self.projector = Projector(client, lambda: connect_session(servers.database_url, role=PROJECTOR_ROLE))
-        self.broker = NatsBroker(servers.nats_url, logger=None)
-        self.app = FastStream(self.broker, logger=None)
         self.pool = pool
+        self.registry = CollectorRegistry()
+        self._servers = servers
+        self._settings = settings
         self._probe = HealthProbe(client, pool, self.projector, spools=settings.home / "spool")
-        self.broker.subscriber(QUESTION)(self._answer_watermark)
-        self.broker.subscriber(STATUS)(self._answer_status)
 
     async def health(self) -> Health:
         return await self._probe.check()
 
-    async def _answer_watermark(self, question: WatermarkQuestion) -> bytes:
-        """From the tables themselves: what is committed, whoever projects."""
-        self.projector.watch(question.publisher)
-        async with self.pool.transaction(PROJECTOR_ROLE) as connection:
-            projected = await connection.fetchval(
-                # The asked number, where it was seen above a gap; else up to where none is missing.
-                "SELECT CASE WHEN highest_pseq >= $2 AND NOT EXISTS ("
-                " SELECT FROM publisher_gaps WHERE publisher = $1 AND $2 BETWEEN first_pseq AND last_pseq)"
-                " THEN greatest(contiguous_pseq, $2) ELSE contiguous_pseq END"
-                " FROM publisher_heads WHERE publisher = $1",
-                question.publisher,
-                question.pseq,
-            )
-            dead = await connection.fetch(
-                "SELECT pseq, reason FROM dead_letters WHERE publisher = $1 AND pseq = $2 AND resolved_at IS NULL",
-                question.publisher,
-                question.pseq,
-            )
-        return announcement(projected or 0, {row["pseq"]: row["reason"] for row in dead})
-
-    async def _answer_status(self) -> bytes:
-        return orjson.dumps((await self.health()).model_dump(mode="json"))
+    def application(self, recorder: Recorder | None = None) -> FastStream:
+        """Built once, before it is started; with a recorder it takes events and rulings, too."""
+        return build_application(
+            self._servers.nats_url,
+            pool=self.pool,
+            watermarks=ProjectedWatermarks(self.client),
+            health=self.health,
+            watch=self.projector.watch,
+            registry=self.registry,
+            ingest=None if recorder is None else Ingest(recorder),
+            rulings=None if recorder is None else Rulings(recorder),
+            drain_s=self._settings.drain_s,
+        )
 
 
 @asynccontextmanager
 async def projecting(servers: Servers, settings: Settings) -> AsyncIterator[Service]:
     """Migrates, declares the stream, and projects until the `with` ends; the batch in hand is finished then.
 
-    The FastStream application `Service.app` is left to be started. Raises `Unreachable`, `MigrationError`.
+    The FastStream application is left to be built and started. Raises `Unreachable`, `MigrationError`.
     """
     prepare()
     client = await connect(servers.nats_url, name="relight projector", bodies_only=True)
@@ -107,11 +92,12 @@ async def projecting(servers: Servers, settings: Settings) -> AsyncIterator[Serv
 async def serving(servers: Servers, settings: Settings) -> AsyncIterator[Service]:
     """`projecting`, with the application started for the duration of the `with`."""
     async with projecting(servers, settings) as service:
-        await service.app.start()
+        application = service.application()
+        await application.start()
         try:
             yield service
         finally:
-            await service.app.stop()
+            await application.stop()
 
 
 async def caught_up(service: Service, *, within_s: float) -> bool:
