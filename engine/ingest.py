@@ -92,9 +92,6 @@ class Ingest:
         recorded and others not; sending all of them again adds what is missing.
         """
         receipts = await self._record(documents, tenant)
-        if ack is Ack.PROJECTED:
-            # The last one first: when it is in the tables, as good as always all are, and each asks but once.
-            await receipts[-1].reached(ack, timeout_s=timeout_s)
         await asyncio.gather(*(receipt.reached(ack, timeout_s=timeout_s) for receipt in receipts))
         return [Accepted(id=receipt.id, receipt=receipt.token, ack=ack) for receipt in receipts]
 

@@ -1,4 +1,4 @@
-"""FastStream's OpenTelemetry and Prometheus middlewares, told to name nothing that a sender chose, tenants above all."""
+"""FastStream's OpenTelemetry and Prometheus middlewares, told to name nothing a sender chose, tenants above all."""
 
 from typing import Any, Final
 
