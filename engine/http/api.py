@@ -9,6 +9,7 @@ from relight.engine.health import Health
 from relight.engine.http.health import health_routes
 from relight.engine.ingest import Ingest
 from relight.engine.log.watermarks import ProjectedWatermarks
+from relight.engine.messaging.page import asyncapi_routes
 from relight.engine.tables.pools import Pool
 
 
@@ -26,4 +27,5 @@ def build_api(parts: ApiParts) -> FastAPI:
     """The application; pure wiring."""
     app = FastAPI(title="Relight", docs_url=None, redoc_url=None)
     app.include_router(health_routes(parts.health))
+    app.include_router(asyncapi_routes())
     return app
