@@ -18,7 +18,7 @@ Json = dict[str, Any]
 
 SERVER: Final = "nats://127.0.0.1:4222"
 DESCRIPTION: Final = (
-    "Events of a fleet of AI agents are sent to `in.<tenant>` as CloudEvents, in structured or binary mode or in batches"
+    "Events of a fleet of agents are sent to `in.<tenant>` as CloudEvents, in structured or binary mode or in batches"
     ", and answered once they are as certain as asked. Commands are asked by request and reply. What is recorded is"
     " published on the stream EV. In subjects all but letters, digits, `-`, `_` and `~` is percent-encoded."
 )
