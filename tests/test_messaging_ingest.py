@@ -105,22 +105,17 @@ async def test_the_same_id_of_two_tenants_is_two_events(service: Messaging) -> N
     assert sorted(row["tenant"] for row in await failures(service)) == ["acme", "globex"]
 
 
-@pytest.mark.parametrize("tenant", ["a.b", "sp ace", "stern*", ">", "ümlaut", "per%cent", "'; DROP TABLE x; --"])
-async def test_a_tenant_of_any_name_is_escaped_in_the_subject(service: Messaging, tenant: str) -> None:
-    await service.told(f"in.{token(tenant)}", event(tenant=tenant), PROJECTED)
-    assert [row["tenant"] for row in await failures(service)] == [tenant]
+async def test_a_tenant_of_any_name_is_escaped_in_the_subject(service: Messaging) -> None:
+    tenants = ["a.b", "sp ace", "stern*", ">", "ümlaut", "per%cent", "'; DROP TABLE x; --", "x" * 64]
+    for tenant in tenants:
+        await service.told(f"in.{token(tenant)}", event(tenant=tenant), PROJECTED)
+    assert [row["tenant"] for row in await failures(service)] == tenants
 
 
-@pytest.mark.parametrize(
-    "subject",
-    ["in.a.b", "in.a%2eb", "in.%61cme", "in.%00", "in.%ff", "in.a%", f"in.{'x' * 65}", "in.a%0d%0ab", "in.a%3E"],
-)
-async def test_a_subject_that_is_no_tenants_is_refused(service: Messaging, subject: str) -> None:
-    told = await service.told(subject, event())
-    if subject == "in.a%3E":
-        assert told["accepted"]  # the one form of `a>`
-    else:
-        assert (told["status"], told["type"]) == (400, "urn:relight:problem:no-tenant")
+async def test_a_subject_that_is_no_tenants_is_refused(service: Messaging) -> None:
+    for escaped in ("a.b", "a%2eb", "%61cme", "%00", "%ff", "a%", "x" * 65, "a%0d%0ab", "ümlaut", "a%3e"):
+        told = await service.told(f"in.{escaped}", event())
+        assert (told.get("status"), told.get("type")) == (400, "urn:relight:problem:no-tenant"), escaped
 
 
 BAD_MESSAGES: list[tuple[int, str, dict[str, str], object]] = [
