@@ -21,6 +21,7 @@ RelightError
 ├── MigrationError           an applied migration was edited, or one failed
 ├── ImportRefused            a file cannot be imported
 ├── IngestRefused            an event from outside cannot be taken
+├── MessageRefused           a message of NATS cannot be taken: its subject, form, size, or for now
 ├── RebuildRefused           a rebuild runs already, or what it built must not be swapped in
 ├── TokenRefused             a bearer token is missing, unknown, expired, revoked or of the wrong role
 └── QueryError               no such query, or a parameter is missing or invalid
@@ -116,6 +117,15 @@ class QueryError(RelightError):
 
 class IngestRefused(RelightError):
     """An event from outside cannot be taken."""
+
+
+class MessageRefused(RelightError):
+    """A message of NATS cannot be taken: its subject, form or size, or too many are in hand."""
+
+    def __init__(self, kind: str, status: int, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.status = status
 
 
 class RebuildRefused(RelightError):

@@ -9,7 +9,6 @@ from faststream import FastStream
 from nats.aio.client import Client
 from prometheus_client import CollectorRegistry
 
-from relight.engine.answering import build_application, stop_application
 from relight.engine.health.metrics import register_metrics
 from relight.engine.health.models import Health
 from relight.engine.health.probe import HealthProbe, Watched
@@ -23,7 +22,9 @@ from relight.engine.log.reader import TRANSIENT
 from relight.engine.log.recorder import Recorder
 from relight.engine.log.topology import STREAM
 from relight.engine.log.watermarks import ProjectedWatermarks
+from relight.engine.messaging.application import build_application, stop_application
 from relight.engine.options import pool_options, recorder_options
+from relight.engine.rulings import Rulings
 from relight.engine.servers import Servers
 from relight.engine.settings import Settings
 from relight.engine.starting import Startup
@@ -126,11 +127,21 @@ async def serving(
         registry = CollectorRegistry()
         register_metrics(registry, probe)
         watch = projector.watch if projector is not None else _nobody
-        app = build_application(servers.nats_url, pool=pool, health=probe.check, watch=watch)
+        watermarks = ProjectedWatermarks(client)
+        app = build_application(
+            servers.nats_url,
+            pool=pool,
+            watermarks=watermarks,
+            health=probe.check,
+            watch=watch,
+            registry=registry,
+            ingest=ingest,
+            rulings=None if recorder is None else Rulings(recorder),
+            drain_s=stopping.left_s(MESSAGES),
+        )
         await stack.enter_async_context(_answering(app, stopping))
         if http is not None:
             stack.push_async_callback(_answered, http, entry, stopping)
-            watermarks = ProjectedWatermarks(client)
             observed = Observed(probe=probe, readiness=readiness, registry=registry)
             api_parts = ApiParts(pool=pool, ingest=ingest, watermarks=watermarks, observed=observed)
             entry.open(build_api(api_parts) if parts.api else build_probes(observed))

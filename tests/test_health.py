@@ -301,7 +301,7 @@ async def test_the_endpoints_answer_what_orchestrators_ask() -> None:
             readiness = probe.readiness = Readiness()
             app = FastAPI()
             app.include_router(health_routes(probe, readiness))
-            async with http_server(app, host="127.0.0.1", port=0, drain_s=1) as served:
+            async with http_server(app, host="127.0.0.1", port=0) as served:
 
                 async def get(path: str, method: str = "GET") -> tuple[int, str, str]:
                     return await asyncio.to_thread(_get, served.url + path, method)

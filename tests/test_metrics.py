@@ -56,7 +56,7 @@ async def measured(probe: Any) -> AsyncIterator[str]:
     app.include_router(router, prefix="/v1")
     app.include_router(metrics_routes(probe, registry))
     app.add_middleware(MeasuredRequests, metrics=RequestMetrics(registry))
-    async with http_server(app, host="127.0.0.1", port=0, drain_s=1) as served:
+    async with http_server(app, host="127.0.0.1", port=0) as served:
         yield served.url
 
 

@@ -8,7 +8,7 @@ import sys
 import typer
 from rich.logging import RichHandler
 
-from relight.engine.cli import data, deadletters, demo, doctor, events, imports, operate, status
+from relight.engine.cli import asyncapi, data, deadletters, demo, doctor, events, imports, operate, status
 from relight.engine.cli.output import err, fail
 from relight.engine.errors import RelightError
 
@@ -27,6 +27,7 @@ app.command("doctor")(doctor.doctor)
 app.command("migrate")(operate.migrate_command)
 app.command("query")(data.query)
 app.command("digest")(data.digest)
+app.command("asyncapi")(asyncapi.asyncapi)
 app.add_typer(deadletters.app, name="deadletter")
 app.add_typer(events.app, name="event")
 app.add_typer(imports.app, name="import")

@@ -80,7 +80,7 @@ class _Watcher:
         self.exit_code = int(health.status is Status.UNHEALTHY)
         rate = self._rate.of(health.figures.seq)
         if self._as_json:
-            self._line(orjson.dumps({**flat(health), "projected_per_s": rate}).decode())
+            self._line(orjson.dumps({**flat(health).model_dump(mode="json"), "projected_per_s": rate}).decode())
         elif out.is_terminal:
             self.live.update(_shown(health, rate), refresh=True)
         else:

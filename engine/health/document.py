@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, JsonValue
 
+from relight.engine.health.figures import Figures
 from relight.engine.health.models import Check, CheckStatus, Health, Kind, Status
 
 MEDIA_TYPE = "application/health+json"
@@ -102,13 +103,22 @@ def read_flat(body: bytes) -> Health:
     return Health.model_validate_json(body)
 
 
-def flat(health: Health) -> dict[str, object]:
+class Flat(Figures):
     """For scripts: status, reasons, the figures by name, and every check."""
-    return {
-        "status": health.status,
-        "reasons": health.reasons,
-        **health.figures.model_dump(mode="json"),
-        "service_id": health.service_id,
-        "release": health.release,
-        "checks": [check.model_dump(mode="json") for check in health.checks],
-    }
+
+    status: Status
+    reasons: tuple[str, ...]
+    service_id: str
+    release: str
+    checks: tuple[Check, ...]
+
+
+def flat(health: Health) -> Flat:
+    return Flat(
+        **dict(health.figures),
+        status=health.status,
+        reasons=tuple(health.reasons),
+        service_id=health.service_id,
+        release=health.release,
+        checks=health.checks,
+    )

@@ -11,6 +11,7 @@ from relight.engine.http.health import health_routes
 from relight.engine.http.metrics import MeasuredRequests, RequestMetrics, metrics_routes
 from relight.engine.ingest import Ingest
 from relight.engine.log.watermarks import ProjectedWatermarks
+from relight.engine.messaging.page import asyncapi_routes
 from relight.engine.tables.pools import Pool
 
 
@@ -38,6 +39,7 @@ def build_api(parts: ApiParts) -> FastAPI:
     """The application; pure wiring."""
     app = FastAPI(title="Relight", docs_url=None, redoc_url=None)
     _observe(app, parts.observed)
+    app.include_router(asyncapi_routes())
     return app
 
 

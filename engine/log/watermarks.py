@@ -2,9 +2,9 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import orjson
 from nats.aio.client import Client
@@ -20,6 +20,8 @@ ASK_AGAIN_S = 0.002
 ASK_EVERY_S = 0.5
 ASK_AT_LEAST_EVERY_S = 5.0
 ASK_TIMEOUT_S = 2.0
+MAX_ASKED = 1_000
+"""Numbers in one question."""
 
 
 def push_subject(publisher: str) -> str:
@@ -27,105 +29,183 @@ def push_subject(publisher: str) -> str:
     return f"watermark.{hashlib.sha256(publisher.encode()).hexdigest()[:32]}"
 
 
-def announcement(projected_pseq: int, dead: Mapping[int, str]) -> bytes:
+def announcement(projected_pseq: int, dead: Mapping[int, str], reached: Sequence[int] | None = None) -> bytes:
     """Every number up to `projected_pseq` is folded or a dead letter; `dead` gives the reasons of the latter.
 
-    In answer to a question it is enough that the asked number is, if others below are missing.
+    In answer to a question it is enough that the asked number is, if others below are missing; `reached` are those
+    that are, where several were asked for.
     """
-    return orjson.dumps({"pseq": projected_pseq, "dead": {str(pseq): reason for pseq, reason in dead.items()}})
+    said: dict[str, object] = {"pseq": projected_pseq, "dead": {str(pseq): reason for pseq, reason in dead.items()}}
+    if reached is not None:
+        said["reached"] = reached
+    return orjson.dumps(said)
 
 
-@dataclass(slots=True)
-class Pushed:
-    """What the projector announces of one publisher, for as long as somebody here waits for it."""
+class Waiting:
+    """Those of this process who wait for one publisher, and what wakes whoever asks for them."""
 
-    waiting: int = 0
-    pseq: int = 0
-    subscription: Subscription | None = None
-    moved: asyncio.Event = field(default_factory=asyncio.Event)
+    def __init__(self) -> None:
+        self._futures: dict[int, list[asyncio.Future[None]]] = {}
+        self._woken = asyncio.Event()
+        self._joined = False
+        self.pushed_pseq = 0
+        self.asking: asyncio.Task[None] | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self._futures)
+
+    def add(self, pseq: int) -> "asyncio.Future[None]":
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._futures.setdefault(pseq, []).append(future)
+        self._joined = True
+        self._woken.set()
+        return future
+
+    def remove(self, pseq: int, future: "asyncio.Future[None]") -> None:
+        if future in (others := self._futures.get(pseq, [])):
+            others.remove(future)
+            if not others:
+                del self._futures[pseq]
+
+    def numbers(self) -> list[list[int]]:
+        """In parts as large as one question may be; whoever joins from now on was not asked for."""
+        self._joined = False
+        numbers = sorted(self._futures)
+        return [numbers[first : first + MAX_ASKED] for first in range(0, len(numbers), MAX_ASKED)]
+
+    def settle(self, pseq: int, error: Exception | None = None) -> None:
+        for future in self._futures.pop(pseq, ()):
+            if future.done():
+                continue
+            if error is None:
+                future.set_result(None)
+            else:
+                future.set_exception(error)
 
     def advance(self, pseq: int) -> None:
-        self.pseq = max(self.pseq, pseq)
-        self.moved.set()
-        self.moved = asyncio.Event()
+        """The projector's push."""
+        self.pushed_pseq = max(self.pushed_pseq, pseq)
+        self._woken.set()
 
-    async def comes_to(self, pseq: int, within_s: float) -> None:
+    @property
+    def joined(self) -> bool:
+        """Somebody came after the last question."""
+        return self._joined
+
+    @property
+    def overtaken(self) -> bool:
+        """A push came to somebody's number, whom the answer that was read before it did not tell."""
+        return any(pseq <= self.pushed_pseq for pseq in self._futures)
+
+    async def woken(self, within_s: float) -> None:
+        """Returns when somebody joins, or a push came to somebody's number."""
         with suppress(TimeoutError):
             async with asyncio.timeout(within_s):
-                while self.pseq < pseq:
-                    await self.moved.wait()
+                while not (self._joined or self.overtaken):
+                    self._woken.clear()
+                    await self._woken.wait()
 
 
 class ProjectedWatermarks:
-    """Waits, in its client's loop, until a publisher's events are visible in the tables."""
+    """Waits, in its client's loop, until a publisher's events are visible in the tables.
+
+    However many wait for a publisher, one asks for all of them.
+    """
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self._pushed: dict[str, Pushed] = {}
+        self._waiting: dict[str, Waiting] = {}
         self._known: dict[str, int] = {}
 
     async def reached(self, publisher: str, pseq: int) -> None:
-        """Returns once `pseq` is projected; raises `DeadLettered` when the projector refused it.
+        """Returns once `pseq` is projected; raises `DeadLettered` when the projector refused it."""
+        waiting = self._waiting.setdefault(publisher, Waiting())
+        future = waiting.add(pseq)
+        if waiting.asking is None:
+            waiting.asking = asyncio.create_task(self._ask_for(publisher, waiting), name="watermarks")
+        try:
+            await future
+        finally:
+            waiting.remove(pseq, future)
+            if not waiting and self._waiting.get(publisher) is waiting:
+                del self._waiting[publisher]
+                waiting.asking.cancel()
 
-        A push only says when to ask again: what it said of earlier numbers' dead letters may have been missed.
-        """
+    async def _ask_for(self, publisher: str, waiting: Waiting) -> None:
+        """Until cancelled. A push only says when to ask again: of earlier numbers' dead letters it does not tell."""
         every_s, again_s = ASK_EVERY_S, ASK_AGAIN_S
-        async with self._listening(publisher) as pushed:
+        async with self._listening(publisher, waiting):
             while True:
-                if (answer := await self._ask(publisher, pseq)) is not None:
-                    projected_pseq, dead = answer
-                    if reason := dead.get(str(pseq)):
-                        raise DeadLettered(
-                            f"event {pseq} of {publisher} is a dead letter ({reason}): see `relight deadletter list`"
-                        )
-                    if projected_pseq >= pseq:
-                        return
-                if pushed.pseq >= pseq:  # the push overtook an answer that was read before it
+                for asked in waiting.numbers():
+                    if (answer := await self._ask(publisher, asked)) is not None:
+                        _settle(waiting, publisher, asked, answer)
+                if waiting.joined:
+                    every_s, again_s = ASK_EVERY_S, ASK_AGAIN_S
+                    await asyncio.sleep(ASK_AGAIN_S)  # for those who join with them
+                elif waiting.overtaken:
                     await asyncio.sleep(again_s)
                     again_s = min(2 * again_s, ASK_EVERY_S)
                 else:
-                    await pushed.comes_to(pseq, every_s)
+                    await waiting.woken(every_s)
                     every_s = min(2 * every_s, ASK_AT_LEAST_EVERY_S)
 
     async def ask(self, publisher: str) -> int:
         """The number up to which all are projected, as the projector says or last said; 0 when it never did."""
-        if (answer := await self._ask(publisher, 0)) is not None:
-            self._known[publisher] = max(self._known.get(publisher, 0), answer[0])
+        if (answer := await self._ask(publisher, [0])) is not None:
+            self._known[publisher] = max(self._known.get(publisher, 0), answer.pseq)
         return self._known.get(publisher, 0)
 
-    async def _ask(self, publisher: str, pseq: int) -> tuple[int, dict[str, str]] | None:
-        question = orjson.dumps({"publisher": publisher, "pseq": pseq})
+    async def _ask(self, publisher: str, pseqs: Sequence[int]) -> "Answer | None":
+        question: dict[str, object] = {"publisher": publisher, "pseq": pseqs[0]}
+        if len(pseqs) > 1:
+            question["others"] = pseqs[1:]
         try:
-            asking = self._client.request(QUESTION, question, timeout=ASK_TIMEOUT_S)
+            asking = self._client.request(QUESTION, orjson.dumps(question), timeout=ASK_TIMEOUT_S)
             answer = await answered(self._client, asking, within_s=ASK_TIMEOUT_S + 1)
-            said = orjson.loads(answer.data)
-            return int(said["pseq"]), dict(said["dead"])
+            return Answer.read(answer.data, pseqs[0])
         except (NatsError, TimeoutError, OSError, ValueError, KeyError, TypeError):
             return None  # no projector runs, or it cannot reach its tables: asked again
 
     @asynccontextmanager
-    async def _listening(self, publisher: str) -> AsyncIterator[Pushed]:
-        pushed = self._pushed.setdefault(publisher, Pushed())
-        pushed.waiting += 1
-        try:
-            if pushed.subscription is None:
-                with suppress(NatsError, OSError):  # then asking alone must do
-                    await self._subscribe(publisher, pushed)
-            yield pushed
-        finally:
-            pushed.waiting -= 1
-            if pushed.waiting == 0:
-                del self._pushed[publisher]
-            if pushed.waiting == 0 and pushed.subscription is not None:
-                with suppress(NatsError, OSError):
-                    await pushed.subscription.unsubscribe()
-
-    async def _subscribe(self, publisher: str, pushed: Pushed) -> None:
+    async def _listening(self, publisher: str, waiting: Waiting) -> AsyncIterator[None]:
         async def on_push(message: Msg) -> None:
-            pushed.advance(int(orjson.loads(message.data)["pseq"]))
+            waiting.advance(int(orjson.loads(message.data)["pseq"]))
 
-        subscription = await self._client.subscribe(push_subject(publisher), cb=on_push)
-        if pushed.subscription is None:
-            pushed.subscription = subscription
-        else:
-            await subscription.unsubscribe()
+        subscription: Subscription | None = None
+        with suppress(NatsError, OSError):  # then asking alone must do
+            subscription = await self._client.subscribe(push_subject(publisher), cb=on_push)
+        try:
+            yield
+        finally:
+            if subscription is not None:
+                with suppress(NatsError, OSError):
+                    await subscription.unsubscribe()
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """`reached`: of the numbers that were asked for, those that are folded or dead letters."""
+
+    pseq: int
+    dead: Mapping[int, str]
+    reached: frozenset[int]
+
+    @classmethod
+    def read(cls, body: bytes, asked_pseq: int) -> "Answer":
+        """Raises `ValueError`, `KeyError`, `TypeError` for anything else."""
+        said = orjson.loads(body)
+        pseq = int(said["pseq"])
+        # A release before this one answers for the one number only.
+        reached = said.get("reached", [asked_pseq] if asked_pseq <= pseq else [])
+        return cls(pseq, {int(number): str(reason) for number, reason in said["dead"].items()}, frozenset(reached))
+
+
+def _settle(waiting: Waiting, publisher: str, asked: Sequence[int], answer: Answer) -> None:
+    for pseq in asked:
+        if reason := answer.dead.get(pseq):
+            waiting.settle(
+                pseq,
+                DeadLettered(f"event {pseq} of {publisher} is a dead letter ({reason}): see `relight deadletter list`"),
+            )
+        elif pseq in answer.reached:
+            waiting.settle(pseq)

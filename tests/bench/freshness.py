@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -24,8 +25,17 @@ TARGET_CPU_PERCENT = 15.0
 HERE = Path(__file__).parent
 
 
-async def measure(bench: Bench) -> AsyncIterator[Figure]:
-    seconds = bench.count(10, 4)
+@dataclass(frozen=True)
+class SteadyRate:
+    """How long each sample took until it was visible, how far apart the polls were, and the projector's share."""
+
+    fresh_ms: list[float]
+    poll_ms: list[float]
+    cpu_percent: float
+
+
+async def steady_rate(bench: Bench, script: str, seconds: int) -> SteadyRate:
+    """With the process of this script as projector."""
     async with connected(bench) as client, bench.database() as url:
         await new_stream(client)
         options = RecorderOptions(
@@ -35,7 +45,7 @@ async def measure(bench: Bench) -> AsyncIterator[Figure]:
             tenant="acme",
             spools=bench.folder / "freshness",
         )
-        projector = _child("projector_process.py", bench.nats.url, url)
+        projector = _child(script, bench.nats.url, url)
         watcher = _child("visible_process.py", url)
         try:
             async with Recorder(options) as recorder:
@@ -47,17 +57,22 @@ async def measure(bench: Bench) -> AsyncIterator[Figure]:
             for child in (projector, watcher):
                 child.terminate()
                 await asyncio.to_thread(child.wait, 10)
-    resolution = percentile(taken["poll_ms"], 0.5)
-    note = f"{len(taken['fresh_ms'])} samples, polled by primary key every {resolution:.1f} ms"
+    return SteadyRate(taken["fresh_ms"], taken["poll_ms"], percent)
+
+
+async def measure(bench: Bench) -> AsyncIterator[Figure]:
+    taken = await steady_rate(bench, "projector_process.py", bench.count(10, 4))
+    resolution = percentile(taken.poll_ms, 0.5)
+    note = f"{len(taken.fresh_ms)} samples, polled by primary key every {resolution:.1f} ms"
     for title, fraction, target in (("p50", 0.5, None), ("p99", 0.99, TARGET_MS)):
-        fresh = percentile(taken["fresh_ms"], fraction)
+        fresh = percentile(taken.fresh_ms, fraction)
         yield Figure(
             name=f"recorded -> visible at {RATE:,}/s, {title}", unit="ms", ours=[fresh], target=target, note=note
         )
     yield Figure(
         name=f"the projector at {RATE:,}/s",
         unit="% of a core",
-        ours=[percent],
+        ours=[taken.cpu_percent],
         target=TARGET_CPU_PERCENT,
         note="a process of its own, client side of PostgreSQL and NATS included",
     )

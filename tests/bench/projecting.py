@@ -43,7 +43,7 @@ async def measure(bench: Bench) -> AsyncIterator[Figure]:
                 return events / await _apply(bench, client, batches, events)
 
             async def followed(size: int = size, events: int = events) -> float:
-                return events / await _follow(bench, client, size, events)
+                return events / await follow(bench, client, size, events)
 
             async def fed(statements: list[list[Statement]] = statements, events: int = events) -> float:
                 return events / await _feed(bench, statements)
@@ -108,7 +108,7 @@ async def _feed(bench: Bench, batches: Sequence[Sequence[Statement]]) -> float:
 async def _apply(bench: Bench, client: Client, batches: Sequence[Sequence[Message]], events: int) -> float:
     """Seconds for the projector's own work on batches that are read already."""
     with patch.object(projector_module, "Reader", lambda client, position: ReadBefore(batches)):
-        return await _follow(bench, client, events, events)
+        return await follow(bench, client, events, events)
 
 
 class ReadBefore:
@@ -130,7 +130,7 @@ class ReadBefore:
         return batch or ()
 
 
-async def _follow(bench: Bench, client: Client, size: int, events: int) -> float:
+async def follow(bench: Bench, client: Client, size: int, events: int) -> float:
     """Seconds from connected to the commit of the last event."""
     connected_at: list[float] = []
 

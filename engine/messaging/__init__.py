@@ -1,0 +1,1 @@
+"""Messaging: the FastStream application that takes events and commands over NATS."""
