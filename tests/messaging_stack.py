@@ -16,13 +16,14 @@ from opentelemetry.sdk.trace import TracerProvider
 from prometheus_client import CollectorRegistry, generate_latest
 
 from relight.engine.embedded.nats import EmbeddedNats
-from relight.engine.health import Health, HealthProbe
+from relight.engine.health.models import Health
+from relight.engine.health.probe import HealthProbe, Watched
 from relight.engine.ingest import Ingest
 from relight.engine.log.recorder import Recorder
 from relight.engine.log.watermarks import ProjectedWatermarks
 from relight.engine.messaging.application import build_application
 from relight.engine.rulings import Rulings
-from relight.engine.tables.connecting import connect_session
+from relight.engine.tables.connecting import connect_probe, connect_session
 from relight.engine.tables.pools import Pool, PoolOptions, open_pool
 from relight.engine.tables.projector import Projector
 
@@ -75,7 +76,15 @@ async def messaging(
         pool = await entered.enter_async_context(await open_pool(database, PoolOptions(size=pool_size)))
         recorder = await entered.enter_async_context(Recorder(stack.options(nats, spools, **recording)))
         registry = CollectorRegistry()
-        probe = HealthProbe(client, pool, projector, spools=spools or Path("/nonexistent"))
+        watched = Watched(
+            client=client,
+            connect=lambda: connect_probe(database),
+            home=spools.parent if spools else Path("/tmp"),
+            region="eu",
+            pools={"requests": pool},
+            projector=projector,
+        )
+        probe = await entered.enter_async_context(HealthProbe(watched))
         health: Callable[[], Awaitable[Health]] = probe.check
         application = build_application(
             nats.url,

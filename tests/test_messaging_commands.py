@@ -11,7 +11,7 @@ import stack
 from messaging_stack import Messaging, messaging
 
 from relight.engine.clock import Clock
-from relight.engine.health import Health
+from relight.engine.health.document import Flat
 from relight.engine.log.watermarks import push_subject
 
 CLOCK = Clock()
@@ -64,7 +64,7 @@ async def test_a_watermark_is_told_in_the_form_that_recorders_know(service: Mess
 
 
 async def test_health_is_told(service: Messaging) -> None:
-    health = Health.model_validate_json((await service.send("cmd.status", b"")).data)
+    health = Flat.model_validate_json((await service.send("cmd.status", b"")).data)
     assert health.projector is not None
 
 
