@@ -121,7 +121,7 @@ async def test_a_projector_that_is_killed_is_replaced_as_fast(
             await until(lambda: LIVE in first.said)
             async with projecting(nats, database) as second, Recorder(options(nats, spools)) as recorder:
                 await until(lambda: second.projector.state is STANDBY)
-                loading = asyncio.create_task(_load(recorder, 600))
+                loading = asyncio.create_task(_load(recorder, 1_500))
                 await recorder.record(failed(-1)).reached(Ack.PROJECTED)
                 began = time.monotonic()
                 first.process.kill()

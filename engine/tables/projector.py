@@ -173,6 +173,7 @@ class Projector:
     async def _follow(self, session: Session) -> None:
         self._heads = Heads()
         self.position = await load_position(session)
+        self.state, self.failure = ProjectorState.LIVE, None
         async with Reader(self._client, self.position.anchor) as reader:
             writing: asyncio.Task[Position] | None = None
             try:
