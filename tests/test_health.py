@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import asyncpg
+import orjson
 import pytest
 import stack
 from fastapi import FastAPI
@@ -20,7 +21,7 @@ from stack import connected, nats_server, projecting, until
 
 from relight.engine.embedded.postgres import EmbeddedPostgres
 from relight.engine.errors import PoolExhausted
-from relight.engine.health.document import MEDIA_TYPE, document, read_document
+from relight.engine.health.document import MEDIA_TYPE, document, flat, read_document, read_flat
 from relight.engine.health.models import CheckStatus, Health, Status
 from relight.engine.health.postgres import Counts, DatabaseLook, Tables
 from relight.engine.health.projection import Place, event_checks, lag, lag_checks
@@ -83,6 +84,7 @@ async def test_all_is_well_and_every_check_says_what_it_observed(database: str, 
             assert abs(float(str(found(health, "clock:offset", "postgres").observed))) < 1_000
             again = read_document(document(health))
             assert {(c.key, c.id): c for c in again.checks} == {(c.key, c.id): c for c in health.checks}
+            assert read_flat(orjson.dumps(flat(health))) == health
             assert (again.service_id, again.release) == (health.service_id, health.release)
 
 

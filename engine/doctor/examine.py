@@ -2,8 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from relight.engine.doctor import log, machine, rows, tables
 from relight.engine.doctor.models import Finding, Outcome, Report, Result, fail
@@ -11,7 +12,10 @@ from relight.engine.doctor.patient import Patient
 from relight.engine.doctor.settings import settings_used
 from relight.engine.errors import RelightError
 
-STEP_S = 30.0
+STEP_S = 15.0
+START_S = 120.0
+"""Of servers that have to be started, and brought up to date."""
+GIVE_UP_S = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,11 +24,12 @@ class Step:
 
     name: str
     did: str
-    look: Callable[[Patient], Awaitable[Finding]]
+    look: Callable[[Patient], Coroutine[Any, Any, Finding]]
     needs: tuple[str, ...] = ()
+    within_s: float = STEP_S
 
 
-def _step(name: str, did: str, look: Callable[[Patient], Awaitable[Finding]], *needs: str) -> Step:
+def _step(name: str, did: str, look: Callable[[Patient], Coroutine[Any, Any, Finding]], *needs: str) -> Step:
     return Step(name=name, did=did, look=look, needs=needs)
 
 
@@ -34,7 +39,13 @@ STEPS: Sequence[Step] = (
     _step("disk", "compared free space with what spools may take", machine.disk, "home"),
     _step("spool", "wrote, fsynced and read a spool in a slot of its own", machine.spool, "home"),
     _step("http", "listened on the address of the HTTP API", machine.http, "settings"),
-    _step("servers", "found the servers, or started them", log.servers, "settings"),
+    Step(
+        name="servers",
+        did="found the servers, or started them",
+        look=log.servers,
+        needs=("settings",),
+        within_s=START_S,
+    ),
     _step("nats", "connected and measured a round trip", log.nats, "servers"),
     _step("jetstream", "asked for the account", log.jetstream, "nats"),
     _step("nats_clock", "compared the stream's clock with ours", log.clock, "jetstream"),
@@ -90,15 +101,20 @@ def _lacking(step: Step, before: dict[str, Result]) -> Iterator[str]:
 
 
 async def _looked(step: Step, patient: Patient) -> Finding:
+    looking = asyncio.create_task(step.look(patient))
+    # A server that hangs would also keep the end of a transaction waiting: its session is cut off first.
+    done, _ = await asyncio.wait([looking], timeout=step.within_s)
+    if not done:
+        patient.cut_off()
+        looking.cancel()
+        await asyncio.wait([looking], timeout=GIVE_UP_S)
+        return fail(f"no answer within {step.within_s:g} s", "is that server up, and the network between?")
     try:
-        async with asyncio.timeout(STEP_S):
-            return await step.look(patient)
+        return looking.result()
     except RelightError as error:
         said, _, advice = str(error).partition(": ")
         return fail(said, advice or "correct that, and run it again")
     except TimeoutError as error:
-        return fail(
-            f"no answer in time ({str(error) or f'{STEP_S:g} s'})", "is that server up, and the network between?"
-        )
+        return fail(f"no answer in time ({error!r})", "is that server up, and the network between?")
     except Exception as error:  # whatever a server says, the other steps are taken all the same
         return fail(f"{type(error).__name__}: {error}", "correct that, and run it again")

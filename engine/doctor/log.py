@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, suppress
+from datetime import datetime
 from typing import Any, TypeVar
 
 from nats.aio.client import Client
@@ -17,6 +18,7 @@ from relight.engine.doctor.patient import Patient
 from relight.engine.health.limits import CLOCK_OFFSET_MS
 from relight.engine.health.models import Status
 from relight.engine.health.stream import look_at_stream, setting_faults
+from relight.engine.log.proof import varz
 from relight.engine.log.topology import REQUEST_TIMEOUT_S, STREAM
 
 OLDEST_NATS = (2, 12)
@@ -64,9 +66,16 @@ async def jetstream(patient: Patient) -> Finding:
 
 async def clock(patient: Patient) -> Finding:
     look = await look_at_stream(patient.nats, patient.clock)
-    if look.offset_ms is None:
-        return warn("the server does not tell its time", "upgrade it")
-    return offset("the stream", look.offset_ms, look.response_ms or 0)
+    if look.offset_ms is not None:
+        return offset("the stream", look.offset_ms, look.response_ms or 0)
+    for url in patient.servers.monitors:
+        began_us = patient.clock.now_us()
+        match await asyncio.to_thread(varz, url):
+            case {"now": str(now)}:
+                took_ms = (patient.clock.now_us() - began_us) / 1_000
+                there_us = datetime.fromisoformat(now).timestamp() * 1_000_000
+                return offset("the server", (there_us - began_us) / 1_000 - took_ms / 2, took_ms)
+    return inapplicable("there is no stream yet that would tell the server's time, nor a monitoring address")
 
 
 def offset(whose: str, offset_ms: float, response_ms: float) -> Finding:
@@ -151,6 +160,10 @@ async def fsync(patient: Patient) -> Finding:
             "no monitoring address is known, so nothing is ever called replicated",
             "set RELIGHT_NATS_MONITOR_URLS to those of all replicas' servers, as in http://host:8222",
         )
+    try:
+        await _jetstream(patient).stream_info(STREAM)
+    except NotFoundError:
+        return inapplicable(f"stream {STREAM} is not declared yet")
     found = await patient.openers.prober(patient.nats, patient.servers).attest()
     if not found.proven:
         return fail("; ".join(found.faults), "correct that: nothing is called replicated until then")

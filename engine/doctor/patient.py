@@ -41,6 +41,11 @@ class Patient:
     client: Client | None = None
     login: Session | None = None
 
+    def cut_off(self) -> None:
+        """Ends the session with PostgreSQL at once, whatever waits in it."""
+        if self.login is not None:
+            self.login.terminate()
+
     @property
     def servers(self) -> Servers:
         assert self.opened is not None

@@ -9,6 +9,7 @@ import asyncpg
 from relight.engine.doctor.log import offset
 from relight.engine.doctor.models import Finding, fail, ok, warn
 from relight.engine.doctor.patient import Patient
+from relight.engine.tables.connecting import Session
 from relight.engine.tables.migrate import OLDEST_SERVER, State, status
 
 OWN_CONNECTIONS = 3
@@ -18,7 +19,7 @@ MARK = "relight.doctor"
 
 async def postgres(patient: Patient) -> Finding:
     patient.login = session = await patient.openers.postgres(patient.servers.database_url, {})
-    patient.stack.push_async_callback(session.close, timeout=2)
+    patient.stack.push_async_callback(_closed, session)
     began = time.monotonic()
     row = await session.fetchrow("SELECT current_user AS login, current_database() AS database, version() AS version")
     took_ms = (time.monotonic() - began) * 1_000
@@ -28,6 +29,14 @@ async def postgres(patient: Patient) -> Finding:
     if major < OLDEST_SERVER:
         return fail(found, f"upgrade the server to {OLDEST_SERVER} or newer")
     return ok(found)
+
+
+async def _closed(session: Session) -> None:
+    """Whatever the server does: what was found is told all the same."""
+    try:
+        await session.close(timeout=2)
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        session.terminate()
 
 
 async def session(patient: Patient) -> Finding:
@@ -42,7 +51,7 @@ async def session(patient: Patient) -> Finding:
     try:
         marked = await own.fetchval("SELECT current_setting($1, true)", MARK)
     finally:
-        await own.close(timeout=2)
+        await _closed(own)
     if marked != patient.tag:
         return fail("a connection's parameters do not reach the server: a pooler stands between", advice)
     return ok("the server's own address: sessions keep their role")

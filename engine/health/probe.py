@@ -92,7 +92,7 @@ class HealthProbe:
     async def close(self) -> None:
         if self._looking is not None:
             self._looking.cancel()
-            await asyncio.wait([self._looking])
+            await asyncio.wait([self._looking], timeout=LOOK_S)
         await self._database.close()
 
     async def __aenter__(self) -> Self:

@@ -85,11 +85,12 @@ class Prober:
         return [str(self._client._server_info["server_id"])]
 
     async def _servers(self) -> tuple[list[dict[str, object]], list[str]]:
-        answers = await asyncio.gather(*(asyncio.to_thread(_varz, url) for url in self._monitor_urls))
+        answers = await asyncio.gather(*(asyncio.to_thread(varz, url) for url in self._monitor_urls))
         return [a for a in answers if isinstance(a, dict)], [a for a in answers if isinstance(a, str)]
 
 
-def _varz(url: str) -> dict[str, object] | str:
+def varz(url: str) -> dict[str, object] | str:
+    """What a server's monitoring address says of it, or why it does not."""
     try:
         with _direct.open(f"{url.rstrip('/')}/varz", timeout=MONITOR_TIMEOUT_S) as response:
             answer: dict[str, object] = orjson.loads(response.read())
