@@ -84,6 +84,16 @@ def test_every_setting_that_is_named_in_deploy_is_one() -> None:
     assert named - {f"RELIGHT_{name.upper()}" for name in Settings.model_fields} == set()
 
 
+def test_every_metric_that_the_page_alerts_on_is_one() -> None:
+    text = "".join(file.read_text() for file in (DEPLOY.parent / "engine").rglob("*.py"))
+    if '"/metrics"' not in text:
+        lacking("/metrics")
+    page = (DEPLOY / "README.md").read_text()
+    named = re.findall(r"\brelight_[a-z0-9_]+", page[page.index("## What to alert on") :])
+    assert len(named) > 10
+    assert [name for name in named if f'"{name.removesuffix("_total")}"' not in text] == []
+
+
 def test_the_settings_of_the_pods_are_valid() -> None:
     secret = {"RELIGHT_NATS_URL": "nats://nats", "RELIGHT_DATABASE_URL": "postgresql://postgres"}
     assert not Settings.from_environment(settings_env() | secret).spool

@@ -27,10 +27,12 @@ class Asking:
         self._ending = asyncio.Event()
         self._clients: list[asyncio.Task[None]] = []
         self.tally = Tally()
+        self._none_ready_s = 0.0
 
     def begin(self, name: str, *, clients: int, warm_up_s: float, side: Side | None) -> None:
         """Thinking clients, or with a `side` such as ask it again as soon as they are answered."""
         self.tally, self._ending = Tally(warm_up_s=warm_up_s), asyncio.Event()
+        self._none_ready_s = self._balancer.none_ready_s
         self._clients = [
             asyncio.create_task(self._live(number, Random(f"{self._plan.seed} {name} {number}"), side))
             for number in range(clients)
@@ -41,7 +43,7 @@ class Asking:
         self._ending.set()
         for task in self._clients:
             await task
-        return self.tally.summary()
+        return {**self.tally.summary(), "none_ready_s": self._balancer.none_ready_s - self._none_ready_s}
 
     async def _live(self, number: int, lot: Random, side: Side | None) -> None:
         async with own_connection() as session:

@@ -13,6 +13,7 @@ from relight.engine.embedded.server import EmbeddedServer
 
 PHASE = "outage"
 SPOOLED_WITHIN_MS = 2_000.0
+BALANCER_NOTICES_S = 0.5
 BACK_S = 5.0
 """How long after a server answers again a question may still fail: connections have to be made anew."""
 
@@ -104,6 +105,13 @@ def tell_failures(report: Report, title: str, met: dict[str, Any], gone: float, 
             or not failure["is_problem"]
         ]
     report.figure(PHASE, f"failed over HTTP without {title}", f"{http['failed']:,} of {http['asked']:,}")
+    none_ready = f"time in which no server was ready while {title} was away"
+    if title == "NATS":
+        # Reading needs no NATS; behind a Kubernetes service it would nevertheless fail, with no server to send it to.
+        kept = met["none_ready_s"] < BALANCER_NOTICES_S
+        report.promise(PHASE, none_ready, s(met["none_ready_s"]), asked="none", kept=kept)
+    else:
+        report.figure(PHASE, none_ready, s(met["none_ready_s"]))
     report.promise(
         PHASE,
         f"failed otherwise than with a 503 problem while {title} was away" if title != "NATS" else "failed at all",

@@ -62,6 +62,13 @@ def _tell(scene: Scene, report: Report, met: dict[str, Any], rebuilt: dict[str, 
         "p50, p99 and longest over HTTP meanwhile",
         ", ".join(map(ms, (http["p50_ms"], http["p99_ms"], http["max_ms"]))),
     )
+    report.promise(
+        PHASE,
+        "time in which no API server was ready",
+        s(met["none_ready_s"]),
+        asked="none",
+        kept=met["none_ready_s"] == 0,
+    )
     out_of_order = [ended for ended in scene.fleet.ended if ended.code != 0]
     report.promise(
         PHASE,
