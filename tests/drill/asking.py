@@ -22,6 +22,7 @@ else:
 
 ANSWER_S = 30.0
 AFTER_FAILURE_S = 0.05
+BARE_FAILURES = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, TimeoutError, OSError)
 KEEP_ALIVE_S = 15.0
 """Less than any server's: a connection that a server closes just as it is used again would be a failure of neither."""
 
@@ -87,7 +88,7 @@ class Client:
             async with asyncio.timeout(ANSWER_S):
                 await self.pool.fetch(asked.sql, *asked.values(self.tenant))
             self.tally.answered("bare", began)
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError, OSError) as error:
+        except BARE_FAILURES as error:
             self.tally.failed("bare", began, f"{asked.name}: {error!r}")
 
 
