@@ -1,8 +1,10 @@
 """Five hundred clients ask while events arrive: how long answers take, beside the bare pool in the same moments."""
 
 import asyncio
+import os
 from typing import Any
 
+from cores import Cores
 from plan import SEED_API_MS
 from scene import Scene
 from verdict import Report, ms
@@ -15,12 +17,16 @@ async def play(scene: Scene, report: Report) -> None:
     await scene.publish(plan.events_per_s)
     scene.step(f"{plan.clients} clients for {plan.seconds:g} s, {plan.events_per_s:,} events/s", plan.seconds)
     before = scene.publisher.latest["recorded"]
+    cores = Cores(scene)
     scene.begin_asking(clients=plan.clients, warm_up_s=plan.warm_up_s)
     await asyncio.sleep(plan.seconds)
+    used = cores.used()
     met = await scene.end_asking()
     recorded = scene.publisher.latest["recorded"] - before
-    report.figures[PHASE] = met | {"recorded": recorded}
+    report.figures[PHASE] = met | {"recorded": recorded, "cores": used}
     _tell(report, scene, met)
+    shares = ", ".join(f"{who} {share:.2f}" for who, share in used.items())
+    report.figure(PHASE, "cores used, of those that there are", f"{shares}; of {os.cpu_count()}")
     per_s = recorded / (met["ended"] - met["began"])
     report.promise(
         PHASE,

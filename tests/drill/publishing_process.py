@@ -120,8 +120,8 @@ class Publishing:
 
     async def samples(self) -> list[dict[str, float]]:
         """Those since the last time, the ones still on their way included once they are there."""
-        while self._following:
-            await asyncio.wait(self._following)
+        if following := set(self._following):
+            await asyncio.wait(following)
         taken = list(self._samples)
         self._samples.clear()
         return taken
