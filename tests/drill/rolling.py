@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import guarantees
@@ -81,7 +82,7 @@ def _tell(scene: Scene, report: Report, met: dict[str, Any], rebuilt: dict[str, 
     swap_s = swap_time(rebuilt)
     report.promise(
         PHASE,
-        "swap of the rebuilt tables",
+        "swap of the rebuilt tables: the longer that readers or writers waited",
         s(swap_s),
         asked=f"<= {SWAP_WITHIN_S:g} s",
         kept=swap_s is not None and swap_s <= SWAP_WITHIN_S,
@@ -89,16 +90,7 @@ def _tell(scene: Scene, report: Report, met: dict[str, Any], rebuilt: dict[str, 
     )
 
 
-def swap_time(document: object) -> float | None:
-    """The longest `swap…_s` or `swap…_ms` anywhere in what `relight rebuild --json` says, in seconds."""
-    found: list[float] = []
-    match document:
-        case dict():
-            for name, value in document.items():
-                if "swap" in str(name) and isinstance(value, int | float) and not isinstance(value, bool):
-                    found.append(value / 1_000 if str(name).endswith("_ms") else value)
-                elif (inner := swap_time(value)) is not None:
-                    found.append(inner)
-        case list():
-            found = [inner for value in document if (inner := swap_time(value)) is not None]
-    return max(found, default=None)
+def swap_time(document: Mapping[str, object]) -> float | None:
+    """How long readers or writers had to wait, whichever is longer; None where the rebuild does not say."""
+    waits = [document.get(name) for name in ("reads_waited_s", "writes_waited_s")]
+    return max((wait for wait in waits if isinstance(wait, int | float)), default=None)

@@ -23,7 +23,6 @@ from relight.engine.log.topology import STREAM, connect
 
 CAUGHT_UP_S = 180.0
 POLL_S = 0.05
-ENOUGH_FOR_THE_DRILL = "1000000"
 
 
 class Step(Protocol):
