@@ -14,7 +14,7 @@ PHASE = "load"
 
 async def play(scene: Scene, report: Report) -> None:
     plan = scene.plan
-    await scene.publish(plan.events_per_s)
+    scene.publish(plan.events_per_s)
     scene.step(f"{plan.clients} clients for {plan.seconds:g} s, {plan.events_per_s:,} events/s", plan.seconds)
     before = scene.publisher.latest["recorded"]
     cores = Cores(scene)
@@ -37,7 +37,7 @@ async def play(scene: Scene, report: Report) -> None:
     )
     await _saturate(scene, report)
     scene.step("waiting until all is in the tables")
-    await scene.publish(0)
+    scene.publish(0)
     fresh = sorted(sample["projected_ms"] for sample in await scene.samples() if "projected_ms" in sample)
     report.figures["fresh_ms"] = fresh
     if fresh:

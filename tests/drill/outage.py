@@ -28,7 +28,7 @@ async def play(scene: Scene, report: Report) -> None:
 
 async def _without(scene: Scene, report: Report, title: str, server: EmbeddedServer) -> None:
     plan = scene.plan
-    await scene.publish(plan.events_per_s)
+    scene.publish(plan.events_per_s)
     scene.begin_asking(clients=plan.clients, warm_up_s=plan.warm_up_s)
     await asyncio.sleep(plan.warm_up_s)
     async with scene.watched(scene.fleet.of("api")[0]) as watch:

@@ -16,7 +16,7 @@ PHASE = "rolling"
 
 async def play(scene: Scene, report: Report) -> None:
     plan = scene.plan
-    await scene.publish(plan.events_per_s)
+    scene.publish(plan.events_per_s)
     scene.begin_asking(clients=plan.clients, warm_up_s=plan.warm_up_s)
     await asyncio.sleep(plan.warm_up_s)
     rebuilt: dict[str, object] = {}

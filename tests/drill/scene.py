@@ -47,7 +47,7 @@ class Scene:
     ids: Path
     asks: int = field(default=0)
 
-    async def publish(self, events_per_s: float) -> None:
+    def publish(self, events_per_s: float) -> None:
         self.publisher.tell({"do": "pace", "events_per_s": events_per_s})
 
     async def samples(self) -> list[dict[str, float]]:
@@ -90,7 +90,7 @@ class Scene:
 
     async def at_rest(self) -> None:
         """Nobody publishes, and all that was published is in the tables."""
-        await self.publish(0)
+        self.publish(0)
         at = self.publisher.latest.get("at", 0)
         while self.publisher.latest.get("at", 0) <= at:
             await asyncio.sleep(POLL_S)
@@ -136,9 +136,10 @@ async def scene(plan: Plan, step: Step) -> AsyncIterator[Scene]:
             clients.tell({"plan": asdict(plan), "tokens": tokens, "database_url": postgres.url, "servers": []})
             await clients.heard("started")
             step("starting Relight's processes")
-            for kind, number in (("projector", plan.projectors), ("api", plan.apis)):
-                for _ in range(number):
-                    await fleet.start(kind)  # type: ignore[arg-type]
+            await asyncio.gather(
+                *(fleet.start("projector") for _ in range(plan.projectors)),
+                *(fleet.start("api") for _ in range(plan.apis)),
+            )
             publisher = await stack.enter_async_context(child("publishing_process.py", log=folder / "publisher.log"))
             ids = folder / "ids"
             publisher.tell(
