@@ -72,7 +72,9 @@ async def http_server(app: FastAPI, *, host: str, port: int, drain_s: float) -> 
 def _listening(host: str, port: int) -> socket.socket:
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listener = socket.socket(family, socket.SOCK_STREAM)
+        # asyncio turns Nagle's algorithm off only where the protocol is named, and every answer would wait for the
+        # client's delayed acknowledgement: 44 ms instead of 0.3 on a connection that is kept alive.
+        listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
     except OSError as error:
