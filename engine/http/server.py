@@ -72,8 +72,7 @@ async def http_server(app: FastAPI, *, host: str, port: int, drain_s: float) -> 
 def _listening(host: str, port: int) -> socket.socket:
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        # asyncio turns Nagle's algorithm off only where the protocol is named, and every answer would wait for the
-        # client's delayed acknowledgement: 44 ms instead of 0.3 on a connection that is kept alive.
+        # Named, for only then does asyncio set TCP_NODELAY; without it every second answer waits 40 ms for an ACK.
         listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))

@@ -58,7 +58,7 @@ def _tell(report: Report, scene: Scene, met: dict[str, Any]) -> None:
         ratio = f"{http[name] / bare[name]:.1f}" if http[name] and bare[name] else "-"
         report.figure(
             PHASE,
-            f"{name[:3]} over HTTP; the same SQL in a bare pool; ratio",
+            f"{name[:3]} over HTTP; the same query as SQL in a bare pool; ratio",
             f"{ms(http[name])}; {ms(bare[name])}; {ratio}",
         )
     low, high = SEED_API_MS
