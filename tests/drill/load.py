@@ -16,18 +16,19 @@ async def play(scene: Scene, report: Report) -> None:
     plan = scene.plan
     scene.publish(plan.events_per_s)
     scene.step(f"{plan.clients} clients for {plan.seconds:g} s, {plan.events_per_s:,} events/s", plan.seconds)
-    before = scene.publisher.latest["recorded"]
+    before = scene.publisher.latest
     cores = Cores(scene)
     scene.begin_asking(clients=plan.clients, warm_up_s=plan.warm_up_s)
     await asyncio.sleep(plan.seconds)
     used = cores.used()
     met = await scene.end_asking()
-    recorded = scene.publisher.latest["recorded"] - before
+    after = scene.publisher.latest
+    recorded = after["recorded"] - before["recorded"]
     report.figures[PHASE] = met | {"recorded": recorded, "cores": used}
     _tell(report, scene, met)
     shares = ", ".join(f"{who} {share:.2f}" for who, share in used.items())
     report.figure(PHASE, "cores used, of those that there are", f"{shares}; of {os.cpu_count()}")
-    per_s = recorded / (met["ended"] - met["began"])
+    per_s = recorded / (after["at"] - before["at"])
     report.promise(
         PHASE,
         "events recorded meanwhile",
