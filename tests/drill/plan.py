@@ -30,6 +30,8 @@ class Plan:
     pool_size: int = 10
     apis: int = 2
     projectors: int = 2
+    logs: str | None = None
+    """A folder for what the processes said; None: it goes with the rest."""
 
     @property
     def warm_up_s(self) -> float:

@@ -47,6 +47,7 @@ def _asked() -> tuple[Plan, Path | None]:
     parser = ArgumentParser(prog="make drill", description=__doc__)
     parser.add_argument("phases", nargs="*", metavar="PHASE", help=f"of {', '.join(PHASES)}; all by default")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to write every figure")
+    parser.add_argument("--logs", metavar="FOLDER", help="where to keep what the processes said")
     for name in (
         "seed",
         "clients",

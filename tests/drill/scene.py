@@ -171,7 +171,15 @@ async def scene(plan: Plan, step: Step) -> AsyncIterator[Scene]:
             await here.at_rest()
             yield here
     finally:
+        if plan.logs is not None:
+            await asyncio.to_thread(_keep_logs, folder, Path(plan.logs))
         await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+
+
+def _keep_logs(folder: Path, to: Path) -> None:
+    to.mkdir(parents=True, exist_ok=True)
+    for log in folder.glob("*.log"):
+        shutil.copy(log, to)
 
 
 async def _token(fleet: Fleet, tenant: str) -> str:
