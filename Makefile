@@ -9,7 +9,7 @@ LOCK := $(BIN)/uv --quiet --no-config pip compile pyproject.toml --extra embedde
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 
-.PHONY: help setup check test format demo bench lock wheel clean
+.PHONY: help setup check test format demo bench drill lock wheel clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -36,6 +36,9 @@ demo: .venv/.base ## run the demonstration; NATS and PostgreSQL are started for 
 
 bench: .venv/.dev ## run the benchmarks
 	@$(BIN)/python tests/bench/run.py
+
+drill: .venv/.dev ## run the load drill (ARGS='rolling --seconds 20', ARGS=--help): minutes, and both cores
+	@$(BIN)/python tests/drill/run.py $(ARGS)
 
 lock: .venv/.dev ## pin the dependencies again (UPGRADE=--upgrade for newer ones)
 	@$(LOCK) --group dev --output-file requirements/dev.txt >/dev/null
