@@ -11,7 +11,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import asyncpg
-import orjson
 import pytest
 import stack
 from fastapi import FastAPI
@@ -84,7 +83,7 @@ async def test_all_is_well_and_every_check_says_what_it_observed(database: str, 
             assert abs(float(str(found(health, "clock:offset", "postgres").observed))) < 1_000
             again = read_document(document(health))
             assert {(c.key, c.id): c for c in again.checks} == {(c.key, c.id): c for c in health.checks}
-            assert read_flat(orjson.dumps(flat(health))) == health
+            assert read_flat(flat(health).model_dump_json().encode()) == health
             assert (again.service_id, again.release) == (health.service_id, health.release)
 
 
@@ -315,13 +314,7 @@ async def test_the_endpoints_answer_what_orchestrators_ask() -> None:
                 assert (await get("/readyz"))[0::2] == (200, "ok")
                 status, _, text = await get("/readyz?verbose")
                 assert status == 200
-                assert text.splitlines() == [
-                    "[+]phase ok",
-                    "[+]postgres ok",
-                    "[+]nats ok",
-                    "[+]migrations ok",
-                    "readyz check passed",
-                ]
+                assert text.splitlines() == ["[+]phase ok", "readyz check passed"]
                 await until(lambda: _healthy(probe))
                 status, kind, text = await get("/health")
                 assert (status, kind, json.loads(text)["status"]) == (200, MEDIA_TYPE, "pass")
@@ -332,11 +325,8 @@ async def test_the_endpoints_answer_what_orchestrators_ask() -> None:
                     await until(lambda: _status(get("/health"), 503))
                     assert time.monotonic() - began < WITHIN_S
                     assert json.loads((await get("/health"))[2])["status"] == "fail"
-                    assert (await get("/readyz"))[0] == 200, "one slow look does not take it out of service"
-                    await until(lambda: _status(get("/readyz"), 503), "not ready when it lasts")
-                    assert "[-]postgres failed: away for" in (await get("/readyz"))[2]
+                    assert (await get("/readyz"))[0] == 200, "all replicas would leave together, with what they can do"
                     assert (await get("/livez"))[0] == 200, "a restart would not help"
-                await until(lambda: _status(get("/readyz"), 200), "ready again")
 
                 probe.vital.watch("projector", asyncio.create_task(_ends()))
                 await until(lambda: probe.vital.dead())

@@ -6,8 +6,6 @@ FOLLOW_UP_S = 0.4
 """For what can be asked only once both have answered: together with `LOOK_S` well within 2 s."""
 CACHE_S = 0.25
 """So long one look serves everybody who asks."""
-NOT_READY_AFTER_S = 3.0
-"""A server that fails for less is not yet away: one slow look does not take a process out of service."""
 
 LAG_S = 30.0
 STANDS_STILL_S = 10.0

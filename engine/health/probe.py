@@ -4,7 +4,7 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
@@ -63,9 +63,6 @@ class HealthProbe:
         self.readiness: Readiness | None = None
         self.vital = VitalTasks()
         self.latest: Health | None = None
-        self.failing_since: dict[str, float] = {}
-        """Of PostgreSQL and NATS, by monotonic clock; a server that answers is not in it."""
-        self.pending_migrations: Sequence[str] = ()
         self._latest_at = 0.0
         self._looking: asyncio.Task[Health] | None = None
         self._database = Database(watched.connect, watched.clock)
@@ -114,9 +111,6 @@ class HealthProbe:
         )
         at = place(database, watched.projector)
         behind = await self._lag(at, stream)
-        self._note({"postgres": database.failure, "nats": stream.failure})
-        if database.failure is None:
-            self.pending_migrations = database.pending
         checks: list[Check] = [
             *database_checks(database, now),
             *stream_checks(stream, now),
@@ -146,13 +140,6 @@ class HealthProbe:
             except TRANSIENT:
                 pass
         return lag(at, stream, waiting_since)
-
-    def _note(self, failures: Mapping[str, str | None]) -> None:
-        for name, failure in failures.items():
-            if failure is None:
-                self.failing_since.pop(name, None)
-            else:
-                self.failing_since.setdefault(name, time.monotonic())
 
 
 class _InThread(Generic[T]):

@@ -32,7 +32,7 @@ def health_routes(probe: HealthProbe, readiness: Readiness) -> APIRouter:
     @router.api_route("/readyz", methods=GET_AND_HEAD, operation_id="readyz", response_class=PlainTextResponse)
     async def readyz(request: Request) -> Response:
         """Whether requests should be sent here."""
-        return _answer("readyz", await ready(probe, readiness), request)
+        return _answer("readyz", ready(probe, readiness), request)
 
     @router.api_route("/startupz", methods=GET_AND_HEAD, operation_id="startupz", response_class=PlainTextResponse)
     async def startupz(request: Request) -> Response:
