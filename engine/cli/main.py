@@ -8,7 +8,7 @@ import sys
 import typer
 from rich.logging import RichHandler
 
-from relight.engine.cli import data, deadletters, demo, events, imports, operate
+from relight.engine.cli import data, deadletters, demo, events, imports, operate, tokens
 from relight.engine.cli.output import err, fail
 from relight.engine.errors import RelightError
 
@@ -28,6 +28,7 @@ app.command("digest")(data.digest)
 app.add_typer(deadletters.app, name="deadletter")
 app.add_typer(events.app, name="event")
 app.add_typer(imports.app, name="import")
+app.add_typer(tokens.app, name="token")
 
 
 @app.callback()

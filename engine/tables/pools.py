@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 else:
     AsyncpgPool = asyncpg.Pool
 
-Role = Literal["relight_reader", "relight_operator", "relight_projector"]
+Role = Literal["relight_reader", "relight_operator", "relight_projector", "relight_gate"]
 
 MEASURED_ACQUIRES = 1_000
 """The latest of them make the percentile."""
