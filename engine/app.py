@@ -13,6 +13,8 @@ from relight.engine.clock import Clock
 from relight.engine.embedded.home import HomeLock, Running
 from relight.engine.health import Health, HealthProbe
 from relight.engine.http.api import ApiParts, build_api
+from relight.engine.http.feed import Feed
+from relight.engine.http.limits import HttpLimits
 from relight.engine.http.server import http_server
 from relight.engine.importers.importing import ImportedFile, Scan, import_file
 from relight.engine.ingest import Ingest
@@ -61,6 +63,17 @@ def pool_options(settings: Settings, *, size: int | None = None) -> PoolOptions:
         acquire_timeout_s=settings.pool_acquire_timeout_s,
         statement_timeout_s=settings.statement_timeout_s,
         drain_s=settings.drain_s,
+    )
+
+
+def http_limits(settings: Settings) -> HttpLimits:
+    """The settings, as the API wants them."""
+    return HttpLimits(
+        rate_low=settings.rate_low,
+        rate_standard=settings.rate_standard,
+        rate_high=settings.rate_high,
+        tenant_requests=settings.tenant_requests,
+        turn_timeout_s=settings.pool_acquire_timeout_s,
     )
 
 
@@ -168,9 +181,17 @@ async def run_up(settings: Settings, announce: Callable[[Running], None]) -> Non
             ingest=Ingest(recorder),
             watermarks=ProjectedWatermarks(service.client),
             health=service.health,
+            feed=Feed(service.client, service.pool),
+            limits=http_limits(settings),
+            receive_s=settings.http_receive_s,
         )
         served = http_server(
-            build_api(parts), host=settings.http_host, port=settings.http_port, drain_s=settings.drain_s
+            build_api(parts),
+            host=settings.http_host,
+            port=settings.http_port,
+            drain_s=settings.drain_s,
+            connections=settings.http_connections,
+            receive_s=settings.http_receive_s,
         )
         http = await stack.enter_async_context(served)
         running = Running(

@@ -62,7 +62,7 @@ class Settings(BaseModel):
     rate_low: int = Field(default=20, ge=1, description="requests a second of a tenant's tokens of tier low")
     rate_standard: int = Field(default=200, ge=1, description="the same of tier standard")
     rate_high: int = Field(default=5_000, ge=1, description="the same of tier high")
-    tenant_requests: int = Field(default=1_000, ge=1, description="requests of one tenant at the same time, per process")
+    tenant_requests: int = Field(default=1_000, ge=1, description="one tenant's requests at the same time, per process")
     http_connections: int = Field(default=2_000, ge=1, description="connections of HTTP clients, per process")
     http_receive_s: Positive = Field(default=20, description="how long a client may take to send a request")
 

@@ -9,6 +9,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from relight.engine.errors import SettingsError
+from relight.engine.http.protocol import bounded
 
 BACKLOG = 2_048
 KEEP_ALIVE_S = 30
@@ -38,13 +39,15 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def http_server(app: FastAPI, *, host: str, port: int, drain_s: float) -> AsyncIterator[HttpServer]:
+async def http_server(
+    app: FastAPI, *, host: str, port: int, drain_s: float, connections: int = 2_000, receive_s: float = 20
+) -> AsyncIterator[HttpServer]:
     """Listens until the `with` ends. Raises `SettingsError` when the address is taken or not this machine's."""
     listener = _listening(host, port)
     address = listener.getsockname()
     config = uvicorn.Config(
         app,
-        http="httptools",
+        http=bounded(max_connections=connections, receive_s=receive_s),
         ws="none",
         lifespan="off",
         log_config=None,

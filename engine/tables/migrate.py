@@ -109,8 +109,8 @@ async def migrate(
     """Applies what is pending, each file in a transaction of its own, and says what that was.
 
     Any number may run at once. The login is a superuser, or owns the database and has CREATEROLE or all five roles of
-    193_engine.sql and 205_api_tokens.sql. Raises `MigrationError`: an applied file was edited, the database is newer, or a file failed; the
-    files before it stay applied, of itself nothing.
+    193_engine.sql and 205_api_tokens.sql. Raises `MigrationError`: an applied file was edited, the database is newer,
+    or a file failed; the files before it stay applied, of itself nothing.
     """
     known = migrations() if known is None else known
     server = connection.get_server_version()

@@ -7,6 +7,7 @@ import secrets
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import Final
 
 import asyncpg
 from pydantic import TypeAdapter, ValidationError
@@ -16,7 +17,7 @@ from relight.engine.tables.pools import Pool
 from relight.events.envelope import PLATFORM
 from relight.events.values import Name
 
-GATE = "relight_gate"
+GATE: Final = "relight_gate"
 SHAPE = re.compile(r"rlt_([0-9a-f]{16})_[0-9a-f]{64}")
 _names = TypeAdapter(Name)
 
@@ -143,9 +144,7 @@ async def list_tokens(pool: Pool) -> list[Token]:
 async def revoke(pool: Pool, id: str, *, now: datetime) -> Token:
     """Refused from now on; again is a no-op. Raises `TokenRefused` when there is none of this id."""
     async with pool.transaction(GATE, readonly=False) as connection:
-        await connection.execute(
-            "UPDATE api_tokens SET revoked_at = $2 WHERE id = $1 AND revoked_at IS NULL", id, now
-        )
+        await connection.execute("UPDATE api_tokens SET revoked_at = $2 WHERE id = $1 AND revoked_at IS NULL", id, now)
         row = await connection.fetchrow(f"{_SELECT} WHERE id = $1", id)
     if row is None:
         raise TokenRefused(f"there is no token {id!r}: see `relight token list`")
