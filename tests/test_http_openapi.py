@@ -1,23 +1,26 @@
 """The API's document is complete and true: schemathesis calls what it says, with what it says and with the contrary."""
 
 import asyncio
-import json
 import threading
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
 
 import pytest
 import pytest_asyncio
 import schemathesis
 import stack
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from jsonschema import Draft202012Validator
+from schemathesis import GenerationMode
+from schemathesis.specs.openapi.checks import positive_data_acceptance
 from serving import OPERATOR, Served, served
 
 from relight.projections.catalog import queries
 
-EXAMPLES = 6
+EXAMPLES = 12
 """Of each operation, in each of both directions."""
+
+REFUSALS = [400, 401, 403, 404, 405, 413, 414, 415, 422, 429, 431]
+CONFIG = schemathesis.Config.from_dict({"checks": {"negative_data_rejection": {"expected-statuses": REFUSALS}}})
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -93,3 +96,41 @@ class Background:
 def background(shared_database: str) -> Iterator[Background]:
     with Background(shared_database) as running:
         yield running
+
+
+def operations() -> list[str]:
+    """Every operation, by its method and path, but the stream without end."""
+    return [
+        "GET /v1/queries",
+        *(f"GET /v1/queries/{name}" for name in queries()),
+        "POST /v1/events",
+        "GET /v1/event-types",
+        "GET /v1/problems/{kind}",
+    ]
+
+
+@pytest.mark.parametrize("label", operations())
+def test_an_operation_does_what_the_document_says_whatever_it_is_sent(background: Background, label: str) -> None:
+    schema = schemathesis.openapi.from_url(f"{background.url}/openapi.json", config=CONFIG)
+    method, path = label.split(" ")
+    operation = schema[path][method]
+    headers = {"Authorization": f"Bearer {background.token}"}
+    excluded = [positive_data_acceptance]  # not every text is a cursor, a receipt or an event
+
+    for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
+
+        @given(case=operation.as_strategy(generation_mode=mode))
+        @settings(
+            max_examples=EXAMPLES,
+            derandomize=True,
+            database=None,
+            deadline=None,
+            phases=[Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        )
+        def calls(case: schemathesis.Case) -> None:
+            case.call_and_validate(
+                base_url=background.url, headers=headers, excluded_checks=excluded, timeout=stack.DEADLINE_S
+            )
+
+        calls()

@@ -5,10 +5,10 @@ import secrets
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any
+from typing import Annotated, Any
 
 import orjson
-from fastapi import APIRouter
+from fastapi import APIRouter, Path
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
@@ -179,7 +179,7 @@ def problem_routes() -> APIRouter:
         response_model=None,
         responses={200: {"model": Description}, 404: {"description": "There is no such type", "content": _CONTENT}},
     )
-    async def describe(kind: str) -> Response:
+    async def describe(kind: Annotated[str, Path(json_schema_extra={"enum": list(KINDS)})]) -> Response:
         found = KINDS.get(kind)
         if found is None:
             raise RequestRefused("not-found", f"there is no problem of this type; there is {', '.join(KINDS)}")
