@@ -244,6 +244,12 @@ async def with_session(settings: Settings, work: Callable[[Session], Awaitable[T
         return await work(session)
 
 
+async def with_pool(settings: Settings, work: Callable[[Pool], Awaitable[T]]) -> T:
+    """Some work with a pool, in whichever role."""
+    async with query_pool(settings) as pool:
+        return await work(pool)
+
+
 async def migrate_database(settings: Settings, *, dry_run: bool) -> list[Applied]:
     """Raises `MigrationError`, `Unreachable`."""
     async with found_servers(settings) as servers:

@@ -24,8 +24,13 @@ RelightError
 ├── MessageRefused           a message of NATS cannot be taken: its subject, form, size, or for now
 ├── RebuildRefused           a rebuild runs already, or what it built must not be swapped in
 ├── TokenRefused             a bearer token is missing, unknown, expired, revoked or of the wrong role
+│   └── NotAllowed           it is valid, but of another role or tenant
+├── RequestRefused           an HTTP request is not taken as it is: malformed, too large, too slow, too often
 └── QueryError               no such query, or a parameter is missing or invalid
+    └── QueryFailed          the database could not answer it
 """
+
+from collections.abc import Mapping
 
 
 class RelightError(Exception):
@@ -115,6 +120,10 @@ class QueryError(RelightError):
     """There is no such query, or a parameter is missing or invalid."""
 
 
+class QueryFailed(QueryError):
+    """The database could not answer a query that was asked rightly."""
+
+
 class IngestRefused(RelightError):
     """An event from outside cannot be taken."""
 
@@ -134,3 +143,16 @@ class RebuildRefused(RelightError):
 
 class TokenRefused(RelightError):
     """The bearer token is missing, unknown, expired, revoked or of the wrong role."""
+
+
+class NotAllowed(TokenRefused):
+    """The bearer token is valid, but its role or tenant does not allow this."""
+
+
+class RequestRefused(RelightError):
+    """An HTTP request is not taken as it is; `problem` names the kind of problem that its answer says."""
+
+    def __init__(self, problem: str, message: str, *, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.problem = problem
+        self.headers = dict(headers or {})

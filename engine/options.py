@@ -1,5 +1,6 @@
 """The settings, as those who are configured by them want them."""
 
+from relight.engine.http.limits import HttpLimits
 from relight.engine.log.options import RecorderOptions
 from relight.engine.servers import Servers
 from relight.engine.settings import Settings
@@ -27,4 +28,15 @@ def pool_options(settings: Settings, *, size: int | None = None) -> PoolOptions:
         acquire_timeout_s=settings.pool_acquire_timeout_s,
         statement_timeout_s=settings.statement_timeout_s,
         drain_s=settings.drain_s,
+    )
+
+
+def http_limits(settings: Settings) -> HttpLimits:
+    """The settings, as the API wants them."""
+    return HttpLimits(
+        rate_low=settings.rate_low,
+        rate_standard=settings.rate_standard,
+        rate_high=settings.rate_high,
+        tenant_requests=settings.tenant_requests,
+        turn_timeout_s=settings.pool_acquire_timeout_s,
     )

@@ -15,6 +15,7 @@ from relight.engine.health.probe import HealthProbe, Watched
 from relight.engine.health.readiness import Readiness
 from relight.engine.http.api import ApiParts, Observed, build_api, build_probes
 from relight.engine.http.entry import Entry
+from relight.engine.http.feed import Feed
 from relight.engine.http.server import HttpServer, http_server
 from relight.engine.ingest import Ingest
 from relight.engine.log.proof import Prober
@@ -23,7 +24,7 @@ from relight.engine.log.recorder import Recorder
 from relight.engine.log.topology import STREAM
 from relight.engine.log.watermarks import ProjectedWatermarks
 from relight.engine.messaging.application import build_application, stop_application
-from relight.engine.options import pool_options, recorder_options
+from relight.engine.options import http_limits, pool_options, recorder_options
 from relight.engine.rulings import Rulings
 from relight.engine.servers import Servers
 from relight.engine.settings import Settings
@@ -106,7 +107,13 @@ async def serving(
     async with AsyncExitStack() as stack:
         http = None
         if parts.listens:
-            listening = http_server(entry, host=settings.http_host, port=settings.http_port)
+            listening = http_server(
+                entry,
+                host=settings.http_host,
+                port=settings.http_port,
+                connections=settings.http_connections,
+                receive_s=settings.http_receive_s,
+            )
             http = await stack.enter_async_context(listening)
         client = await startup.stream_client(servers.nats_url)
         stack.push_async_callback(_closed, client, stopping)
@@ -143,7 +150,15 @@ async def serving(
         if http is not None:
             stack.push_async_callback(_answered, http, entry, stopping)
             observed = Observed(probe=probe, readiness=readiness, registry=registry)
-            api_parts = ApiParts(pool=pool, ingest=ingest, watermarks=watermarks, observed=observed)
+            api_parts = ApiParts(
+                pool=pool,
+                ingest=ingest,
+                watermarks=watermarks,
+                observed=observed,
+                feed=Feed(client, pool),
+                limits=http_limits(settings),
+                receive_s=settings.http_receive_s,
+            )
             entry.open(build_api(api_parts) if parts.api else build_probes(observed))
         readiness.ready()
         stack.callback(stopping.begin)

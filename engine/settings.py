@@ -59,6 +59,12 @@ class Settings(BaseModel):
     session_statement_timeout_s: Positive = Field(
         default=120, description="how long a statement of the projector or of a rebuild may run"
     )
+    rate_low: int = Field(default=20, ge=1, description="requests a second of a tenant's tokens of tier low")
+    rate_standard: int = Field(default=200, ge=1, description="the same of tier standard")
+    rate_high: int = Field(default=5_000, ge=1, description="the same of tier high")
+    tenant_requests: int = Field(default=1_000, ge=1, description="one tenant's requests at the same time, per process")
+    http_connections: int = Field(default=2_000, ge=1, description="connections of HTTP clients, per process")
+    http_receive_s: Positive = Field(default=20, description="how long a client may take to send a request")
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Self:

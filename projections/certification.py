@@ -126,7 +126,7 @@ queries = (
             ORDER BY CASE WHEN c.expires_at IS NULL THEN 'infinity' ELSE c.expires_at END
             LIMIT $limit
         """,
-        order="expires_at NULLS LAST, tenant, certification",
+        order="CASE WHEN expires_at IS NULL THEN 'infinity' ELSE expires_at END, tenant, certification",
         parameters={"at": Parameter(type=datetime, help="the time, usually now", required=True)},
     ),
     Query(

@@ -15,7 +15,7 @@ from relight.engine.tables.pools import open_pool
 from relight.projections.catalog import tables
 
 SPELT = {"timestamptz": "timestamp with time zone"}
-ROLES = ("relight_owner", "relight_projector", "relight_reader", "relight_operator")
+ROLES = ("relight_owner", "relight_projector", "relight_reader", "relight_operator", "relight_gate")
 NAMES = [migration.name for migration in migrations()]
 
 
@@ -102,7 +102,7 @@ async def test_a_login_that_did_not_make_the_roles_is_told_what_to_grant(server:
     assert [applied.name for applied in await run(url)] == NAMES
 
 
-async def test_the_four_roles_are_enough_without_createrole(server: str) -> None:
+async def test_the_five_roles_are_enough_without_createrole(server: str) -> None:
     url = await make_database(server, "test_granted", "test_owner", "NOCREATEROLE")
     with pytest.raises(MigrationError, match="permission denied to create role"):
         await run(url)

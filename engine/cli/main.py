@@ -8,7 +8,7 @@ import sys
 import typer
 from rich.logging import RichHandler
 
-from relight.engine.cli import asyncapi, data, deadletters, demo, doctor, events, imports, operate, status
+from relight.engine.cli import asyncapi, data, deadletters, demo, doctor, events, imports, operate, status, tokens
 from relight.engine.cli.output import err, fail
 from relight.engine.errors import RelightError
 
@@ -31,6 +31,7 @@ app.command("asyncapi")(asyncapi.asyncapi)
 app.add_typer(deadletters.app, name="deadletter")
 app.add_typer(events.app, name="event")
 app.add_typer(imports.app, name="import")
+app.add_typer(tokens.app, name="token")
 
 
 @app.callback()

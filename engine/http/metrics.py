@@ -9,6 +9,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from relight.engine.health.probe import HealthProbe
+from relight.engine.http.health import get_and_head
 
 BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.08, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -81,7 +82,7 @@ def metrics_routes(probe: HealthProbe, registry: CollectorRegistry) -> APIRouter
     """Needs no token: no label names a tenant."""
     router = APIRouter(tags=["health"])
 
-    @router.api_route("/metrics", methods=["GET", "HEAD"], operation_id="metrics", response_class=Response)
+    @get_and_head(router, "/metrics")
     async def metrics(request: Request) -> Response:
         """Prometheus' text, or OpenMetrics' where that is accepted."""
         await probe.refresh(within_s=LOOK_S)

@@ -9,6 +9,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from relight.engine.errors import SettingsError
+from relight.engine.http.protocol import bounded
 
 BACKLOG = 2_048
 KEEP_ALIVE_S = 30
@@ -77,16 +78,19 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def http_server(app: ASGIApp, *, host: str, port: int) -> AsyncIterator[HttpServer]:
+async def http_server(
+    app: ASGIApp, *, host: str, port: int, connections: int = 2_000, receive_s: float = 20
+) -> AsyncIterator[HttpServer]:
     """Listens until `stop`, or at the latest until the `with` ends, which cuts off whatever is still at hand.
 
+    At most so many `connections`, each of which has `receive_s` for the head of a request.
     Raises `SettingsError` when the address is taken or not this machine's.
     """
     listener = _listening(host, port)
     address = listener.getsockname()
     config = uvicorn.Config(
         app,
-        http="httptools",
+        http=bounded(max_connections=connections, receive_s=receive_s),
         ws="none",
         lifespan="off",
         log_config=None,

@@ -108,9 +108,9 @@ async def migrate(
 ) -> list[Applied]:
     """Applies what is pending, each file in a transaction of its own, and says what that was.
 
-    Any number may run at once. The login is a superuser, or owns the database and has CREATEROLE or all four roles of
-    193_engine.sql. Raises `MigrationError`: an applied file was edited, the database is newer, or a file failed; the
-    files before it stay applied, of itself nothing.
+    Any number may run at once. The login is a superuser, or owns the database and has CREATEROLE or all five roles of
+    193_engine.sql and 205_api_tokens.sql. Raises `MigrationError`: an applied file was edited, the database is newer,
+    or a file failed; the files before it stay applied, of itself nothing.
     """
     known = migrations() if known is None else known
     server = connection.get_server_version()
@@ -237,7 +237,7 @@ def _explain(name: str, sql: str, error: asyncpg.PostgresError) -> str:
         case asyncpg.InsufficientPrivilegeError():
             advice = (
                 "run it as the owner of the database with CREATEROLE, or have a superuser GRANT relight_owner, "
-                "relight_projector, relight_reader, relight_operator to that login"
+                "relight_projector, relight_reader, relight_operator, relight_gate to that login"
             )
         case asyncpg.LockNotAvailableError():
             advice = f"somebody holds the table for more than {LOCK_S} s: see pg_stat_activity, and run it again"

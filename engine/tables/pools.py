@@ -28,7 +28,7 @@ else:
     AsyncpgPool = asyncpg.Pool
     Lent = Connection
 
-Role = Literal["relight_reader", "relight_operator", "relight_projector"]
+Role = Literal["relight_reader", "relight_operator", "relight_projector", "relight_gate"]
 PROJECTOR_ROLE: Final = "relight_projector"
 
 MEASURED_ACQUIRES = 1_000

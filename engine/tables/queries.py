@@ -1,14 +1,15 @@
 """Runs the declared queries: in one transaction, under the caller's role and tenant."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from difflib import get_close_matches
 
 import asyncpg
 from pydantic import ValidationError
 
-from relight.engine.errors import QueryError, Unreachable
+from relight.engine.errors import QueryError, QueryFailed, Unreachable
 from relight.engine.tables.pools import Pool, Role
 from relight.projections.catalog import queries
 from relight.projections.query import DEFAULT_LIMIT, MAX_LIMIT, Parameter, Query, Row
@@ -65,13 +66,21 @@ async def run(
         raise QueryError("a query is asked for a tenant; name one, or - for the platform's rows alone")
     if not 1 <= limit <= MAX_LIMIT:
         raise QueryError(f"limit must be 1 to {MAX_LIMIT}, not {limit}")
-    try:
+    with answering(query):
         async with pool.transaction(role, tenant=tenant) as connection:
             records = await connection.fetch(statement(query), tenant, limit, *values.values())
+    return [_row(query, record) for record in records]
+
+
+@contextmanager
+def answering(query: Query) -> Iterator[None]:
+    """Makes of whatever can go wrong with a query an error that says so."""
+    try:
+        yield
     except (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.InvalidParameterValueError) as error:
-        raise QueryError(f"{query.name}: {error}; has this database been migrated? see `relight migrate`") from error
+        raise QueryFailed(f"{query.name}: {error}; has this database been migrated? see `relight migrate`") from error
     except asyncpg.QueryCanceledError:
-        raise QueryError(f"{query.name} was cancelled for taking too long; ask for less") from None
+        raise QueryFailed(f"{query.name} was cancelled for taking too long; ask for less") from None
     except asyncpg.DataError as error:
         raise QueryError(f"{query.name}: {error}; correct that argument") from None
     except TimeoutError:
@@ -88,11 +97,18 @@ async def run(
         raise Unreachable(
             f"PostgreSQL went away during {query.name} ({error.__context__ or error}); ask again"
         ) from error
-    return [_row(query, record) for record in records]
 
 
 def statement(query: Query) -> str:
     """SQL whose arguments are tenant, limit and the parameters in their order."""
+    return (
+        "SELECT q.* FROM (SELECT DISTINCT t AS tenant FROM unnest(ARRAY[$1, '-']::text[]) AS t) AS who "
+        f"CROSS JOIN LATERAL ({placed(query, query.sql)}) AS q ORDER BY {query.order} LIMIT $2::bigint"
+    )
+
+
+def placed(query: Query, sql: str) -> str:
+    """A piece of the query's SQL with the numbers of its arguments: after tenant and limit, the parameters."""
     numbers = {name: (3 + i, SQL_TYPES[parameter.type]) for i, (name, parameter) in enumerate(query.parameters.items())}
     numbers["limit"] = (2, "bigint")
 
@@ -100,10 +116,7 @@ def statement(query: Query) -> str:
         number, sql_type = numbers[match[1]]
         return f"${number}::{sql_type}"
 
-    return (
-        "SELECT q.* FROM (SELECT DISTINCT t AS tenant FROM unnest(ARRAY[$1, '-']::text[]) AS t) AS who "
-        f"CROSS JOIN LATERAL ({PLACEHOLDER.sub(positional, query.sql)}) AS q ORDER BY {query.order} LIMIT $2::bigint"
-    )
+    return PLACEHOLDER.sub(positional, sql)
 
 
 def _typed(query: Query, name: str, parameter: Parameter, value: object) -> Argument:
