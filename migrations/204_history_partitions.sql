@@ -226,13 +226,13 @@ BEGIN
     );
     -- Ahead, for a projector of the release before, which makes none.
     PERFORM relight_add_partitions(
-        history, (SELECT array_agg(relight_first_id(today + n * interval '1 month')) FROM generate_series(0, 2) AS n)
+        history, (SELECT array_agg(relight_first_id(today + n * interval '1 month')) FROM generate_series(0, 1) AS n)
     );
 END
 $$;
 REVOKE ALL ON PROCEDURE relight_begin_history FROM PUBLIC;
 COMMENT ON PROCEDURE relight_begin_history IS
-'Protects a history table and gives it its first partition, for all ids below that one, and those of three months.';
+'Protects a history table and gives it its first partition, for all ids below that one, and those of this month and the next.';
 
 -- Each becomes the first partition of a table of its name: no row is copied. Of a database that was in use this one
 -- reaches to the present, so that a projector of the release before finds a place for late events too.

@@ -10,6 +10,7 @@ from relight.engine.clock import Clock
 from relight.engine.log.reader import Message
 from relight.engine.tables.connecting import Connection
 from relight.engine.tables.folding import DeadLetter, Folded
+from relight.engine.tables.partitions import Partitions
 from relight.engine.tables.store import REFUSED, join_tables
 from relight.events.errors import Reason
 
@@ -114,6 +115,7 @@ async def _retry_one(connection: Connection, clock: Clock, row: Record) -> bool:
         reason, detail = folded.dead_letters[0].reason, folded.dead_letters[0].detail
     else:
         try:
+            await Partitions().ensure(connection, folded.tables)
             async with connection.transaction():
                 await join_tables(connection, folded.tables)
                 await connection.execute(

@@ -13,7 +13,7 @@ from relight.engine.log.reader import BEGINNING, TRANSIENT, Message, Reader
 from relight.engine.tables.connecting import Session
 from relight.engine.tables.deadletters import count_open
 from relight.engine.tables.folding import Folded
-from relight.engine.tables.positions import load_position
+from relight.engine.tables.positions import PROJECTOR, load_position
 from relight.engine.tables.store import read_rows
 from relight.projections.base import Value
 from relight.projections.catalog import projections, tables
@@ -73,7 +73,9 @@ async def digest_postgres(session: Session) -> Digest:
 
 
 async def _held_position(session: Session) -> tuple[str, int]:
-    row = await session.fetchrow("SELECT incarnation, seq, sha256 FROM projection_positions")
+    row = await session.fetchrow(
+        "SELECT incarnation, seq, sha256 FROM projection_positions WHERE projector = $1", PROJECTOR
+    )
     assert row is not None
     return f"{row['incarnation']}:{row['seq']}:{row['sha256'][:12] or '-'}", row["seq"]
 
