@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from typing import TypeVar
@@ -11,6 +12,7 @@ from nats.aio.client import Client
 
 from relight.engine.clock import Clock
 from relight.engine.embedded.home import HomeLock, Running
+from relight.engine.errors import RebuildRefused
 from relight.engine.health import Health, HealthProbe
 from relight.engine.http.api import ApiParts, build_api
 from relight.engine.http.server import http_server
@@ -30,6 +32,10 @@ from relight.engine.tables.digest import Digest, digest_memory, digest_postgres
 from relight.engine.tables.migrate import Applied, MigrationStatus, migrate, status
 from relight.engine.tables.pools import Pool, PoolOptions, open_pool
 from relight.engine.tables.queries import find, parse, run
+from relight.engine.tables.rebuild import Rebuild, Rebuilt
+from relight.engine.tables.refolding import Advanced
+from relight.engine.tables.rollback import RolledBack, drop_previous, roll_back
+from relight.projections.catalog import projections
 from relight.projections.query import Row
 
 T = TypeVar("T")
@@ -224,6 +230,49 @@ async def with_session(settings: Settings, work: Callable[[Session], Awaitable[T
     """Some work in a session of the projector's role."""
     async with projector_session(settings) as session:
         return await work(session)
+
+
+@asynccontextmanager
+async def rebuild_sessions(settings: Settings, work: str) -> AsyncIterator[tuple[Client, Session, Session]]:
+    """A client of the stream and two sessions for a rebuild, named so that a second one can say who is at `work`."""
+    async with AsyncExitStack() as stack:
+        servers, _ = await stack.enter_async_context(ready_servers(settings))
+        client = await connect(servers.nats_url, name=f"relight {work}", bodies_only=True)
+        stack.push_async_callback(client.close)
+        sessions = []
+        for _ in range(2):
+            name = f"relight {work}, process {os.getpid()} on {socket.gethostname()}"[:63]
+            session = await connect_session(servers.database_url, role=PROJECTOR_ROLE, name=name)
+            stack.push_async_callback(session.close, timeout=2)
+            sessions.append(session)
+        yield client, sessions[0], sessions[1]
+
+
+async def rebuild_tables(
+    settings: Settings, names: Sequence[str], *, accept_difference: bool, advanced: Advanced
+) -> Rebuilt:
+    """Of the projections of these names, or of all. Raises `RebuildRefused`."""
+    known = {projection.name: projection for projection in projections()}
+    if unknown := [name for name in names if name not in known]:
+        raise RebuildRefused(f"there is no projection {', '.join(unknown)}; there is {', '.join(known)}")
+    chosen = [known[name] for name in dict.fromkeys(names)] or list(known.values())
+    async with rebuild_sessions(settings, "rebuild") as (client, keeper, builder):
+        rebuild = Rebuild(
+            client, keeper, builder, chosen, clock=clock(), accept_difference=accept_difference, advanced=advanced
+        )
+        return await rebuild.run()
+
+
+async def roll_back_tables(settings: Settings, *, advanced: Advanced) -> RolledBack:
+    """The latest rebuild's. Raises `RebuildRefused`."""
+    async with rebuild_sessions(settings, "rollback") as (client, keeper, builder):
+        return await roll_back(client, keeper, builder, clock=clock(), advanced=advanced)
+
+
+async def drop_previous_tables(settings: Settings) -> int:
+    """How many there were."""
+    async with rebuild_sessions(settings, "rebuild") as (_, keeper, _builder):
+        return await drop_previous(keeper)
 
 
 async def migrate_database(settings: Settings, *, dry_run: bool) -> list[Applied]:
