@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from asyncpg import Record
+
 from relight.engine.errors import RebuildRefused
 from relight.engine.tables.connecting import Session
 from relight.projections.base import History, State
@@ -123,9 +125,8 @@ async def refuse_dependents(session: Session, sets: Sets, tables: Iterable[Table
 
 async def refuse_unlike(session: Session, sets: Sets, incoming: str, tables: Sequence[Table]) -> None:
     """Whatever a migration or an operator changed since the incoming tables were made. Raises `RebuildRefused`."""
-    live = await session.fetch(LIKENESS, [f"{sets.live}.{table.name}" for table in tables])
-    other = await session.fetch(LIKENESS, [f"{incoming}.{table.name}" for table in tables])
-    unlike = {row["relname"] for row in {*live} ^ {*other}}
+    live, other = await _likeness(session, sets.live, tables), await _likeness(session, incoming, tables)
+    unlike = {table.name for table in tables if live.get(table.name) != other.get(table.name)}
     if unlike:
         raise RebuildRefused(
             f"{', '.join(sorted(unlike))}: the tables in {incoming} differ from the live ones in columns, indexes,"
@@ -150,6 +151,11 @@ async def move_tables(session: Session, names: Sequence[str], *, source: str, ta
     """Tables and partitions, with their indexes, from one schema to another; as their owner."""
     rows = await session.fetch(MEMBERS, [f"{source}.{name}" for name in names])
     await session.execute(";".join(f"ALTER TABLE {source}.{row['member']} SET SCHEMA {target}" for row in rows))
+
+
+async def _likeness(session: Session, schema: str, tables: Sequence[Table]) -> dict[str, Record]:
+    rows = await session.fetch(LIKENESS, schema, [table.name for table in tables])
+    return {row["relname"]: row for row in rows}
 
 
 async def _set_storage_and_comment(session: Session, live: str, shadow: str) -> None:
@@ -249,5 +255,5 @@ SELECT
         SELECT conname || ' ' || pg_get_constraintdef(oid) FROM pg_constraint
         WHERE conrelid = c.oid AND contype = 'c' ORDER BY 1
     ) AS checks
-FROM pg_class AS c WHERE oid = ANY($1::text[]::regclass[])
+FROM pg_class AS c WHERE relnamespace = $1::text::regnamespace AND relname = ANY($2)
 """

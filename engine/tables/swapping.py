@@ -33,7 +33,13 @@ CLOSE_EVENTS = 500
 CLOSE_ENOUGH_TRIES = 20
 RESOLVED_MARGIN = timedelta(minutes=10)
 """A dead letter may have been resolved by a transaction that began before a moment and was committed after it."""
-GAVE_WAY = (asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError, asyncpg.DeadlockDetectedError, *REFUSED)
+
+
+class _Refused(Exception):
+    """The store refuses something in the last events: outside the swap it is found by bisecting."""
+
+
+GAVE_WAY = (asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError, asyncpg.DeadlockDetectedError, _Refused)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +94,8 @@ class Swap:
             except GAVE_WAY as error:
                 self._refolding.go_back(position, letters)
                 tries += 1
+                if isinstance(error, _Refused):
+                    await self._refolding.through((await load_position(self._session)).seq)
                 if time.monotonic() > deadline:
                     raise RebuildRefused(
                         f"the tables were never free within {GIVE_UP_S:g} s ({error}): {await self._in_the_way()};"
@@ -118,7 +126,10 @@ class Swap:
             began = time.monotonic()
             assert row is not None
             live = Position(row["incarnation"], Anchor(row["seq"], row["sha256"]))
-            await refolding.through_at_hand(live.seq)
+            try:
+                await refolding.through_at_hand(live.seq)
+            except REFUSED as error:
+                raise _Refused from error
             if live.incarnation != self._incarnation or refolding.position.seq > live.seq:
                 raise Rewound
             await self._settle(live.seq)

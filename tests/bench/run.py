@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from servers import running_servers
 
-BENCHMARKS = ("codec", "record_call", "recording", "folded", "projecting", "freshness")
+BENCHMARKS = ("codec", "record_call", "recording", "folded", "projecting", "rebuilding", "freshness")
 WIDTH = 180
 """Of the table where it goes to a file or a pipe."""
 
