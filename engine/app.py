@@ -29,11 +29,14 @@ from relight.engine.settings import Settings
 from relight.engine.sync import SyncRelight
 from relight.engine.tables.connecting import Session, connect_session
 from relight.engine.tables.digest import Digest, digest_memory, digest_postgres
+from relight.engine.tables.keeping import Keeping
 from relight.engine.tables.migrate import Applied, MigrationStatus, migrate, status
 from relight.engine.tables.pools import Pool, PoolOptions, open_pool
 from relight.engine.tables.queries import find, parse, run
 from relight.engine.tables.rebuild import Rebuild, Rebuilt
 from relight.engine.tables.refolding import Advanced
+from relight.engine.tables.retention import Retention, Trimmed, on_stream
+from relight.engine.tables.retention_plan import Plan, plan
 from relight.engine.tables.rollback import RolledBack, drop_previous, roll_back
 from relight.projections.catalog import projections
 from relight.projections.query import Row
@@ -273,6 +276,19 @@ async def drop_previous_tables(settings: Settings) -> int:
     """How many there were."""
     async with rebuild_sessions(settings, "rebuild") as (_, keeper, _builder):
         return await drop_previous(keeper)
+
+
+async def plan_retention(settings: Settings, keeping: Keeping) -> Plan:
+    """What would be trimmed now."""
+    async with rebuild_sessions(settings, "retention") as (client, session, _):
+        return await plan(session, client, keeping, now=clock().now())
+
+
+async def apply_retention(settings: Settings, keeping: Keeping, advanced: Advanced) -> Trimmed:
+    """Raises `RebuildRefused` while a rebuild runs."""
+    async with rebuild_sessions(settings, "retention") as (client, session, _):
+        retention = Retention(session, [on_stream(client)], keeping, now=clock().now(), advanced=advanced)
+        return await retention.run()
 
 
 async def migrate_database(settings: Settings, *, dry_run: bool) -> list[Applied]:

@@ -60,6 +60,10 @@ class Settings(BaseModel):
         default=120, description="how long a statement of the projector or of a rebuild may run"
     )
 
+    retention_file: Path | None = Field(
+        default=None, description="TOML: how long history rows are kept, by table and tenant"
+    )
+
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Self:
         """Raises `SettingsError` that names the variable."""

@@ -8,7 +8,7 @@ import sys
 import typer
 from rich.logging import RichHandler
 
-from relight.engine.cli import data, deadletters, demo, events, imports, operate, rebuild
+from relight.engine.cli import data, deadletters, demo, events, imports, operate, rebuild, retention
 from relight.engine.cli.output import err, fail
 from relight.engine.errors import RelightError
 
@@ -27,6 +27,7 @@ app.command("query")(data.query)
 app.command("digest")(data.digest)
 app.command("rebuild")(rebuild.rebuild)
 app.add_typer(deadletters.app, name="deadletter")
+app.add_typer(retention.app, name="retention")
 app.add_typer(events.app, name="event")
 app.add_typer(imports.app, name="import")
 
