@@ -217,12 +217,12 @@ class Rebuild:
             return
         rows = await self._keeper.fetch("SELECT projection, version FROM projection_versions")
         built = {row["projection"]: row["version"] for row in rows}
-        unexplained = [
+        unexplained = sorted(
             table.name
             for projection in self._projections
             for table in projection.tables
             if table.name in compared.differing and built.get(projection.name, 1) == projection.version
-        ]
+        )
         if unexplained:
             raise RebuildRefused(
                 f"folded anew, {', '.join(unexplained)} differ from the live tables at position {compared.position},"

@@ -150,6 +150,7 @@ class Swap:
         )
 
     async def _settle(self, seq: int) -> None:
+        await become(self._session, OWNER, self._sets.live)
         letters = await self._session.fetch(RESOLVED, seq, self._resolved_since)
         if letters:
             await self._refolding.settle(letters, self._clock)
