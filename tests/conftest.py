@@ -231,6 +231,8 @@ HOT = "hot"
 """The name that half of a column's values are; of a key, one row's."""
 AGE_MS = 100_000
 """Between two rows of a history: 100,000 of them lie in four monthly partitions."""
+PARTITIONED = "SELECT relkind = 'p' FROM pg_class WHERE oid = $1::text::regclass"
+"""Not so before migration 204."""
 Fill = Callable[..., Coroutine[Any, Any, None]]
 
 
@@ -248,7 +250,7 @@ def fill() -> Fill:
             name: _value(table, name, column, allowed.get(name, []), nulls and name in nullable)
             for name, column in table.columns().items()
         } | {"tenant": tenant}
-        if isinstance(table, History):
+        if isinstance(table, History) and await connection.fetchval(PARTITIONED, table.name):
             ids = f"SELECT array_agg({values['event_id']}) FROM generate_series(1, {rows}::bigint, 100) AS n"
             await connection.execute(f"SELECT relight_ensure_partitions('{table.name}', ({ids}))")
         await connection.execute(
