@@ -219,7 +219,8 @@ async def _shapes(admin: Any) -> list[Any]:
             " FROM pg_class AS c JOIN pg_attribute ON attrelid = c.oid WHERE relnamespace = 'public'::regnamespace"
             " AND relkind IN ('r', 'p') AND attnum > 0 ORDER BY 1, attnum",
             "SELECT indexrelid::regclass::text, pg_get_indexdef(indexrelid) FROM pg_index"
-            " JOIN pg_class ON oid = indrelid WHERE relnamespace = 'public'::regnamespace AND NOT relispartition ORDER BY 1",
+            " JOIN pg_class ON oid = indrelid WHERE relnamespace = 'public'::regnamespace AND NOT relispartition"
+            " ORDER BY 1",
         )
     ]
 

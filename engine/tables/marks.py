@@ -36,10 +36,12 @@ class Marks:
 
     def drop_trimmed(self, tables: Tables) -> None:
         """Leaves out every history row below its mark."""
-        for table, rows in tables.histories.items():
+        for table, rows in list(tables.histories.items()):
             if below := self.of(table):
-                for tenant, event_id in [key for key in rows if key[1] < below.get(key[0], "")]:
-                    del rows[tenant, event_id]
+                for key in [key for key in rows if key[1] < below.get(key[0], "")]:
+                    del rows[key]
+                if not rows:
+                    del tables.histories[table]
 
 
 async def load_marks(connection: Connection) -> list[Mark]:
