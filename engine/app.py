@@ -12,7 +12,6 @@ from nats.aio.client import Client
 
 from relight.engine.clock import Clock
 from relight.engine.embedded.home import HomeLock, Running
-from relight.engine.errors import RebuildRefused
 from relight.engine.health import Health, HealthProbe
 from relight.engine.http.api import ApiParts, build_api
 from relight.engine.http.server import http_server
@@ -255,10 +254,7 @@ async def rebuild_tables(
     settings: Settings, names: Sequence[str], *, accept_difference: bool, advanced: Advanced
 ) -> Rebuilt:
     """Of the projections of these names, or of all. Raises `RebuildRefused`."""
-    known = {projection.name: projection for projection in projections()}
-    if unknown := [name for name in names if name not in known]:
-        raise RebuildRefused(f"there is no projection {', '.join(unknown)}; there is {', '.join(known)}")
-    chosen = [known[name] for name in dict.fromkeys(names)] or list(known.values())
+    chosen = [projection for projection in projections() if not names or projection.name in names]
     async with rebuild_sessions(settings, "rebuild") as (client, keeper, builder):
         rebuild = Rebuild(
             client, keeper, builder, chosen, clock=clock(), accept_difference=accept_difference, advanced=advanced

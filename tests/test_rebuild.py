@@ -1,6 +1,7 @@
 """Rebuild: nobody notices it, nothing is lost by it, and what it cannot vouch for it does not swap in."""
 
 import asyncio
+import json
 import shutil
 import subprocess
 import sys
@@ -8,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ import stack
 from everything import everything, publish_everything
 from nats.aio.client import Client
 from stack import Projecting, connected, failed, nats_server, options, projecting, until
+from test_migrate import connected as migrated
+from test_migrate import make_database
 
 from relight.engine.clock import Clock
 from relight.engine.errors import RebuildRefused
@@ -26,9 +29,12 @@ from relight.engine.log.recorder import Recorder
 from relight.engine.tables import rebuild as rebuild_module
 from relight.engine.tables.connecting import Session, connect_session
 from relight.engine.tables.deadletters import count_open, list_dead_letters
+from relight.engine.tables.keeping import Keeping
+from relight.engine.tables.migrate import migrate
 from relight.engine.tables.pools import PoolOptions, act_as, open_pool
 from relight.engine.tables.queries import parse, run
 from relight.engine.tables.rebuild import Rebuild, Rebuilt
+from relight.engine.tables.retention import Retention, on_stream
 from relight.engine.tables.rollback import drop_previous, roll_back
 from relight.projections import breakers
 from relight.projections.base import Projection
@@ -439,3 +445,53 @@ async def test_a_large_stream_that_has_a_migrated_first_partition_falls_into_mon
 def stack_month() -> Any:
     now = Clock().now()
     return now.replace(day=1, hour=0, minute=0, second=0, microsecond=0, tzinfo=None)
+
+
+async def test_the_databases_owner_rebuilds_rolls_back_and_trims_without_being_a_superuser(server: str) -> None:
+    url = await make_database(server, "test_rebuilt", "test_owner")
+    async with migrated(url) as connection:
+        await migrate(connection)
+    async with nats_server() as nats, projecting(nats, url) as projected:
+        await publish_everything(projected.client, tenants=("acme", "-"), months=3)
+        before = await projected.digests_agree()
+        assert (await rebuild(projected.client, url)).differing == ()
+        assert (await projected.digests_agree()).tables == before.tables
+        await publish_everything(projected.client, tenants=("other",))
+        await projected.caught_up()
+        assert await rolled_back(projected.client, url) > 50
+        await projected.digests_agree()
+        async with sessions(url) as (session, _):
+            april = datetime(2026, 4, 1, tzinfo=UTC)
+            keeping = Keeping(default=timedelta(days=40))
+            done = await Retention(session, [on_stream(projected.client)], keeping, now=april).run()
+        assert sum(rows.trimmed for rows in done.rows) > 50
+        assert len(done.dropped_partitions) >= 10
+        assert (await rebuild(projected.client, url)).differing == ()
+
+
+def test_the_commands_report_and_refuse() -> None:
+    with stack.folder() as home:
+
+        def relight(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+            return subprocess.run(
+                [sys.executable, "-m", "relight.engine.cli.main", *arguments],
+                env={"PATH": "", "RELIGHT_HOME": str(home), "RELIGHT_TENANT": "acme"} | settings,
+                capture_output=True,
+                text=True,
+                timeout=90,
+            )
+
+        nothing = relight("rebuild", "--rollback")
+        assert (nothing.returncode, nothing.stdout) == (1, "")
+        assert "there is nothing to roll back to" in nothing.stderr
+        assert relight("rebuild", "nothing_like_it").returncode == 2
+        assert relight("rebuild", "breakers", "--rollback").returncode == 2
+        done = json.loads(relight("rebuild", "--json").stdout)
+        assert (len(done["projections"]), len(done["tables"]), done["differing"]) == (10, 20, [])
+        assert "in the swap writes waited" in relight("rebuild", "--rollback").stdout
+        assert "give --keep 90d, or a policy in RELIGHT_RETENTION_FILE" in relight("retention", "plan").stderr
+        planned = json.loads(relight("retention", "plan", "--keep", "90d", "--json").stdout)
+        assert planned["rows"] == []
+        applied = relight("retention", "apply", "--keep", "90d")
+        assert "trimmed 0 rows" in applied.stdout
+        assert relight("retention", "apply", "--keep", "90d", "--table", "circuit_breaker_states").returncode == 2

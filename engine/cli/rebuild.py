@@ -10,6 +10,7 @@ from relight.engine.cli.output import Json, out, print_json, print_table, progre
 from relight.engine.tables.rebuild import Rebuilt
 from relight.engine.tables.refolding import Advanced
 from relight.engine.tables.rollback import RolledBack
+from relight.projections import catalog
 
 T = TypeVar("T")
 
@@ -30,6 +31,9 @@ def rebuild(
     """Fold tables anew from the whole stream, compare them with the live ones, and swap; reads and writes go on."""
     if (rollback or drop_previous) and (projections or accept_difference or (rollback and drop_previous)):
         raise typer.BadParameter("--rollback and --drop-previous each stand alone")
+    known = {projection.name for projection in catalog.projections()}
+    if unknown := set(projections or ()) - known:
+        raise typer.BadParameter(f"no projection {', '.join(sorted(unknown))}; there is {', '.join(sorted(known))}")
     if drop_previous:
         _say_dropped(run(engine.drop_previous_tables(settings())), as_json)
     elif rollback:
