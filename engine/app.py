@@ -5,6 +5,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from functools import partial
 from typing import TypeVar
 
 from anyio.from_thread import start_blocking_portal
@@ -37,6 +38,7 @@ from relight.engine.tables.refolding import Advanced
 from relight.engine.tables.retention import Retention, Trimmed, on_stream
 from relight.engine.tables.retention_plan import Plan, plan
 from relight.engine.tables.rollback import RolledBack, drop_previous, roll_back
+from relight.engine.tables.workers import Connect
 from relight.projections.catalog import projections
 from relight.projections.query import Row
 
@@ -235,19 +237,18 @@ async def with_session(settings: Settings, work: Callable[[Session], Awaitable[T
 
 
 @asynccontextmanager
-async def rebuild_sessions(settings: Settings, work: str) -> AsyncIterator[tuple[Client, Session, Session]]:
-    """A client of the stream and two sessions for a rebuild, named so that a second one can say who is at `work`."""
+async def rebuild_sessions(settings: Settings, work: str) -> AsyncIterator[tuple[Client, Session, Session, Connect]]:
+    """A client of the stream, two sessions, and what opens more; named so that another can say who is at `work`."""
     async with AsyncExitStack() as stack:
         servers, _ = await stack.enter_async_context(ready_servers(settings))
         client = await connect(servers.nats_url, name=f"relight {work}", bodies_only=True)
         stack.push_async_callback(client.close)
-        sessions = []
-        for _ in range(2):
-            name = f"relight {work}, process {os.getpid()} on {socket.gethostname()}"[:63]
-            session = await connect_session(servers.database_url, role=PROJECTOR_ROLE, name=name)
-            stack.push_async_callback(session.close, timeout=2)
-            sessions.append(session)
-        yield client, sessions[0], sessions[1]
+        name = f"relight {work}, process {os.getpid()} on {socket.gethostname()}"[:63]
+        open_session = partial(connect_session, servers.database_url, role=PROJECTOR_ROLE, name=name)
+        keeper, builder = await open_session(), await open_session()
+        stack.push_async_callback(keeper.close, timeout=2)
+        stack.push_async_callback(builder.close, timeout=2)
+        yield client, keeper, builder, open_session
 
 
 async def rebuild_tables(
@@ -255,34 +256,41 @@ async def rebuild_tables(
 ) -> Rebuilt:
     """Of the projections of these names, or of all. Raises `RebuildRefused`."""
     chosen = [projection for projection in projections() if not names or projection.name in names]
-    async with rebuild_sessions(settings, "rebuild") as (client, keeper, builder):
+    async with rebuild_sessions(settings, "rebuild") as (client, keeper, builder, open_session):
         rebuild = Rebuild(
-            client, keeper, builder, chosen, clock=clock(), accept_difference=accept_difference, advanced=advanced
+            client,
+            keeper,
+            builder,
+            chosen,
+            clock=clock(),
+            connect=open_session,
+            accept_difference=accept_difference,
+            advanced=advanced,
         )
         return await rebuild.run()
 
 
 async def roll_back_tables(settings: Settings, *, advanced: Advanced) -> RolledBack:
     """The latest rebuild's. Raises `RebuildRefused`."""
-    async with rebuild_sessions(settings, "rollback") as (client, keeper, builder):
+    async with rebuild_sessions(settings, "rollback") as (client, keeper, builder, _):
         return await roll_back(client, keeper, builder, clock=clock(), advanced=advanced)
 
 
 async def drop_previous_tables(settings: Settings) -> int:
     """How many there were."""
-    async with rebuild_sessions(settings, "rebuild") as (_, keeper, _builder):
+    async with rebuild_sessions(settings, "rebuild") as (_, keeper, _builder, _connect):
         return await drop_previous(keeper)
 
 
 async def plan_retention(settings: Settings, keeping: Keeping) -> Plan:
     """What would be trimmed now."""
-    async with rebuild_sessions(settings, "retention") as (client, session, _):
+    async with rebuild_sessions(settings, "retention") as (client, session, _, _connect):
         return await plan(session, client, keeping, now=clock().now())
 
 
 async def apply_retention(settings: Settings, keeping: Keeping, advanced: Advanced) -> Trimmed:
     """Raises `RebuildRefused` while a rebuild runs."""
-    async with rebuild_sessions(settings, "retention") as (client, session, _):
+    async with rebuild_sessions(settings, "retention") as (client, session, _, _connect):
         retention = Retention(session, [on_stream(client)], keeping, now=clock().now(), advanced=advanced)
         return await retention.run()
 

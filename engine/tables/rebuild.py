@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -17,7 +17,8 @@ from relight.engine.tables.deadletters import retry
 from relight.engine.tables.digest import hash_tables, lock_for_reading
 from relight.engine.tables.exclusive import alone
 from relight.engine.tables.folding import NO_PROJECTION
-from relight.engine.tables.marks import Marks, load_marks
+from relight.engine.tables.joining import Target
+from relight.engine.tables.marks import Mark, Marks, load_marks
 from relight.engine.tables.positions import PROJECTOR, Position, load_position
 from relight.engine.tables.refolding import Advanced, Refolding
 from relight.engine.tables.shadow import (
@@ -33,12 +34,15 @@ from relight.engine.tables.shadow import (
     refuse_dependents,
 )
 from relight.engine.tables.swapping import Swap, Swapped
+from relight.engine.tables.workers import Connect, Job, workers
 from relight.projections.base import History, Projection
 
 STARTS = 10
 """A live projector finds a rewound stream within seconds."""
 AGAIN_S = 2.0
 EVENTS_NEARLY_ALL = 10_000
+WORTH_WORKERS = 100_000
+"""Events; starting them takes as long as folding some ten thousand."""
 
 
 class Rebuilt(BaseModel):
@@ -71,7 +75,10 @@ class Compared:
 
 
 class Rebuild:
-    """`keeper` holds the lock and reads the live tables, `builder` makes the others; both act as the projector."""
+    """`keeper` holds the lock and reads the live tables, `builder` makes the others; both act as the projector.
+
+    With `connect`, a long stream is folded by several processes.
+    """
 
     def __init__(
         self,
@@ -81,6 +88,7 @@ class Rebuild:
         projections: Collection[Projection],
         *,
         clock: Clock,
+        connect: Connect | None = None,
         accept_difference: bool = False,
         advanced: Advanced | None = None,
     ) -> None:
@@ -90,6 +98,7 @@ class Rebuild:
         self._projections = sorted(projections, key=lambda projection: projection.name)
         self._tables = sorted((table for p in projections for table in p.tables), key=lambda table: table.name)
         self._clock = clock
+        self._connect = connect
         self._accept_difference = accept_difference
         self._advanced = advanced
 
@@ -119,19 +128,19 @@ class Rebuild:
     async def _once(self, sets: Sets) -> Rebuilt:
         began = time.monotonic()
         live = await load_position(self._keeper)
-        marks = Marks(await load_marks(self._keeper))
+        marks = await load_marks(self._keeper)
         await make_shadow(self._builder, sets, self._tables)
         async with Reader(self._client, BEGINNING) as reader:
-            refolding = Refolding(self._builder, reader, sets, sets.shadow, self._projections, marks)
+            target = Target(sets=sets, schema=sets.shadow, projections=frozenset(self._projections))
+            refolding = Refolding(self._builder, reader, target, Marks(marks))
             loading = time.monotonic()
-            await refolding.through(live.seq, self._advanced)
-            await build_indexes(self._builder, sets, self._tables)
+            await self._load(refolding, marks, live.seq)
             load_s, events = time.monotonic() - loading, refolding.events
             await self._catch_up(refolding)
             resolved, _ = await retry(
                 self._keeper, self._clock, projections=[NO_PROJECTION, *(p.name for p in self._projections)]
             )
-            compared = await self._compare(refolding, live.incarnation)
+            compared = await self._compare(refolding, Marks(marks), live.incarnation)
             await self._refuse_difference(sets, compared)
             async with acting(self._builder, OWNER, sets.live):
                 await drop_all(self._builder, sets.previous)
@@ -154,6 +163,21 @@ class Rebuild:
             took_s=time.monotonic() - began,
         )
 
+    async def _load(self, refolding: Refolding, marks: Sequence[Mark], end: int) -> None:
+        if self._connect is None or end < WORTH_WORKERS:
+            await refolding.through(end, self._advanced)
+        else:
+            job = Job(
+                connect=self._connect,
+                sets=refolding.target.sets,
+                schema=refolding.target.schema,
+                projections=tuple(projection.name for projection in self._projections),
+                marks=tuple(marks),
+            )
+            async with workers(job) as working:
+                await refolding.through_workers(end, working, self._advanced)
+        await build_indexes((self._builder, self._keeper), refolding.target.sets, self._tables)
+
     async def _catch_up(self, refolding: Refolding) -> None:
         """What came while the tables were loaded, and what came while that was folded."""
         while True:
@@ -163,7 +187,7 @@ class Rebuild:
             if behind < EVENTS_NEARLY_ALL:
                 return
 
-    async def _compare(self, refolding: Refolding, incarnation: int) -> Compared:
+    async def _compare(self, refolding: Refolding, marks: Marks, incarnation: int) -> Compared:
         """Both sets at one position: the live one in a snapshot, the other folded to just there."""
         async with self._keeper.transaction(isolation="repeatable_read", readonly=True):
             await lock_for_reading(self._keeper, self._tables)
@@ -179,23 +203,21 @@ class Rebuild:
             await refolding.through(position.seq)
             if not await refolding.holds(position.anchor):
                 raise Rewound
-            await self._take_over_trimmed(refolding, row["snapshot"])
+            await self._take_over_trimmed(refolding, marks, row["snapshot"])
             letters = await self._keeper.fetch(RESOLVED, position.seq)
             async with self._builder.transaction():
                 await refolding.settle(letters, self._clock)
-            refolding.marks = None  # late events that come from here on are in the live tables too
+            refolding.take_all()
             live = await hash_tables(self._keeper, self._tables)
-        async with acting(self._builder, PROJECTOR_ROLE, refolding.schema):
+        async with acting(self._builder, PROJECTOR_ROLE, refolding.target.schema):
             rebuilt = await hash_tables(self._builder, self._tables)
         digests = {name: table_hash.hexdigest() for name, table_hash in rebuilt.items()}
         differing = tuple(name for name, digest in digests.items() if digest != live[name].hexdigest())
         return Compared(position=position, at=row["at"], digests=digests, differing=differing)
 
-    async def _take_over_trimmed(self, refolding: Refolding, snapshot: str) -> None:
+    async def _take_over_trimmed(self, refolding: Refolding, marks: Marks, snapshot: str) -> None:
         """Below a mark the live table is right: what stands there may be nowhere else, what is gone was trimmed."""
-        sets, marks = refolding.sets, refolding.marks
-        if marks is None:
-            return
+        sets = refolding.target.sets
         for table in self._tables:
             for tenant, below in marks.of(table).items() if isinstance(table, History) else ():
                 live, shadow, columns = f"{sets.live}.{table.name}", f"{sets.shadow}.{table.name}", table.columns()

@@ -12,6 +12,7 @@ from relight.engine.errors import RebuildRefused, Rewound, Unreachable
 from relight.engine.log.reader import BEGINNING, TRANSIENT, Anchor, Reader
 from relight.engine.tables.connecting import Session
 from relight.engine.tables.exclusive import alone
+from relight.engine.tables.joining import Target
 from relight.engine.tables.marks import load_marks
 from relight.engine.tables.positions import load_position
 from relight.engine.tables.refolding import Advanced, Refolding
@@ -51,7 +52,8 @@ async def roll_back(
             async with Reader(client, BEGINNING) as reader:
                 left_at = Anchor(retired[0]["seq"], retired[0]["sha256"])
                 reader.move_to(left_at if await reader.holds(left_at) else BEGINNING)
-                refolding = Refolding(builder, reader, sets, sets.previous, chosen)
+                target = Target(sets=sets, schema=sets.previous, projections=frozenset(chosen))
+                refolding = Refolding(builder, reader, target)
                 live = await load_position(keeper)
                 await refolding.through(live.seq, advanced)
                 await _trim(builder, refolding)
@@ -93,7 +95,7 @@ async def _swap(refolding: Refolding, incarnation: int, retired: Sequence[Record
 
 async def _trim(builder: Session, refolding: Refolding) -> None:
     """What retention has trimmed of the live tables since; a row that it kept is kept."""
-    sets, names = refolding.sets, {table.name for table in refolding.tables}
+    sets, names = refolding.target.sets, {table.name for table in refolding.tables}
     for mark in await load_marks(builder):
         if mark.table in names:
             async with acting(builder, OWNER, sets.live):

@@ -1,5 +1,6 @@
 """Sets of tables: the live one, a shadow made like it, the previous one; and what moves tables between them."""
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -92,25 +93,33 @@ async def make_shadow(session: Session, sets: Sets, tables: Sequence[Table]) -> 
         await cover_partitions(session, sets, sets.shadow, tables)
 
 
-async def build_indexes(session: Session, sets: Sets, tables: Iterable[Table]) -> None:
+async def build_indexes(sessions: Sequence[Session], sets: Sets, tables: Sequence[Table]) -> None:
     """All other indexes of the live tables, by the same names, on the loaded shadow ones; and their statistics.
 
     Without these a swapped-in table would be read whole until autovacuum comes round to it, and its parent for ever.
+    The sessions share the tables between them.
     """
-    async with acting(session, OWNER, sets.live):
-        await session.execute("SET LOCAL statement_timeout = 0")
-        for table in tables:
-            for (definition,) in await session.fetch(INDEXES, f"{sets.live}.{table.name}"):
-                on_shadow = re.sub(
-                    r" ON (ONLY )?.+? USING ", f" ON {sets.shadow}.{table.name} USING ", definition, count=1
-                )
-                await session.execute(on_shadow, timeout=BUILD_S)
-    # VACUUM runs in no transaction, so the role is the session's meanwhile.
-    await session.execute("SET statement_timeout = 0")
-    await session.execute(f"SET ROLE {OWNER}")
-    for table in tables:
-        await session.execute(f"VACUUM (ANALYZE) {sets.shadow}.{table.name}", timeout=BUILD_S)
-    await session.execute("RESET ROLE; RESET statement_timeout")
+    left = list(reversed(tables))
+
+    async def work(session: Session) -> None:
+        # VACUUM runs in no transaction, so role and path are the session's meanwhile.
+        await session.execute(f"SET statement_timeout = 0; SET ROLE {OWNER}; SET search_path = {sets.live}, pg_temp")
+        try:
+            while left:
+                name = left.pop().name
+                for (definition,) in await session.fetch(INDEXES, f"{sets.live}.{name}"):
+                    on_shadow = re.sub(
+                        r" ON (ONLY )?.+? USING ", f" ON {sets.shadow}.{name} USING ", definition, count=1
+                    )
+                    await session.execute(on_shadow, timeout=BUILD_S)
+                await session.execute(f"VACUUM (ANALYZE) {sets.shadow}.{name}", timeout=BUILD_S)
+        finally:
+            if not session.is_closed():
+                await session.execute("RESET ROLE; RESET statement_timeout; RESET search_path")
+
+    for ended in await asyncio.gather(*(work(session) for session in sessions), return_exceptions=True):
+        if isinstance(ended, BaseException):
+            raise ended
 
 
 async def refuse_dependents(session: Session, sets: Sets, tables: Iterable[Table]) -> None:

@@ -70,7 +70,7 @@ class Swap:
     ) -> None:
         self._refolding = refolding
         self._session: Session = refolding.session
-        self._sets = refolding.sets
+        self._sets = refolding.target.sets
         self._names = [table.name for table in refolding.tables]
         self._incarnation = incarnation
         self._versions = versions
@@ -136,8 +136,8 @@ class Swap:
             await become(session, OWNER, sets.live)
             await self._lock_tables(lock_ms)
             await refuse_dependents(session, sets, refolding.tables)
-            await refuse_unlike(session, sets, refolding.schema, refolding.tables)
-            await cover_partitions(session, sets, refolding.schema, refolding.tables)
+            await refuse_unlike(session, sets, refolding.target.schema, refolding.tables)
+            await cover_partitions(session, sets, refolding.target.schema, refolding.tables)
             await self._move()
             generation = await self._note(live)
             await bury(session, refolding.letters)
@@ -164,7 +164,7 @@ class Swap:
 
     async def _move(self) -> None:
         """Shadow to live and live to previous; of a rollback, previous to live and live to previous."""
-        sets, incoming = self._sets, self._refolding.schema
+        sets, incoming = self._sets, self._refolding.target.schema
         aside = sets.previous if incoming == sets.shadow else sets.shadow
         await move_tables(self._session, self._names, source=sets.live, target=aside)
         await move_tables(self._session, self._names, source=incoming, target=sets.live)
@@ -172,7 +172,7 @@ class Swap:
             await move_tables(self._session, self._names, source=aside, target=sets.previous)
 
     async def _note(self, live: Position) -> int:
-        owners = [(table.name, p.name) for p in self._refolding.projections for table in p.tables]
+        owners = [(table.name, p.name) for p in self._refolding.target.projections for table in p.tables]
         await self._session.execute("DELETE FROM retired_tables")
         await self._session.execute(RETIRE, *map(list, zip(*owners, strict=True)), live.seq, live.anchor.sha256)
         await self._session.execute(NOTE_VERSIONS, list(self._versions), list(self._versions.values()))

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from functools import partial
 
 from measuring import Bench, Figure, alternate
 from projecting import _until
@@ -20,7 +21,7 @@ TARGET = 1.5
 
 
 async def measure(bench: Bench) -> AsyncIterator[Figure]:
-    events, rounds = bench.count(200_000, 50_000), bench.count(3, 2)
+    events, rounds = bench.count(200_000, 100_000), bench.count(3, 2)
     rebuilt: list[Rebuilt] = []
     async with connected(bench, bodies_only=True) as client:
         await new_stream(client)
@@ -33,8 +34,9 @@ async def measure(bench: Bench) -> AsyncIterator[Figure]:
                     return events / await _project(client, url, events)
 
             async def anew() -> float:
-                sessions = [await connect_session(kept, role=PROJECTOR_ROLE) for _ in range(2)]
-                rebuild = Rebuild(client, *sessions, projections(), clock=Clock())
+                connect = partial(connect_session, kept, role=PROJECTOR_ROLE)
+                sessions = [await connect() for _ in range(2)]
+                rebuild = Rebuild(client, *sessions, projections(), clock=Clock(), connect=connect)
                 rebuilt.append(await rebuild.run())
                 for session in sessions:
                     await session.close()
