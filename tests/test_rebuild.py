@@ -10,10 +10,12 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import asyncpg
+import psutil
 import pytest
 import stack
 from everything import everything, publish_everything
@@ -308,8 +310,11 @@ async def test_a_rebuild_that_is_killed_leaves_the_live_tables_and_the_next_one_
         assert child.stdout is not None
         for _ in range(5):
             assert await child.stdout.readline(), "it folds"
+        workers = psutil.Process(child.pid).children(recursive=True)
+        assert len(workers) >= 2
         child.kill()
         await child.wait()
+        await until(lambda: not any(worker.is_running() for worker in workers), "its processes end with it")
         assert await set_size(projected, "shadow") > 20
         assert await projected.rows(PUBLIC) == oids
         assert (await projected.digests_agree()).tables == before.tables
@@ -323,6 +328,22 @@ async def test_a_rebuild_that_is_killed_leaves_the_live_tables_and_the_next_one_
         done = await until(again)
         assert (done.differing, done.generation, done.events) == ((), 2, before.seq)
         assert await set_size(projected, "shadow") == 0
+        assert (await projected.digests_agree()).tables == before.tables
+
+
+async def test_several_processes_fold_a_long_stream_to_the_same_tables(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rebuild_module, "WORTH_WORKERS", 0)
+    monkeypatch.setattr(rebuild_module, "how_many", lambda: 2)
+    monkeypatch.setattr("relight.engine.tables.refolding.BATCH_EVENTS", 30)
+    async with nats_server(sync_always=False) as nats, projecting(nats, database) as projected:
+        await publish_everything(projected.client, tenants=("acme", "-", "other"), months=3)
+        await projected.client.jetstream().publish("ev.eu.breakers.acme.failed", b"no event")
+        before = await projected.digests_agree()
+        connect = partial(connect_session, database, role=stack.ROLE)
+        done = await rebuild(projected.client, database, connect=connect)
+        assert (done.differing, done.dead_letters, done.events) == ((), 1, before.seq)
         assert (await projected.digests_agree()).tables == before.tables
 
 

@@ -34,7 +34,7 @@ from relight.engine.tables.shadow import (
     refuse_dependents,
 )
 from relight.engine.tables.swapping import Swap, Swapped
-from relight.engine.tables.workers import Connect, Job, workers
+from relight.engine.tables.workers import Connect, Job, how_many, workers
 from relight.projections.base import History, Projection
 
 STARTS = 10
@@ -77,7 +77,7 @@ class Compared:
 class Rebuild:
     """`keeper` holds the lock and reads the live tables, `builder` makes the others; both act as the projector.
 
-    With `connect`, a long stream is folded by several processes.
+    With `connect`, a long stream is folded by several processes where there are processors for them.
     """
 
     def __init__(
@@ -164,7 +164,8 @@ class Rebuild:
         )
 
     async def _load(self, refolding: Refolding, marks: Sequence[Mark], end: int) -> None:
-        if self._connect is None or end < WORTH_WORKERS:
+        count = how_many()
+        if self._connect is None or end < WORTH_WORKERS or not count:
             await refolding.through(end, self._advanced)
         else:
             job = Job(
@@ -174,7 +175,7 @@ class Rebuild:
                 projections=tuple(projection.name for projection in self._projections),
                 marks=tuple(marks),
             )
-            async with workers(job) as working:
+            async with workers(job, count) as working:
                 await refolding.through_workers(end, working, self._advanced)
         await build_indexes((self._builder, self._keeper), refolding.target.sets, self._tables)
 

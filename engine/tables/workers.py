@@ -23,6 +23,8 @@ from relight.projections.catalog import projections
 
 MOST = 4
 """One process reads the stream for all of them, and would not keep more busy."""
+FEWEST = 2
+"""A single one would only wait for the reader, and cost what handing it the messages costs."""
 AHEAD = 2
 """Batches for each, so that none waits for the next."""
 
@@ -65,10 +67,15 @@ class Workers:
             self.letters += await self._flying.popleft()
 
 
+def how_many() -> int:
+    """As many workers as there are processors beside that of the reader, up to four; 0 where they are not worth it."""
+    free = min(MOST, (os.cpu_count() or 1) - 1)
+    return free if free >= FEWEST else 0
+
+
 @asynccontextmanager
-async def workers(job: Job) -> AsyncIterator[Workers]:
-    """As many as there are processors, up to four; they end with the `with`, and with this process however it ends."""
-    count = min(MOST, os.cpu_count() or 1)
+async def workers(job: Job, count: int) -> AsyncIterator[Workers]:
+    """They end with the `with`, and with this process however that ends."""
     pool = ProcessPoolExecutor(
         count, mp_context=multiprocessing.get_context("spawn"), initializer=_begin, initargs=(job,)
     )
