@@ -1,6 +1,7 @@
 """The one place that wires things together: what `relight.open` and each command need, and nothing else connects."""
 
 import os
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from functools import partial
@@ -33,9 +34,17 @@ from relight.engine.settings import Settings
 from relight.engine.sync import SyncRelight
 from relight.engine.tables.connecting import Session, connect_probe, connect_session
 from relight.engine.tables.digest import Digest, digest_memory, digest_postgres
+from relight.engine.tables.keeping import Keeping
 from relight.engine.tables.migrate import Applied, MigrationStatus, migrate, status
 from relight.engine.tables.pools import Pool, open_pool
 from relight.engine.tables.queries import find, parse, run
+from relight.engine.tables.rebuild import Rebuild, Rebuilt
+from relight.engine.tables.refolding import Advanced
+from relight.engine.tables.retention import Retention, Trimmed, on_stream
+from relight.engine.tables.retention_plan import Plan, plan
+from relight.engine.tables.rollback import RolledBack, drop_previous, roll_back
+from relight.engine.tables.workers import Connect
+from relight.projections.catalog import projections
 from relight.projections.query import Row
 
 T = TypeVar("T")
@@ -248,6 +257,65 @@ async def with_pool(settings: Settings, work: Callable[[Pool], Awaitable[T]]) ->
     """Some work with a pool, in whichever role."""
     async with query_pool(settings) as pool:
         return await work(pool)
+
+
+@asynccontextmanager
+async def rebuild_sessions(settings: Settings, work: str) -> AsyncIterator[tuple[Client, Session, Session, Connect]]:
+    """A client of the stream, two sessions, and what opens more; named so that another can say who is at `work`."""
+    async with AsyncExitStack() as stack:
+        servers, _ = await stack.enter_async_context(ready_servers(settings))
+        client = await connect(servers.nats_url, name=f"relight {work}", bodies_only=True)
+        stack.push_async_callback(client.close)
+        name = f"relight {work}, process {os.getpid()} on {socket.gethostname()}"[:63]
+        open_session = partial(connect_session, servers.database_url, role=PROJECTOR_ROLE, name=name)
+        keeper, builder = await open_session(), await open_session()
+        stack.push_async_callback(keeper.close, timeout=2)
+        stack.push_async_callback(builder.close, timeout=2)
+        yield client, keeper, builder, open_session
+
+
+async def rebuild_tables(
+    settings: Settings, names: Sequence[str], *, accept_difference: bool, advanced: Advanced
+) -> Rebuilt:
+    """Of the projections of these names, or of all. Raises `RebuildRefused`."""
+    chosen = [projection for projection in projections() if not names or projection.name in names]
+    async with rebuild_sessions(settings, "rebuild") as (client, keeper, builder, open_session):
+        rebuild = Rebuild(
+            client,
+            keeper,
+            builder,
+            chosen,
+            clock=clock(),
+            connect=open_session,
+            accept_difference=accept_difference,
+            advanced=advanced,
+        )
+        return await rebuild.run()
+
+
+async def roll_back_tables(settings: Settings, *, advanced: Advanced) -> RolledBack:
+    """The latest rebuild's. Raises `RebuildRefused`."""
+    async with rebuild_sessions(settings, "rollback") as (client, keeper, builder, _):
+        return await roll_back(client, keeper, builder, clock=clock(), advanced=advanced)
+
+
+async def drop_previous_tables(settings: Settings) -> int:
+    """How many there were."""
+    async with rebuild_sessions(settings, "rebuild") as (_, keeper, _builder, _connect):
+        return await drop_previous(keeper)
+
+
+async def plan_retention(settings: Settings, keeping: Keeping) -> Plan:
+    """What would be trimmed now."""
+    async with rebuild_sessions(settings, "retention") as (client, session, _, _connect):
+        return await plan(session, client, keeping, now=clock().now())
+
+
+async def apply_retention(settings: Settings, keeping: Keeping, advanced: Advanced) -> Trimmed:
+    """Raises `RebuildRefused` while a rebuild runs."""
+    async with rebuild_sessions(settings, "retention") as (client, session, _, _connect):
+        retention = Retention(session, [on_stream(client)], keeping, now=clock().now(), advanced=advanced)
+        return await retention.run()
 
 
 async def migrate_database(settings: Settings, *, dry_run: bool) -> list[Applied]:

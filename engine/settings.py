@@ -66,6 +66,10 @@ class Settings(BaseModel):
     http_connections: int = Field(default=2_000, ge=1, description="connections of HTTP clients, per process")
     http_receive_s: Positive = Field(default=20, description="how long a client may take to send a request")
 
+    retention_file: Path | None = Field(
+        default=None, description="TOML: how long history rows are kept, by table and tenant"
+    )
+
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Self:
         """Raises `SettingsError` that names the variable."""

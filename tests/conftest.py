@@ -229,6 +229,10 @@ def _own(*paths: Path) -> None:
 
 HOT = "hot"
 """The name that half of a column's values are; of a key, one row's."""
+AGE_MS = 100_000
+"""Between two rows of a history: 100,000 of them lie in four monthly partitions."""
+PARTITIONED = "SELECT relkind = 'p' FROM pg_class WHERE oid = $1::text::regclass"
+"""Not so before migration 204."""
 Fill = Callable[..., Coroutine[Any, Any, None]]
 
 
@@ -246,6 +250,9 @@ def fill() -> Fill:
             name: _value(table, name, column, allowed.get(name, []), nulls and name in nullable)
             for name, column in table.columns().items()
         } | {"tenant": tenant}
+        if isinstance(table, History) and await connection.fetchval(PARTITIONED, table.name):
+            ids = f"SELECT array_agg({values['event_id']}) FROM generate_series(1, {rows}::bigint, 100) AS n"
+            await connection.execute(f"SELECT relight_ensure_partitions('{table.name}', ({ids}))")
         await connection.execute(
             f"INSERT INTO {table.name} ({', '.join(values)}) "
             f"SELECT {', '.join(values.values())} FROM generate_series(1, {rows}::bigint) AS n"
@@ -270,7 +277,7 @@ def _value(table: State | History, name: str, column: Column, allowed: list[str]
     """SQL over n."""
     salt = sum(name.encode()) * 1_000_003
     chance = f"(hashint8(n + {salt}) & 2147483647)"
-    age = "n" if isinstance(table, History) else f"({chance} % 100000)"
+    age = "n" if isinstance(table, History) else f"({chance} % 100000)::bigint"
     key = tuple(table.key) if isinstance(table, State) else ()
     if key and name == key[-1]:
         return f"CASE n WHEN 1 THEN '{HOT}' ELSE 'key ' || n END"
@@ -287,11 +294,12 @@ def _value(table: State | History, name: str, column: Column, allowed: list[str]
         case Column.BOOLEAN:
             return f"{chance} % 20 = 0"
         case Column.TIME:
-            moment = f"timestamptz '2026-01-01Z' + {age} * interval '1 s'"
+            moment = f"timestamptz '2026-01-01Z' + {age} * {AGE_MS} * interval '1 ms'"
             return f"CASE WHEN {chance} % 20 > 0 THEN {moment} END" if nullable else moment
         case Column.UUID:
             return (
-                f"(lpad(to_hex(1767225600000 + {age} * 1000), 12, '0') || '7000a000' || lpad(to_hex(n), 12, '0'))::uuid"
+                f"(lpad(to_hex(1767225600000 + {age} * {AGE_MS}), 12, '0') || '7000a000' ||"
+                " lpad(to_hex(n), 12, '0'))::uuid"
             )
         case Column.OBJECT:
             return "jsonb_build_object('n', n)"

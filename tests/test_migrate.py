@@ -242,7 +242,7 @@ async def test_every_table_and_column_has_a_comment(database: str) -> None:
         uncommented = await connection.fetch(
             "SELECT c.relname, a.attname FROM pg_class AS c JOIN pg_attribute AS a "
             "ON a.attrelid = c.oid AND attnum > 0 "
-            "WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace AND NOT attisdropped "
+            "WHERE relkind IN ('r', 'p') AND relnamespace = 'public'::regnamespace AND NOT attisdropped "
             "AND (col_description(c.oid, attnum) IS NULL OR obj_description(c.oid, 'pg_class') IS NULL)"
         )
         assert [tuple(row) for row in uncommented] == []

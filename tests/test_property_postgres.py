@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from strategies import event_lists
 
+from relight.engine.tables.partitions import Partitions
 from relight.engine.tables.store import join_tables, read_rows
 from relight.engine.tables.upserts import TAKEN_FOR_INFINITY, columns_of, upsert_sql
 from relight.projections.base import Column, History, State
@@ -53,9 +54,12 @@ async def check(database: str, told: tuple[list[Wire], list[list[Wire]]]) -> int
     try:
         await connection.execute("TRUNCATE " + ", ".join(table.name for table in tables()))
         await connection.execute("SET ROLE relight_projector")
+        partitions = Partitions()
         for batch in cut:
+            folded = fold(event for _, _, event in batch)
+            await partitions.ensure(connection, folded)
             async with connection.transaction():
-                await join_tables(connection, fold(event for _, _, event in batch))
+                await join_tables(connection, folded)
         once = fold(event for _, _, event in events)
         for table in tables():
             in_memory = list(once.rows(table))

@@ -29,6 +29,12 @@ BUFFERS = 800
 COUNTING_BUFFERS = 3_000
 """The same where a query counts all of a tenant's rows, by design: no more than one index has."""
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+LEAVES = """
+SELECT oid::regclass::text FROM pg_class WHERE oid = $1::text::regclass AND relkind = 'r'
+UNION SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = $1::text::regclass
+"""
+FULL = "SELECT oid::regclass::text FROM pg_class WHERE relkind = 'r' AND reltuples > 0 AND relrowsecurity"
+"""Tables and partitions with rows: an empty partition is rightly read whole."""
 
 
 class Slept(Row):
@@ -73,11 +79,13 @@ async def skewed(shared_database: str, fill: Callable[..., Awaitable[None]]) -> 
     read = [table for table in tables() if re.search(rf"\b{table.name}\b", sql)]
 
     async def fill_every_second(first: int) -> None:
-        connection = await asyncpg.connect(shared_database)
+        # A commit that is not flushed yet keeps pages from being marked as visible to all, and so does an autovacuum.
+        connection = await asyncpg.connect(shared_database, server_settings={"synchronous_commit": "on"})
         for table in read[first::2]:
-            # An autovacuum's snapshot would keep pages from being marked as visible to all.
-            await connection.execute(f"ALTER TABLE {table.name} SET (autovacuum_enabled = off)")
-            await fill(connection, table, ROWS, SKEWED, nulls=True)
+            async with connection.transaction():
+                await fill(connection, table, ROWS, SKEWED, nulls=True)
+                for (leaf,) in await connection.fetch(LEAVES, table.name):
+                    await connection.execute(f"ALTER TABLE {leaf} SET (autovacuum_enabled = off)")
         await connection.close()
 
     await asyncio.gather(fill_every_second(0), fill_every_second(1))
@@ -101,12 +109,13 @@ async def test_a_querys_plan_reads_no_whole_table(skewed: str, query: Query, rol
             await act_as(connection, role, tenant)
             explain = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement(query)}"
             answer = await connection.fetchval(explain, tenant, MAX_LIMIT if counts else DEFAULT_LIMIT, *arguments)
+        full = {name for (name,) in await connection.fetch(FULL)}
     finally:
         await connection.close()
     plan = json.loads(answer)[0]["Plan"]
     assert plan["Actual Rows"] > 0
-    projected = {table.name for table in tables()}
-    whole = [node for node in nodes(plan) if node["Node Type"] == "Seq Scan" and node["Relation Name"] in projected]
+    assert len(full) > 2 * len(tables())  # every history lies in several partitions
+    whole = [node for node in nodes(plan) if node["Node Type"] == "Seq Scan" and node.get("Relation Name") in full]
     assert whole == []
     buffers = plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
     assert buffers <= (COUNTING_BUFFERS if counts else BUFFERS), json.dumps(plan, indent=1)

@@ -98,3 +98,5 @@ def digest(
     print_table(
         None, ("table", "rows", "sha256"), ((name, found.rows[name], sha) for name, sha in found.tables.items())
     )
+    if found.trimmed:
+        print_models("Trimmed by retention; folded anew, these tables have those rows too", found.trimmed, empty="")

@@ -8,7 +8,20 @@ import sys
 import typer
 from rich.logging import RichHandler
 
-from relight.engine.cli import asyncapi, data, deadletters, demo, doctor, events, imports, operate, status, tokens
+from relight.engine.cli import (
+    asyncapi,
+    data,
+    deadletters,
+    demo,
+    doctor,
+    events,
+    imports,
+    operate,
+    rebuild,
+    retention,
+    status,
+    tokens,
+)
 from relight.engine.cli.output import err, fail
 from relight.engine.errors import RelightError
 
@@ -28,7 +41,9 @@ app.command("migrate")(operate.migrate_command)
 app.command("query")(data.query)
 app.command("digest")(data.digest)
 app.command("asyncapi")(asyncapi.asyncapi)
+app.command("rebuild")(rebuild.rebuild)
 app.add_typer(deadletters.app, name="deadletter")
+app.add_typer(retention.app, name="retention")
 app.add_typer(events.app, name="event")
 app.add_typer(imports.app, name="import")
 app.add_typer(tokens.app, name="token")

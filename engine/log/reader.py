@@ -158,7 +158,8 @@ class Reader:
         """
         heard_at = asyncio.get_running_loop().time()
         while self.position.seq < end:
-            messages = await self.batch(limit=limit, linger_s=0, timeout_s=1)
+            # Where no sequence is missing, nothing beyond the end is taken, and reading can go on from there.
+            messages = await self.batch(limit=min(limit, end - self.position.seq), linger_s=0, timeout_s=1)
             silent_s = asyncio.get_running_loop().time() - heard_at
             if messages:
                 heard_at = asyncio.get_running_loop().time()

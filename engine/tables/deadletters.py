@@ -1,6 +1,6 @@
 """Dead letters: kept whole, listed, and retried; a retry is safe at any time, since changes join in any order."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
 from asyncpg import Record
@@ -8,8 +8,9 @@ from pydantic import BaseModel
 
 from relight.engine.clock import Clock
 from relight.engine.log.reader import Message
-from relight.engine.tables.connecting import Connection
+from relight.engine.tables.connecting import Connection, Session
 from relight.engine.tables.folding import DeadLetter, Folded
+from relight.engine.tables.partitions import Partitions
 from relight.engine.tables.store import REFUSED, join_tables
 from relight.events.errors import Reason
 
@@ -80,8 +81,10 @@ async def bury(connection: Connection, letters: Sequence[DeadLetter]) -> None:
     )
 
 
-async def retry(connection: Connection, clock: Clock, *, seq: int | None = None) -> tuple[int, int]:
-    """Folds open dead letters again, those at `seq` or all; returns how many were resolved and how many stay.
+async def retry(
+    connection: Session, clock: Clock, *, seq: int | None = None, projections: Collection[str] | None = None
+) -> tuple[int, int]:
+    """Folds open dead letters again, those at `seq`, of these projections, or all; how many were resolved and stay.
 
     A clock that was ahead is judged by the time now: what has come to pass may be folded.
     """
@@ -90,10 +93,11 @@ async def retry(connection: Connection, clock: Clock, *, seq: int | None = None)
         rows = await connection.fetch(
             "SELECT projection, seq, sha256, subject, body FROM dead_letters"
             " WHERE resolved_at IS NULL AND ($1::bigint IS NULL OR seq = $1)"
-            " AND (seq, projection, sha256) > ($2, $3, $4)"
-            " ORDER BY seq, projection, sha256 LIMIT $5",
+            " AND (seq, projection, sha256) > ($2, $3, $4) AND ($5::text[] IS NULL OR projection = ANY($5))"
+            " ORDER BY seq, projection, sha256 LIMIT $6",
             seq,
             *after,
+            projections,
             RETRIED_AT_ONCE,
         )
         for row in rows:
@@ -106,7 +110,7 @@ async def retry(connection: Connection, clock: Clock, *, seq: int | None = None)
             return resolved, stayed
 
 
-async def _retry_one(connection: Connection, clock: Clock, row: Record) -> bool:
+async def _retry_one(connection: Session, clock: Clock, row: Record) -> bool:
     key = row["projection"], row["seq"], row["sha256"]
     folded = Folded()
     folded.fold([Message(row["seq"], clock.now_us() * 1_000, row["subject"], row["body"])])
@@ -114,6 +118,7 @@ async def _retry_one(connection: Connection, clock: Clock, row: Record) -> bool:
         reason, detail = folded.dead_letters[0].reason, folded.dead_letters[0].detail
     else:
         try:
+            await Partitions().ensure(connection, folded.tables)
             async with connection.transaction():
                 await join_tables(connection, folded.tables)
                 await connection.execute(

@@ -1,7 +1,7 @@
 """One SHA-256 a table, equal for equal rows in whichever store, and stated with the position it holds for."""
 
 import hashlib
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 
 import orjson
@@ -13,9 +13,10 @@ from relight.engine.log.reader import BEGINNING, TRANSIENT, Message, Reader
 from relight.engine.tables.connecting import Session
 from relight.engine.tables.deadletters import count_open
 from relight.engine.tables.folding import Folded
-from relight.engine.tables.positions import load_position
+from relight.engine.tables.marks import Mark, load_marks
+from relight.engine.tables.positions import PROJECTOR, load_position
 from relight.engine.tables.store import read_rows
-from relight.projections.base import Value
+from relight.projections.base import History, State, Value
 from relight.projections.catalog import projections, tables
 
 READ_BATCH = 10_000
@@ -33,6 +34,8 @@ class Digest(BaseModel):
     deadletters: int
     rows: dict[str, int]
     tables: dict[str, str]
+    trimmed: tuple[Mark, ...] = ()
+    """What retention has trimmed of these tables: memory's, folded from the stream alone, have those rows too."""
 
 
 class TableHash:
@@ -61,19 +64,34 @@ def _plain(value: object) -> object:
 
 async def digest_postgres(session: Session) -> Digest:
     """Of the live tables, in one REPEATABLE READ snapshot; `session` acts as relight_projector."""
-    hashes = {table.name: TableHash() for table in tables()}
     await load_position(session)
     async with session.transaction(isolation="repeatable_read", readonly=True):
+        await lock_for_reading(session, tables())
         position = await _held_position(session)
-        for table in tables():
-            rows: AsyncIterator[tuple[Value, ...]] = read_rows(session, table)
-            async for row in rows:
-                hashes[table.name].add(row)
-        return _digest("postgres", position[0], position[1], await count_open(session), hashes)
+        hashes = await hash_tables(session, tables())
+        open_letters, marks = await count_open(session), await load_marks(session)
+    return _digest("postgres", position[0], position[1], open_letters, hashes, marks)
+
+
+async def lock_for_reading(session: Session, tables: Iterable[State | History]) -> None:
+    """Before the snapshot is taken: a table swapped in later would show it only the rows that are older than it."""
+    await session.execute(f"LOCK TABLE {', '.join(table.name for table in tables)} IN ACCESS SHARE MODE")
+
+
+async def hash_tables(session: Session, tables: Iterable[State | History]) -> dict[str, TableHash]:
+    """Of all rows of these tables; inside a transaction of the caller's, which decides which tables these are."""
+    hashes = {}
+    for table in tables:
+        hashes[table.name] = table_hash = TableHash()
+        async for row in read_rows(session, table):
+            table_hash.add(row)
+    return hashes
 
 
 async def _held_position(session: Session) -> tuple[str, int]:
-    row = await session.fetchrow("SELECT incarnation, seq, sha256 FROM projection_positions")
+    row = await session.fetchrow(
+        "SELECT incarnation, seq, sha256 FROM projection_positions WHERE projector = $1", PROJECTOR
+    )
     assert row is not None
     return f"{row['incarnation']}:{row['seq']}:{row['sha256'][:12] or '-'}", row["seq"]
 
@@ -117,7 +135,9 @@ def _add_all(table_hash: TableHash, rows: Iterable[tuple[Value, ...]]) -> None:
         table_hash.add(row)
 
 
-def _digest(store: str, position: str, seq: int, deadletters: int, hashes: dict[str, TableHash]) -> Digest:
+def _digest(
+    store: str, position: str, seq: int, deadletters: int, hashes: dict[str, TableHash], marks: Sequence[Mark] = ()
+) -> Digest:
     return Digest(
         store=store,
         position=position,
@@ -126,4 +146,5 @@ def _digest(store: str, position: str, seq: int, deadletters: int, hashes: dict[
         deadletters=deadletters,
         rows={name: table_hash.rows for name, table_hash in hashes.items()},
         tables={name: table_hash.hexdigest() for name, table_hash in hashes.items()},
+        trimmed=tuple(marks),
     )

@@ -46,8 +46,12 @@ class DeadLetter:
 
 @dataclass(slots=True)
 class Folded:
-    """What messages mean: tables to join, links of the publishers' chains, dead letters."""
+    """What messages mean: tables to join, links of the publishers' chains, dead letters.
 
+    With `only`, to these projections alone, and without links: of a rebuild, which leaves heads as they are.
+    """
+
+    only: frozenset[Projection] | None = None
     tables: Tables = field(default_factory=Tables)
     links: list[Link] = field(default_factory=list)
     dead_letters: list[DeadLetter] = field(default_factory=list)
@@ -64,6 +68,10 @@ class Folded:
                 self._bury(message, Undecodable(Reason.INVALID, repr(error)))
                 continue
             projection = projection_of(event.type)
+            if self.only is not None:
+                if projection in self.only:
+                    self._apply(message, event, projection, refused)
+                continue
             # No other event is kept: thousands of them alive would cost the garbage collector a quarter of the fold.
             own = event.data if projection is None else None
             sha256 = body_sha256(message.body)

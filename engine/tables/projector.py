@@ -21,6 +21,7 @@ from relight.engine.tables.deadletters import bury
 from relight.engine.tables.folding import DeadLetter, Folded
 from relight.engine.tables.heads import Heads
 from relight.engine.tables.leading import try_to_lead
+from relight.engine.tables.partitions import Partitions
 from relight.engine.tables.positions import Position, load_anchors, load_position, move_position, rewind_position
 from relight.engine.tables.store import REFUSED, join_tables
 from relight.events.errors import Reason, Undecodable
@@ -74,6 +75,7 @@ class Projector:
         self._heads = Heads()
         self._leads = False
         self._at_work: Session | None = None
+        self._partitions = Partitions()
         self.state = ProjectorState.STARTING
         self.failure: str | None = None
         self.position: Position | None = None
@@ -242,7 +244,18 @@ class Projector:
             return held
 
     async def _commit(self, session: Session, held: Position, last: Message, folded: Folded) -> Position:
+        try:
+            return await self._commit_once(session, held, last, folded)
+        except asyncpg.CheckViolationError as error:
+            if error.constraint_name is not None:
+                raise
+            self._partitions.forget()  # no partition: retention dropped an empty one that is needed after all
+            return await self._commit_once(session, held, last, folded)
+
+    async def _commit_once(self, session: Session, held: Position, last: Message, folded: Folded) -> Position:
         began = time.monotonic()
+        async with asyncio.timeout(COMMIT_S):
+            await self._partitions.ensure(session, folded.tables)
         async with asyncio.timeout(COMMIT_S), session.transaction():
             moved = await move_position(session, held, Anchor(last.seq, last.sha256))
             await join_tables(session, folded.tables)

@@ -24,9 +24,18 @@ REFUSED = (
 
 async def join_tables(connection: Connection, tables: Tables) -> None:
     """Joins `tables` into PostgreSQL's, in the caller's transaction."""
-    declared: list[State | History] = sorted((*tables.states, *tables.histories), key=lambda table: table.name)
-    for table in declared:
-        await connection.execute(upsert_sql(table), *columns_of(table, tables.rows(table)))
+    for table in declared(tables):
+        await join_table(connection, table, tables)
+
+
+def declared(tables: Tables) -> list[State | History]:
+    """Those that `tables` has rows of, by name: whoever writes several does so in this order."""
+    return sorted((*tables.states, *tables.histories), key=lambda table: table.name)
+
+
+async def join_table(connection: Connection, table: State | History, tables: Tables) -> None:
+    """Joins one of them."""
+    await connection.execute(upsert_sql(table), *columns_of(table, tables.rows(table)))
 
 
 async def read_rows(connection: Connection, table: State | History) -> AsyncIterator[tuple[Value, ...]]:

@@ -16,7 +16,16 @@ from rich.console import Console
 from rich.table import Table
 from servers import running_servers
 
-BENCHMARKS = ("codec", "record_call", "recording", "folded", "projecting", "freshness", "subscriber_peer")
+BENCHMARKS = (
+    "codec",
+    "record_call",
+    "recording",
+    "folded",
+    "projecting",
+    "rebuilding",
+    "freshness",
+    "subscriber_peer",
+)
 WIDTH = 180
 """Of the table where it goes to a file or a pipe."""
 
