@@ -19,9 +19,7 @@ from relight.projections.query import Query
 
 KeyValue = str | int | float | datetime | None
 
-POSITION = "incarnation, seq, 1::bigint AS generation"
-"""SEAM: with migration 204 a rebuild counts its swaps in a column: `incarnation, seq, generation`."""
-_POSITION_SQL = f"SELECT {POSITION} FROM projection_positions WHERE projector = '{PROJECTOR}'"
+_POSITION_SQL = f"SELECT incarnation, seq, generation FROM projection_positions WHERE projector = '{PROJECTOR}'"
 _TAIL = re.compile(r"\s+ORDER BY\s+(?:(?!ORDER BY).)+\s+LIMIT \$limit\s*", re.DOTALL)
 _ITEM = re.compile(r"(?P<expression>.+?)(?P<descending> DESC)?(?: NULLS (?P<nulls>FIRST|LAST))?", re.DOTALL)
 
