@@ -6,11 +6,11 @@ import re
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Any
 
 import asyncpg
 import pytest
 import pytest_asyncio
+from plans import FULL, LEAVES, nodes
 
 from relight.engine.errors import QueryError, Unreachable
 from relight.engine.tables.connecting import connect_session
@@ -29,12 +29,6 @@ BUFFERS = 800
 COUNTING_BUFFERS = 3_000
 """The same where a query counts all of a tenant's rows, by design: no more than one index has."""
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
-LEAVES = """
-SELECT oid::regclass::text FROM pg_class WHERE oid = $1::text::regclass AND relkind = 'r'
-UNION SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = $1::text::regclass
-"""
-FULL = "SELECT oid::regclass::text FROM pg_class WHERE relkind = 'r' AND reltuples > 0 AND relrowsecurity"
-"""Tables and partitions with rows: an empty partition is rightly read whole."""
 
 
 class Slept(Row):
@@ -119,10 +113,6 @@ async def test_a_querys_plan_reads_no_whole_table(skewed: str, query: Query, rol
     assert whole == []
     buffers = plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
     assert buffers <= (COUNTING_BUFFERS if counts else BUFFERS), json.dumps(plan, indent=1)
-
-
-def nodes(plan: dict[str, Any]) -> list[dict[str, Any]]:
-    return [plan] + [node for child in plan.get("Plans", ()) for node in nodes(child)]
 
 
 async def test_every_query_answers_with_the_rows_that_it_declares(
