@@ -355,3 +355,9 @@ async def test_the_command_makes_lists_and_revokes_tokens(shared_database: str, 
     wrong = await asyncio.to_thread(run, "create", "--role", "king")
     assert wrong.returncode == 2
     assert (await asyncio.to_thread(run, "create", "--role", "reader", "--expires-in", "soon")).returncode == 2
+
+
+async def test_a_database_that_was_not_migrated_is_named_as_the_reason(postgres: str) -> None:
+    async with await open_pool(postgres) as pool:
+        with pytest.raises(Unreachable, match=r"there are no tokens yet .* `relight migrate`"):
+            await tokens.list_tokens(pool)
