@@ -148,7 +148,7 @@ async def serving(
         )
         await stack.enter_async_context(_answering(app, stopping))
         if http is not None:
-            stack.push_async_callback(_answered, http, entry, stopping)
+            stack.push_async_callback(_answered, http, stopping)
             observed = Observed(probe=probe, readiness=readiness, registry=registry)
             api_parts = ApiParts(
                 pool=pool,
@@ -181,8 +181,7 @@ def _nobody(publisher: str) -> None:
     """No projector here that could announce progress."""
 
 
-async def _answered(http: HttpServer, entry: Entry, stopping: Stopping) -> None:
-    entry.end_streams()
+async def _answered(http: HttpServer, stopping: Stopping) -> None:
     within_s = stopping.left_s(REQUESTS)
     await stopping.within(REQUESTS, http.stop(within_s=within_s))
     if cut_off := await http.stop(within_s=0):

@@ -278,3 +278,20 @@ async def test_an_id_of_the_future_is_refused_and_one_of_now_is_kept(api: Served
     assert answer.status == 201
     ahead = await api.send(event(id="f", time=rfc3339(now + timedelta(minutes=5))))
     ahead.problem(422, "invalid-event")
+
+
+async def test_a_client_that_leaves_in_the_middle_of_a_body_leaves_no_trace(
+    api: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    host, _, port = api.url.removeprefix("http://").partition(":")
+    before = api.recorder.health().recorded_events
+    for _ in range(5):
+        _, writer = await asyncio.open_connection(host, int(port))
+        head = f"POST /v1/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {await api.token(PUBLISHER)}\r\n"
+        writer.write(head.encode() + b"Content-Length: 1000\r\n\r\n{")
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+    assert (await api.query("breakers.open_now")).status == 200
+    assert api.recorder.health().recorded_events == before
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []

@@ -58,15 +58,9 @@ class Api:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         self.at_hand += 1
         try:
-            kind = b"text/event-stream" if scope["path"] == "/stream" else b"text/plain"
-            if scope["path"] == "/stream":
-                await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", kind)]})
-                for n in range(1_000_000):
-                    await send({"type": "http.response.body", "body": b"data: %d\n\n" % n, "more_body": True})
-                    await asyncio.sleep(0.01)
             if scope["path"] == "/slow":
                 await self.go_on.wait()
-            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", kind)]})
+            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
             await send({"type": "http.response.body", "body": b"answered"})
         except asyncio.CancelledError:
             self.cancelled += 1
@@ -78,16 +72,16 @@ class Api:
 @asynccontextmanager
 async def http() -> AsyncIterator[tuple[HttpServer, Entry, Readiness, Api, aiohttp.ClientSession]]:
     readiness, api = Readiness(), Api()
-    gate = Entry(readiness)
+    entry = Entry(readiness)
     async with (
-        http_server(gate, host="127.0.0.1", port=0) as server,
+        http_server(entry, host="127.0.0.1", port=0) as server,
         aiohttp.ClientSession(server.url, timeout=aiohttp.ClientTimeout(total=20)) as client,
     ):
-        yield server, gate, readiness, api, client
+        yield server, entry, readiness, api, client
 
 
 async def test_until_the_api_is_there_everyone_hears_what_is_waited_for() -> None:
-    async with http() as (_, gate, readiness, api, client):
+    async with http() as (_, entry, readiness, api, client):
         readiness.starting("waiting for PostgreSQL at 127.0.0.1:5432")
         for path, status in (("/livez", 200), ("/readyz", 503), ("/startupz", 503), ("/health", 503), ("/v1/x", 503)):
             async with client.get(path) as answer:
@@ -98,7 +92,7 @@ async def test_until_the_api_is_there_everyone_hears_what_is_waited_for() -> Non
                     assert answer.headers["retry-after"] == "1"
         async with client.head("/readyz") as answer:
             assert (answer.status, await answer.read()) == (503, b"")
-        gate.open(api)
+        entry.open(api)
         readiness.ready()
         async with client.get("/v1/x") as answer:
             assert await answer.text() == "answered"
@@ -116,8 +110,8 @@ async def test_answers_do_not_wait_for_acknowledgements() -> None:
 
 
 async def test_while_draining_clients_are_answered_and_asked_to_leave() -> None:
-    async with http() as (_, gate, readiness, api, client):
-        gate.open(api)
+    async with http() as (_, entry, readiness, api, client):
+        entry.open(api)
         readiness.ready()
         readiness.draining()
         async with client.get("/v1/x") as answer:
@@ -127,8 +121,8 @@ async def test_while_draining_clients_are_answered_and_asked_to_leave() -> None:
 
 
 async def test_requests_at_hand_are_finished_and_no_new_connection_is_taken() -> None:
-    async with http() as (server, gate, readiness, api, client):
-        gate.open(api)
+    async with http() as (server, entry, readiness, api, client):
+        entry.open(api)
         readiness.ready()
         async with client.get("/idle") as answer:  # leaves an idle connection behind
             await answer.read()
@@ -152,25 +146,9 @@ async def _refused(client: aiohttp.ClientSession) -> bool:
     return False
 
 
-async def test_event_streams_end_between_two_events_as_if_they_were_over() -> None:
-    async with http() as (server, gate, readiness, api, client):
-        gate.open(api)
-        readiness.ready()
-        streams = [await client.get("/stream") for _ in range(3)]
-        for stream in streams:
-            assert await stream.content.readuntil(b"\n\n") == b"data: 0\n\n"
-        readiness.draining()
-        gate.end_streams()
-        assert await server.stop(within_s=5) == 0
-        for stream in streams:
-            rest = await stream.read()  # raises where the end of a chunked answer is missing
-            assert rest == b"" or rest.endswith(b"\n\n")
-        assert api.at_hand == 0
-
-
 async def test_requests_that_take_too_long_are_cut_off_and_counted() -> None:
-    async with http() as (server, gate, readiness, api, client):
-        gate.open(api)
+    async with http() as (server, entry, readiness, api, client):
+        entry.open(api)
         readiness.ready()
         slow = [asyncio.create_task(client.get("/slow")) for _ in range(2)]
         await until(lambda: api.at_hand == 2)

@@ -17,7 +17,9 @@ import pytest
 import pytest_asyncio
 import stack
 from serving import OPERATOR, PUBLISHER, READER, Served, served
+from typer.testing import CliRunner
 
+from relight.engine.cli.main import app
 from relight.engine.clock import Clock
 from relight.engine.errors import TokenRefused, Unreachable
 from relight.engine.http import verifier
@@ -336,22 +338,34 @@ async def test_the_command_makes_lists_and_revokes_tokens(shared_database: str, 
     def run(*arguments: str) -> Any:
         return relight(*arguments)
 
-    made = await asyncio.to_thread(run, "create", "--role", "reader", "--tenant", "acme", "--name", "ci", "--json")
+    made, shown = await asyncio.gather(
+        asyncio.to_thread(run, "create", "--role", "reader", "--tenant", "acme", "--name", "ci", "--json"),
+        asyncio.to_thread(run, "create", "--role", "publisher", "--expires-in", "never"),
+    )
     assert made.returncode == 0, made.stderr
     said = json.loads(made.stdout)
     assert said["token"].startswith(f"rlt_{said['id']}_")
-    shown = await asyncio.to_thread(run, "create", "--role", "publisher", "--expires-in", "never")
     assert re.fullmatch(r"rlt_[0-9a-f]{16}_[0-9a-f]{64}\n", shown.stdout)
     assert "not shown again" in shown.stderr
-    listed = await asyncio.to_thread(run, "list", "--json")
+    listed, missing = await asyncio.gather(
+        asyncio.to_thread(run, "list", "--json"),
+        asyncio.to_thread(run, "revoke", "nope"),
+    )
     [one] = [token for token in json.loads(listed.stdout) if token["id"] == said["id"]]
     assert (one["role"], one["tenant"], one["tier"], one["name"]) == ("reader", "acme", "standard", "ci")
     assert one["revoked_at"] is None
     assert said["token"] not in listed.stdout
-    assert said["id"] in (await asyncio.to_thread(run, "list")).stdout
-    assert (await asyncio.to_thread(run, "revoke", said["id"])).returncode == 0
-    missing = await asyncio.to_thread(run, "revoke", "nope")
     assert (missing.returncode, "there is no token 'nope'" in missing.stderr) == (1, True)
-    wrong = await asyncio.to_thread(run, "create", "--role", "king")
-    assert wrong.returncode == 2
-    assert (await asyncio.to_thread(run, "create", "--role", "reader", "--expires-in", "soon")).returncode == 2
+    revoked = await asyncio.to_thread(run, "revoke", said["id"])
+    assert revoked.stdout == f"{said['id']} is revoked\n"
+
+
+@pytest.mark.parametrize("wrong", [["--role", "king"], ["--role", "reader", "--expires-in", "soon"], []])
+async def test_a_token_asked_for_wrongly_is_wrong_usage(wrong: list[str]) -> None:
+    assert CliRunner().invoke(app, ["token", "create", *wrong]).exit_code == 2
+
+
+async def test_a_database_that_was_not_migrated_is_named_as_the_reason(postgres: str) -> None:
+    async with await open_pool(postgres) as pool:
+        with pytest.raises(Unreachable, match=r"there are no tokens yet .* `relight migrate`"):
+            await tokens.list_tokens(pool)

@@ -55,7 +55,14 @@ class ApiParts:
 
 def build_api(parts: ApiParts) -> FastAPI:
     """The application; pure wiring."""
-    app = FastAPI(title="Relight", docs_url=None, redoc_url=None, redirect_slashes=False, exception_handlers=HANDLERS)
+    app = FastAPI(
+        title="Relight",
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        exception_handlers=HANDLERS,
+    )
     gate = Gate(Verifier(partial(tokens.load, parts.pool), parts.clock), parts.limits)
     # One connection stays for what is not a query: tokens, health, watermarks.
     turns = Turns(max(1, parts.pool.statistics().size - 1), timeout_s=parts.limits.turn_timeout_s)

@@ -1,5 +1,6 @@
 """The outermost layer of the API: every answer's headers, and no error that gets past it."""
 
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from relight.engine.http.problems import response_to
@@ -40,6 +41,8 @@ class Edge:
 
         try:
             await self._app(scope, receive, sending)
+        except ClientDisconnect:
+            return  # nobody is there to be told
         except Exception as error:  # the edge: whatever it is becomes a problem, and a line in the log
             answer = response_to(error)
             if started:

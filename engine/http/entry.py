@@ -1,6 +1,5 @@
 """What stands before the API: answers while the service starts, and lets go of clients while it stops."""
 
-import asyncio
 from collections.abc import MutableMapping
 from typing import Any
 
@@ -12,28 +11,21 @@ from relight.engine.health.readiness import Phase, Readiness
 PROBES = ("/health", "/readyz", "/startupz")
 LIVE = "/livez"
 RETRY_AFTER_S = 1
-EVENT_STREAM = b"text/event-stream"
 
 
 class Entry:
     """An ASGI application around the API, which `open` gives it once all that it answers from is there.
 
-    Until then the probes answer with what is waited for, everything else with 503. While draining, /readyz says no,
-    every answer asks the client to close its connection, and `end_streams` ends event streams as if they were over.
+    Until then the probes answer with what is waited for, everything else with 503. While draining, /readyz says no, and
+    every answer asks the client to close its connection.
     """
 
     def __init__(self, readiness: Readiness) -> None:
         self._readiness = readiness
         self._app: ASGIApp | None = None
-        self._streams: set[_Stream] = set()
 
     def open(self, app: ASGIApp) -> None:
         self._app = app
-
-    def end_streams(self) -> None:
-        """Each gets the end of its answer between two events; its client connects anew, to another process."""
-        for stream in list(self._streams):
-            stream.end()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -43,12 +35,13 @@ class Entry:
         if self._app is None or (draining and path == "/readyz"):
             await _answer(send, *self._said(path), head=scope["method"] == "HEAD", close=draining)
             return
-        stream = _Stream(send, self._readiness)
-        self._streams.add(stream)
-        try:
-            await stream.run(self._app, scope, receive)
-        finally:
-            self._streams.discard(stream)
+
+        async def sending(message: Message) -> None:
+            if message["type"] == "http.response.start" and self._readiness.phase is Phase.DRAINING:
+                message = {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
+            await send(message)
+
+        await self._app(scope, receive, sending)
 
     def _said(self, path: str) -> tuple[int, str, dict[str, object]]:
         reason = self._readiness.reason
@@ -58,41 +51,6 @@ class Entry:
             return 503, "application/health+json", {"status": "fail", "output": reason}
         problem = {"type": "about:blank", "title": "Service Unavailable", "status": 503, "detail": reason}
         return 503, "application/problem+json", problem
-
-
-class _Stream:
-    """One request under way, which may turn out to be an event stream."""
-
-    def __init__(self, send: Send, readiness: Readiness) -> None:
-        self._send = send
-        self._readiness = readiness
-        self._task = asyncio.current_task()
-        self._open = False
-        self._ended = False
-
-    def end(self) -> None:
-        if self._open and not self._ended and self._task is not None:
-            self._ended = True
-            self._task.cancel()
-
-    async def run(self, app: ASGIApp, scope: Scope, receive: Receive) -> None:
-        try:
-            await app(scope, receive, self.send)
-        except asyncio.CancelledError:
-            if not self._ended or self._task is None:
-                raise
-            self._task.uncancel()
-            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
-
-    async def send(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            headers = list(message.get("headers", ()))
-            self._open = any(name.lower() == b"content-type" and EVENT_STREAM in value for name, value in headers)
-            if self._readiness.phase is Phase.DRAINING:
-                message = {**message, "headers": [*headers, (b"connection", b"close")]}
-        elif not message.get("more_body", False):
-            self._open = False
-        await self._send(message)
 
 
 async def _answer(

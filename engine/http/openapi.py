@@ -1,12 +1,16 @@
 """The API's own document: what FastAPI says of the routes, and what it cannot know of them."""
 
+from functools import cache
 from typing import Any
 
+import orjson
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from starlette.responses import Response
 
 from relight.engine.http.problems import Problem
 
+PATH = "/openapi.json"
 UNPROTECTED = ("/health", "/livez", "/readyz", "/startupz", "/metrics", "/v1/problems", "/openapi", "/asyncapi")
 DESCRIPTION = """\
 Queries over the tables of Relight, the changes as they come, and the way in for events.
@@ -18,12 +22,20 @@ with `If-None-Match` costs no query. The RateLimit headers are those of a draft 
 
 
 def describe(app: FastAPI) -> None:
-    """Makes `app.openapi()` complete."""
+    """Makes `app.openapi()` complete, and serves it encoded once: FastAPI's own route would do so for each request."""
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             app.openapi_schema = _document(app)
         return app.openapi_schema
+
+    @cache
+    def encoded() -> bytes:
+        return orjson.dumps(app.openapi())
+
+    @app.get(PATH, include_in_schema=False)
+    async def served() -> Response:
+        return Response(encoded(), media_type="application/json")
 
     app.openapi = openapi  # type: ignore[method-assign]
 

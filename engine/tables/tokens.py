@@ -4,6 +4,8 @@ import hashlib
 import hmac
 import re
 import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -13,6 +15,7 @@ import asyncpg
 from pydantic import TypeAdapter, ValidationError
 
 from relight.engine.errors import TokenRefused, Unreachable
+from relight.engine.tables.connecting import Connection
 from relight.engine.tables.pools import Pool
 from relight.events.envelope import PLATFORM
 from relight.events.values import Name
@@ -118,7 +121,7 @@ async def create(
         expires_at=expires_at,
         revoked_at=None,
     )
-    async with pool.transaction(GATE, readonly=False) as connection:
+    async with _gate(pool, readonly=False) as connection:
         await connection.execute(
             "INSERT INTO api_tokens (id, secret_sha256, role, tenant, tier, name, created_at, expires_at)"
             " VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
@@ -135,15 +138,15 @@ async def create(
 
 
 async def list_tokens(pool: Pool) -> list[Token]:
-    """Every token that was ever made, the latest first."""
-    async with pool.transaction(GATE) as connection:
+    """Every token that was ever made, the latest first. Raises `Unreachable`."""
+    async with _gate(pool) as connection:
         rows = await connection.fetch(f"{_SELECT} ORDER BY created_at DESC, id")
     return [_stored(row).token for row in rows]
 
 
 async def revoke(pool: Pool, id: str, *, now: datetime) -> Token:
-    """Refused from now on; again is a no-op. Raises `TokenRefused` when there is none of this id."""
-    async with pool.transaction(GATE, readonly=False) as connection:
+    """Refused from now on; again is a no-op. Raises `TokenRefused` when there is none of this id, `Unreachable`."""
+    async with _gate(pool, readonly=False) as connection:
         await connection.execute("UPDATE api_tokens SET revoked_at = $2 WHERE id = $1 AND revoked_at IS NULL", id, now)
         row = await connection.fetchrow(f"{_SELECT} WHERE id = $1", id)
     if row is None:
@@ -153,12 +156,20 @@ async def revoke(pool: Pool, id: str, *, now: datetime) -> Token:
 
 async def load(pool: Pool, id: str) -> StoredToken | None:
     """The token of this id, revoked and expired ones too. Raises `Unreachable` when it could not be asked for."""
-    try:
-        async with pool.transaction(GATE) as connection:
-            row = await connection.fetchrow(f"{_SELECT} WHERE id = $1", id)
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        raise Unreachable(f"tokens cannot be looked up ({error.__context__ or error}); ask again") from error
+    async with _gate(pool) as connection:
+        row = await connection.fetchrow(f"{_SELECT} WHERE id = $1", id)
     return None if row is None else _stored(row)
+
+
+@asynccontextmanager
+async def _gate(pool: Pool, *, readonly: bool = True) -> AsyncIterator[Connection]:
+    try:
+        async with pool.transaction(GATE, readonly=readonly) as connection:
+            yield connection
+    except (asyncpg.UndefinedTableError, asyncpg.InvalidParameterValueError) as error:
+        raise Unreachable(f"there are no tokens yet ({error}): run `relight migrate`") from error
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise Unreachable(f"tokens cannot be looked up ({error.__context__ or error}): ask again") from error
 
 
 _SELECT = "SELECT id, secret_sha256, role, tenant, tier, name, created_at, expires_at, revoked_at FROM api_tokens"
