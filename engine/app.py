@@ -24,7 +24,7 @@ from relight.engine.importers.importing import ImportedFile, import_file
 from relight.engine.importers.scanning import Scan
 from relight.engine.log.proof import Prober
 from relight.engine.log.recorder import Recorder
-from relight.engine.log.topology import REQUEST_TIMEOUT_S, connect, ensure_stream
+from relight.engine.log.topology import REQUEST_TIMEOUT_S, close, connect, ensure_stream
 from relight.engine.options import pool_options, recorder_options
 from relight.engine.running import run_service
 from relight.engine.runtime import Relight
@@ -107,7 +107,7 @@ async def stream_client(settings: Settings) -> AsyncIterator[Client]:
                 await ensure_stream(client.jetstream(timeout=REQUEST_TIMEOUT_S))
             yield client
         finally:
-            await client.close()
+            await close(client)
 
 
 @asynccontextmanager
@@ -141,7 +141,7 @@ async def health_source(
             yield service.health
             return
         client = await connect(servers.nats_url, name="relight status")
-        stack.push_async_callback(client.close)
+        stack.push_async_callback(close, client)
         watched = Watched(
             client=client,
             connect=lambda: connect_probe(servers.database_url),
@@ -265,7 +265,7 @@ async def rebuild_sessions(settings: Settings, work: str) -> AsyncIterator[tuple
     async with AsyncExitStack() as stack:
         servers, _ = await stack.enter_async_context(ready_servers(settings))
         client = await connect(servers.nats_url, name=f"relight {work}", bodies_only=True)
-        stack.push_async_callback(client.close)
+        stack.push_async_callback(close, client)
         name = f"relight {work}, process {os.getpid()} on {socket.gethostname()}"[:63]
         open_session = partial(connect_session, servers.database_url, role=PROJECTOR_ROLE, name=name)
         keeper, builder = await open_session(), await open_session()
@@ -350,7 +350,7 @@ async def import_files(
                 for found in scans
             ]
         finally:
-            await client.close()
+            await close(client)
 
 
 def clock() -> Clock:

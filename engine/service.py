@@ -21,7 +21,7 @@ from relight.engine.ingest import Ingest
 from relight.engine.log.proof import Prober
 from relight.engine.log.reader import TRANSIENT
 from relight.engine.log.recorder import Recorder
-from relight.engine.log.topology import STREAM
+from relight.engine.log.topology import STREAM, close
 from relight.engine.log.watermarks import ProjectedWatermarks
 from relight.engine.messaging.application import build_application, stop_application
 from relight.engine.options import http_limits, pool_options, recorder_options
@@ -267,8 +267,7 @@ async def _drained(pool: Pool, stopping: Stopping) -> None:
 
 
 async def _closed(client: Client, stopping: Stopping) -> None:
-    with suppress(*TRANSIENT):
-        await stopping.within(EVERYTHING, client.close())
+    await stopping.within(EVERYTHING, close(client))
 
 
 async def caught_up(service: Service, *, within_s: float) -> bool:

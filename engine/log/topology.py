@@ -104,6 +104,12 @@ def _refuses(error: Exception) -> bool:
     return "authorization" in str(error).lower()
 
 
+async def close(client: Client) -> None:
+    """A server that is away is left without a word: nats-py would hand it what is pending, and raise."""
+    with suppress(NatsError, OSError, RuntimeError):  # the last of them is uvloop's
+        await client.close()
+
+
 def _explain(url: str, cause: Exception) -> str:
     parts = urlsplit(url)
     server = f"NATS at {parts.hostname}:{parts.port or 4222}"

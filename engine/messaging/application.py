@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from relight.engine.health.models import Health
 from relight.engine.ingest import Ingest
+from relight.engine.log.topology import close
 from relight.engine.log.watermarks import ProjectedWatermarks
 from relight.engine.messaging.broker import build_broker, stop_taking
 from relight.engine.messaging.commands import Commands
@@ -75,8 +76,8 @@ async def stop_application(app: FastStream) -> None:
     """Takes no more messages and answers those at hand; a server that is away is left without a word."""
     client = await app.brokers[0].connect()
     try:
-        with suppress(NatsError, OSError):
+        with suppress(NatsError, OSError, RuntimeError):  # as of `close`
             await app.stop()
     finally:
         if not client.is_closed:
-            await client.close()
+            await close(client)
