@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from relight.engine.errors import Fenced
 from relight.engine.log.reader import BEGINNING, Anchor
 from relight.engine.tables.connecting import Connection
+from relight.projections.catalog import projections
 
 PROJECTOR = "relight"
 """One projector and one position for all projections."""
@@ -28,9 +29,16 @@ class Position:
 
 async def load_position(connection: Connection) -> Position:
     """The current position; the first one ever is the stream's beginning."""
-    await connection.execute(
+    status = await connection.execute(
         "INSERT INTO projection_positions VALUES ($1, 1, 0, '', now()) ON CONFLICT DO NOTHING", PROJECTOR
     )
+    if status == "INSERT 0 1":  # nothing is folded yet: all of it will be by these
+        versions = {projection.name: projection.version for projection in projections()}
+        await connection.execute(
+            "INSERT INTO projection_versions SELECT * FROM unnest($1::text[], $2::bigint[]) ON CONFLICT DO NOTHING",
+            list(versions),
+            list(versions.values()),
+        )
     row = await connection.fetchrow(
         "SELECT incarnation, seq, sha256 FROM projection_positions WHERE projector = $1", PROJECTOR
     )

@@ -19,6 +19,7 @@ from relight.engine.tables.keeping import Keeping, first_id, histories
 from relight.engine.tables.refolding import Advanced
 from relight.engine.tables.shadow import OWNER, PROJECTOR_ROLE, Sets, acting, become, find_sets
 from relight.projections.base import History
+from relight.projections.catalog import projections
 
 READ_BATCH = 10_000
 LOCK_TRIES = 5
@@ -202,7 +203,7 @@ def on_stream(client: Client) -> Elsewhere:
 
 def _rows_of(batch: Sequence[Message], below: dict[Key, str]) -> dict[Key, list[str]]:
     """Ids of the rows past their limit that these events made."""
-    folded, found = Folded(), defaultdict(list)
+    folded, found = Folded(frozenset(projections())), defaultdict(list)
     folded.fold(batch)
     for table, rows in folded.tables.histories.items():
         for tenant, event_id in rows:
