@@ -245,7 +245,10 @@ DECLARE
     latest uuid;
     below timestamp;
     comment text;
-    index record;
+    names text[];
+    definitions text[];
+    definition text;
+    name text;
 BEGIN
     FOREACH history IN ARRAY ARRAY[
         'circuit_breaker_events', 'crisis_recovery_logs', 'decision_audit_logs', 'disaster_mode_events',
@@ -265,21 +268,22 @@ BEGIN
         EXECUTE format('DROP POLICY projector_writes ON %I', history);
         EXECUTE format('DROP POLICY tenant_reads ON %I', history);
         EXECUTE format('DROP POLICY platform_operator_reads ON %I', history);
-        CREATE TEMPORARY TABLE relight_indexes ON COMMIT DROP AS
-        SELECT i.indexrelid::regclass::text AS name, pg_get_indexdef(i.indexrelid) AS definition, i.indisprimary
-        FROM pg_index AS i WHERE i.indrelid = history::regclass;
+        SELECT
+            array_agg(c.relname::text),
+            coalesce(array_agg(pg_get_indexdef(i.indexrelid)) FILTER (WHERE NOT i.indisprimary), '{}')
+        INTO names, definitions
+        FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid WHERE i.indrelid = history::regclass;
         EXECUTE format('ALTER TABLE %I RENAME TO %I', history, first_partition);
-        FOR index IN SELECT * FROM relight_indexes LOOP
-            EXECUTE format('ALTER INDEX %I RENAME TO %I', index.name, index.name || '_first');
+        FOREACH name IN ARRAY names LOOP
+            EXECUTE format('ALTER INDEX %I RENAME TO %I', name, name || '_first');
         END LOOP;
         EXECUTE format(
             'CREATE TABLE %I (LIKE %I INCLUDING ALL EXCLUDING INDEXES, CONSTRAINT %I PRIMARY KEY (tenant, event_id)) '
             'PARTITION BY RANGE (event_id)', history, first_partition, history || '_pkey'
         );
-        FOR index IN SELECT * FROM relight_indexes WHERE NOT indisprimary LOOP
-            EXECUTE index.definition;
+        FOREACH definition IN ARRAY definitions LOOP
+            EXECUTE definition;
         END LOOP;
-        DROP TABLE relight_indexes;
         EXECUTE format('COMMENT ON TABLE %I IS %L', history, comment);
         CALL relight_begin_history(history, first_partition, relight_first_id(below));
     END LOOP;

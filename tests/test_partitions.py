@@ -46,6 +46,16 @@ async def test_events_of_any_month_find_their_partition_and_the_digests_agree(da
         assert new == {"2023_05", "2025_12", "2026_01", "2026_02", "2026_03"}
 
 
+async def test_every_history_table_is_partitioned_by_event_id_and_has_a_first_partition(database: str) -> None:
+    connection = await asyncpg.connect(database)
+    for table in HISTORIES:
+        key = await connection.fetchval("SELECT pg_get_partkeydef($1::text::regclass)", table.name)
+        assert key == "RANGE (event_id)"
+        low = await connection.fetch("SELECT low FROM relight_partitions($1::text::regclass)", table.name)
+        assert low[0]["low"] is None
+    await connection.close()
+
+
 async def test_ids_before_2020_share_one_partition_however_many_months_they_name(database: str) -> None:
     connection = await asyncpg.connect(database)
     old = [event_id(month * 31 * 86_400_000) for month in range(588)]

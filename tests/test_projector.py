@@ -127,7 +127,10 @@ async def test_a_clock_an_hour_ahead_does_not_win_over_later_events(database: st
             def now_us(self) -> int:
                 return super().now_us() + 3_600 * 1_000_000
 
+        generation = "SELECT generation FROM projection_positions"
+        before = await projected.session.fetchval(generation)
         assert await retry(projected.session, AnHourLater()) == (1, 0)
+        assert await projected.session.fetchval(generation) == before + 1, "answers at this position are others now"
         assert len(await projected.rows("SELECT FROM circuit_breaker_events")) == 2
 
 

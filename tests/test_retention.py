@@ -60,6 +60,8 @@ async def test_rows_past_their_limit_go_and_their_months_with_them(database: str
             assert rows == before.rows[name] // 4 if name in histories() else after.tables[name] == before.tables[name]
         assert {mark.trimmed_rows for mark in after.trimmed} == {rows.trimmed for rows in done.rows}
         assert {mark.trimmed_by for mark in after.trimmed} == {"postgres"}
+        generation = await projected.session.fetchval("SELECT generation FROM projection_positions")
+        assert generation > 1, "answers at this position are others now"
         again = await apply(projected, database)
         assert (again.messages, sum(rows.due for rows in again.rows)) == (0, 0)
         await publish_everything(projected.client, tenants=("late",), months=4)  # into months that were dropped

@@ -45,8 +45,9 @@ FROM pg_class AS c, aclexplode(relacl) AS a
 WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition AND a.grantee <> 0
 """
 CONTRACTS = re.compile(
-    r"\bDROP\s+(TABLE|COLUMN|VIEW)\b(?!\s+relight_indexes)|\bRENAME\s+COLUMN\b|\bALTER\s+COLUMN\b|\bSET\s+NOT\s+NULL\b"
-    r"|\bTRUNCATE\b|\bDELETE\s+FROM\b|\bREVOKE\b(?!\s+ALL\s+ON\s+(PROCEDURE|FUNCTION)|\s+ALL\s+ON\s+TABLE\s+(%s|\w+\s+FROM\s+PUBLIC))",
+    r"\bDROP\s+(TABLE|COLUMN|VIEW)\b|\bRENAME\s+COLUMN\b|\bALTER\s+COLUMN\b|\bSET\s+NOT\s+NULL\b"
+    r"|\bTRUNCATE\b|\bDELETE\s+FROM\b|\bREVOKE\b"
+    r"(?!\s+ALL\s+ON\s+(PROCEDURE|FUNCTION)|\s+ALL\s+ON\s+TABLE\s+(%s|\w+\s+FROM\s+PUBLIC))",
     re.IGNORECASE,
 )
 

@@ -11,6 +11,7 @@ from relight.engine.log.reader import Message
 from relight.engine.tables.connecting import Connection, Session
 from relight.engine.tables.folding import DeadLetter, Folded
 from relight.engine.tables.partitions import Partitions
+from relight.engine.tables.positions import next_generation
 from relight.engine.tables.store import REFUSED, join_tables
 from relight.events.errors import Reason
 
@@ -125,6 +126,7 @@ async def _retry_one(connection: Session, clock: Clock, row: Record) -> bool:
                     "UPDATE dead_letters SET resolved_at = now() WHERE projection = $1 AND seq = $2 AND sha256 = $3",
                     *key,
                 )
+                await next_generation(connection)
             return True
         except REFUSED as error:
             reason, detail = Reason.STORE_REFUSED, f"{type(error).__name__}: {error}"

@@ -5,12 +5,13 @@ from contextlib import asynccontextmanager, suppress
 
 import asyncpg
 
-from relight.engine.errors import RebuildRefused
+from relight.engine.errors import RebuildRefused, Unreachable
 from relight.engine.tables.connecting import Session
 
 LOCK = 0x72656C6967687452
 """Advisory lock, `relightR` in ASCII. It belongs to the session, and goes with its process however that ends."""
 CHECK_CLIENT_MS = 1_000
+WENT_AWAY = (asyncpg.PostgresConnectionError, asyncpg.OperatorInterventionError, asyncpg.InterfaceError)
 
 HOLDER = """
 SELECT application_name AS name, to_char(backend_start AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS') AS since
@@ -23,7 +24,10 @@ WHERE locktype = 'advisory' AND granted AND pg_locks.database = (
 
 @asynccontextmanager
 async def alone(session: Session) -> AsyncIterator[None]:
-    """Raises `RebuildRefused`, naming who is at work; `session` is straight to the server and of nobody else's use."""
+    """Raises `RebuildRefused`, naming who is at work; from within, `Unreachable` where PostgreSQL went away.
+
+    `session` goes straight to the server and is of nobody else's use.
+    """
     with suppress(asyncpg.PostgresError):  # not on every system: then a killed process's lock stays for a statement
         await session.execute(f"SET client_connection_check_interval = {CHECK_CLIENT_MS}")
     if not await session.fetchval("SELECT pg_try_advisory_lock($1)", LOCK):
@@ -34,6 +38,10 @@ async def alone(session: Session) -> AsyncIterator[None]:
         )
     try:
         yield
+    except WENT_AWAY as error:
+        raise Unreachable(
+            f"PostgreSQL went away ({error}): a swap or a trimming is done wholly or not at all; run this again"
+        ) from error
     finally:
-        if not session.is_closed():
+        with suppress(*WENT_AWAY):
             await session.execute("SELECT pg_advisory_unlock($1)", LOCK)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from relight.engine.errors import Fenced
 from relight.engine.log.reader import BEGINNING, Anchor
 from relight.engine.tables.connecting import Connection
+from relight.projections.catalog import projections
 
 PROJECTOR = "relight"
 """One projector and one position for all projections."""
@@ -28,9 +29,16 @@ class Position:
 
 async def load_position(connection: Connection) -> Position:
     """The current position; the first one ever is the stream's beginning."""
-    await connection.execute(
+    status = await connection.execute(
         "INSERT INTO projection_positions VALUES ($1, 1, 0, '', now()) ON CONFLICT DO NOTHING", PROJECTOR
     )
+    if status == "INSERT 0 1":  # nothing is folded yet: all of it will be by these
+        versions = {projection.name: projection.version for projection in projections()}
+        await connection.execute(
+            "INSERT INTO projection_versions SELECT * FROM unnest($1::text[], $2::bigint[]) ON CONFLICT DO NOTHING",
+            list(versions),
+            list(versions.values()),
+        )
     row = await connection.fetchrow(
         "SELECT incarnation, seq, sha256 FROM projection_positions WHERE projector = $1", PROJECTOR
     )
@@ -100,3 +108,17 @@ async def rewind_position(connection: Connection, held: Position, to: Anchor) ->
         moved = await move_position(connection, held, to, incarnation=held.incarnation + 1)
         await connection.execute("DELETE FROM projection_anchors WHERE projector = $1 AND seq > $2", PROJECTOR, to.seq)
     return moved
+
+
+async def next_generation(connection: Connection) -> int:
+    """Counts on, in the caller's transaction, where tables change otherwise than by moving the position.
+
+    Whoever remembers an answer by its position (an ETag) is told so.
+    """
+    return int(
+        await connection.fetchval(
+            "UPDATE projection_positions SET generation = generation + 1 WHERE projector = $1 RETURNING generation",
+            PROJECTOR,
+        )
+        or 1
+    )

@@ -16,9 +16,11 @@ from relight.engine.tables.connecting import Session
 from relight.engine.tables.exclusive import alone
 from relight.engine.tables.folding import Folded
 from relight.engine.tables.keeping import Keeping, first_id, histories
+from relight.engine.tables.positions import next_generation
 from relight.engine.tables.refolding import Advanced
 from relight.engine.tables.shadow import OWNER, PROJECTOR_ROLE, Sets, acting, become, find_sets
 from relight.projections.base import History
+from relight.projections.catalog import projections
 
 READ_BATCH = 10_000
 LOCK_TRIES = 5
@@ -142,6 +144,8 @@ class Retention:
                 if rows := int(status.removeprefix("DELETE ")):
                     trimmed[name, tenant] = rows
                     await self._session.execute(MARK, name, tenant, below[name, tenant], rows)
+            if trimmed:
+                await next_generation(self._session)
         return trimmed
 
     async def _drop_partitions(self, sets: Sets, table: History) -> list[str]:
@@ -202,7 +206,7 @@ def on_stream(client: Client) -> Elsewhere:
 
 def _rows_of(batch: Sequence[Message], below: dict[Key, str]) -> dict[Key, list[str]]:
     """Ids of the rows past their limit that these events made."""
-    folded, found = Folded(), defaultdict(list)
+    folded, found = Folded(frozenset(projections())), defaultdict(list)
     folded.fold(batch)
     for table, rows in folded.tables.histories.items():
         for tenant, event_id in rows:

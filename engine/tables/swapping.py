@@ -13,7 +13,7 @@ from relight.engine.errors import RebuildRefused, Rewound
 from relight.engine.log.reader import Anchor
 from relight.engine.tables.connecting import Session
 from relight.engine.tables.deadletters import bury
-from relight.engine.tables.positions import PROJECTOR, Position, load_position
+from relight.engine.tables.positions import PROJECTOR, Position, load_position, next_generation
 from relight.engine.tables.refolding import Refolding
 from relight.engine.tables.shadow import (
     OWNER,
@@ -176,7 +176,7 @@ class Swap:
         await self._session.execute("DELETE FROM retired_tables")
         await self._session.execute(RETIRE, *map(list, zip(*owners, strict=True)), live.seq, live.anchor.sha256)
         await self._session.execute(NOTE_VERSIONS, list(self._versions), list(self._versions.values()))
-        return int(await self._session.fetchval(NEXT_GENERATION, PROJECTOR))
+        return await next_generation(self._session)
 
     async def _in_the_way(self) -> str:
         rows = await self._session.fetch(IN_THE_WAY, self._names)
@@ -194,9 +194,6 @@ FROM unnest($1::text[], $2::text[]) AS t (name, owner)
 NOTE_VERSIONS = """
 INSERT INTO projection_versions (projection, version) SELECT * FROM unnest($1::text[], $2::bigint[])
 ON CONFLICT (projection) DO UPDATE SET version = excluded.version
-"""
-NEXT_GENERATION = """
-UPDATE projection_positions SET generation = generation + 1 WHERE projector = $1 RETURNING generation
 """
 IN_THE_WAY = """
 SELECT DISTINCT pid, application_name AS name FROM pg_locks JOIN pg_stat_activity USING (pid)

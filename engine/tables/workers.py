@@ -1,6 +1,7 @@
 """Processes that fold batches and write them, each by a session of its own: for streams that take one for long."""
 
 import asyncio
+import gc
 import multiprocessing
 import os
 import signal
@@ -8,11 +9,13 @@ import threading
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import cache
 from multiprocessing.connection import wait
 
+from relight.engine.errors import RelightError
 from relight.engine.log.reader import Message
 from relight.engine.tables.connecting import Session
 from relight.engine.tables.folding import DeadLetter
@@ -23,8 +26,6 @@ from relight.projections.catalog import projections
 
 MOST = 4
 """One process reads the stream for all of them, and would not keep more busy."""
-FEWEST = 2
-"""A single one would only wait for the reader, and cost what handing it the messages costs."""
 AHEAD = 2
 """Batches for each, so that none waits for the next."""
 
@@ -64,13 +65,22 @@ class Workers:
 
     async def _land(self, flying: int) -> None:
         while len(self._flying) > flying:
-            self.letters += await self._flying.popleft()
+            try:
+                self.letters += await self._flying.popleft()
+            except BrokenProcessPool:
+                raise RelightError(
+                    "a process that folded events was ended, perhaps for want of memory: nothing was swapped;"
+                    " run it again"
+                ) from None
 
 
 def how_many() -> int:
-    """As many workers as there are processors beside that of the reader, up to four; 0 where they are not worth it."""
-    free = min(MOST, (os.cpu_count() or 1) - 1)
-    return free if free >= FEWEST else 0
+    """As many workers as there are processors, up to four: the reader is busy for a third of the time that one is.
+
+    0 where there is a single one, which would do all of it in any case.
+    """
+    processors = os.cpu_count() or 1
+    return min(MOST, processors) if processors > 1 else 0
 
 
 @asynccontextmanager
@@ -88,6 +98,9 @@ async def workers(job: Job, count: int) -> AsyncIterator[Workers]:
 def _begin(job: Job) -> None:
     """In a worker: Ctrl-C is for the process that started it, and without that one it has no business."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # As in `relight` itself: cycles are rarely looked for among thousands of events.
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 100)
     parent = multiprocessing.parent_process()
     assert parent is not None
 
