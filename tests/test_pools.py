@@ -100,12 +100,13 @@ async def test_where_no_connection_is_left_and_none_can_be_made_nobody_is_told_o
 async def test_a_server_that_hangs_at_begin_is_unreachable_and_its_connection_is_made_anew(database: str) -> None:
     async with proxied(database) as proxy, pooled(proxy.url, size=1, acquire_timeout_s=0.3) as pool:
         assert await answers(pool) == 1
+        await until(lambda: pool.statistics().in_use == 0)
         proxy.deaf = True
         with pytest.raises(Unreachable, match="did not begin within"):
             await answers(pool)
         proxy.deaf = False
         assert await answers(pool) == 1
-        assert pool.statistics().in_use == 0
+        await until(lambda: pool.statistics().in_use == 0)
 
 
 async def test_the_server_ends_a_statement_that_takes_too_long(database: str) -> None:
@@ -130,7 +131,7 @@ async def test_a_server_that_hangs_in_a_statement_costs_its_connection_and_no_mo
             assert time.monotonic() - began < 5
             proxy.deaf = False
             assert await answers(pool) == 1
-            assert pool.statistics().in_use == 0
+            await until(lambda: pool.statistics().in_use == 0)
 
 
 async def test_statistics_are_right_under_load(database: str) -> None:
@@ -143,6 +144,7 @@ async def test_statistics_are_right_under_load(database: str) -> None:
         assert (loaded.size, loaded.idle, loaded.acquired) == (4, 0, 4)
         done.set()
         await asyncio.gather(*holding)
+        await until(lambda: pool.statistics().in_use == 0)
         calm = pool.statistics()
         assert (calm.in_use, calm.waiting, calm.acquired, calm.exhausted) == (0, 0, users, 0)
         assert calm.idle == 4

@@ -34,7 +34,7 @@ PROJECTOR_ROLE: Final = "relight_projector"
 MEASURED_ACQUIRES = 1_000
 """The latest of them make the percentile."""
 ENDING_S = 2.0
-"""How long a transaction that failed may take to end before its connection is cut."""
+"""How long a transaction whose end decides nothing may take to end before its connection is cut."""
 CLIENT_GRACE_S = 1.0
 """How much later than the server the client gives a statement up: the server's word says more, and frees it there."""
 GONE = (
@@ -107,6 +107,7 @@ class Pool:
         self._cut_off = 0
         self._closing = self._cut = False
         self._vacant = asyncio.Event()
+        self._ending: set[asyncio.Task[None]] = set()
         self._waits_ms: deque[float] = deque(maxlen=MEASURED_ACQUIRES)
 
     @asynccontextmanager
@@ -129,25 +130,25 @@ class Pool:
         """A transaction that acts as `role`, for `tenant` where one is given; nothing of it outlives it.
 
         A connection whose server was restarted is found dead by BEGIN: nothing was asked yet, so the transaction is
-        begun once more, on a new one. What fails later is for the caller to ask again. A read-only transaction that
-        cannot be committed has given its answers all the same. Raises what `acquire` raises; a server that does not
-        answer BEGIN within the acquire timeout is `Unreachable`. Statements are ended by the server after the statement
-        timeout (`asyncpg.QueryCanceledError`).
+        begun once more, on a new one. What fails later is for the caller to ask again. A read-only transaction is
+        ended after the caller has gone on; if that fails, it has given its answers all the same. Raises what `acquire`
+        raises; a server that does not answer BEGIN within the acquire timeout is `Unreachable`. Statements are ended by
+        the server after the statement timeout (`asyncpg.QueryCanceledError`).
         """
         connection, transaction = await self._begin(role, tenant, readonly)
         try:
-            try:
-                yield connection
-            except BaseException:
-                await _roll_back(connection, transaction)
-                raise
-            try:
-                await transaction.commit()
-            except GONE:
-                if not readonly:
-                    raise
-        finally:
+            yield connection
+        except BaseException:
+            await _roll_back(connection, transaction)
             await self._release(connection)
+            raise
+        if readonly:
+            # Nobody waits for it: that would be a third of the time that a small query takes.
+            ending = asyncio.create_task(self._commit(connection, transaction, readonly=True))
+            self._ending.add(ending)
+            ending.add_done_callback(self._ending.discard)
+        else:
+            await self._commit(connection, transaction, readonly=False)
 
     def statistics(self) -> PoolStatistics:
         size, idle = self._pool.get_size(), self._pool.get_idle_size()
@@ -238,6 +239,20 @@ class Pool:
         finally:
             self._held -= 1
             self._vacant.set()
+
+    async def _commit(self, connection: Lent, transaction: Any, *, readonly: bool) -> None:
+        try:
+            async with asyncio.timeout(ENDING_S if readonly else None):
+                await transaction.commit()
+        except TimeoutError:
+            _cut(connection)
+            if not readonly:
+                raise
+        except GONE:
+            if not readonly:
+                raise
+        finally:
+            await self._release(connection)
 
     async def _begin(self, role: Role, tenant: str | None, readonly: bool) -> tuple[Lent, Any]:
         deadline, again = self._deadline(), True
