@@ -12,9 +12,9 @@ from relight.engine.errors import AccessRefused, MigrationError, Unreachable
 from relight.engine.health.readiness import Readiness
 from relight.engine.log.reader import TRANSIENT
 from relight.engine.log.topology import REQUEST_TIMEOUT_S, connect, ensure_stream
-from relight.engine.tables.connecting import CONNECT_S, address, connect_to
+from relight.engine.tables.connecting import CONNECT_S, GONE, address, connect_to
 from relight.engine.tables.migrate import migrate
-from relight.engine.tables.pools import GONE, Pool, PoolOptions, open_pool
+from relight.engine.tables.pools import Pool, PoolOptions, open_pool
 
 FIRST_RETRY_S, LAST_RETRY_S = 0.1, 2.0
 

@@ -14,11 +14,11 @@ from relight.engine.clock import Clock
 from relight.engine.errors import Unreachable
 from relight.engine.health.limits import CLOCK_OFFSET_MS, LOOK_S
 from relight.engine.health.models import Check, Kind
-from relight.engine.tables.connecting import Session
+from relight.engine.tables.connecting import GONE, Session
 from relight.engine.tables.migrate import State, status
 from relight.engine.tables.pools import act_as
 
-AWAY = (OSError, TimeoutError, Unreachable, asyncpg.PostgresError, asyncpg.InterfaceError)
+AWAY = (Unreachable, asyncpg.PostgresError, *GONE)
 ROLE: Final = "relight_projector"
 MIGRATIONS_EVERY_S = 30.0
 

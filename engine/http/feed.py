@@ -16,6 +16,7 @@ from relight.engine.errors import Rewound, Unreachable
 from relight.engine.http.draining import Draining
 from relight.engine.log.events import StoredEvent, stored
 from relight.engine.log.reader import BEGINNING, Message, Reader
+from relight.engine.tables.connecting import GONE
 from relight.engine.tables.paging import PagePosition, read_position
 from relight.engine.tables.pools import Pool
 from relight.events.envelope import PLATFORM, rfc3339
@@ -174,7 +175,7 @@ class Feed:
                 await self._read()
             except Rewound:
                 log.warning("the stream was rewound: followers go on from the new place", extra={"action": "rewound"})
-            except (Unreachable, OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            except (Unreachable, asyncpg.PostgresError, *GONE) as error:
                 log.info("changes cannot be read yet: %r", error, extra={"action": "feed_retry"})
             except Exception:  # the daemon's edge: followers keep their heartbeats, and the next try may do
                 log.exception("the feed failed, retrying", extra={"action": "feed_failed"})

@@ -24,6 +24,14 @@ else:
 CONNECT_S = 10.0
 KEEPALIVE_IDLE_S, KEEPALIVE_EVERY_S, KEEPALIVES = 5, 2, 3
 """A peer that was cut off without a word is noticed after some 11 s, by either side: its lock is free then."""
+GONE = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # "another operation is in progress": it just reads that the server ends it
+    OSError,
+)
+"""How a connection shows that its server went away."""
 
 
 async def connect_session(

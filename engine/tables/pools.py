@@ -16,7 +16,15 @@ import asyncpg
 import orjson
 
 from relight.engine.errors import PoolExhausted, Unreachable
-from relight.engine.tables.connecting import CONNECT_S, Connection, Session, address, connect_to, milliseconds
+from relight.engine.tables.connecting import (
+    CONNECT_S,
+    GONE,
+    Connection,
+    Session,
+    address,
+    connect_to,
+    milliseconds,
+)
 from relight.engine.tables.statements import Connection as PooledConnection
 
 if TYPE_CHECKING:
@@ -37,14 +45,6 @@ ENDING_S = 2.0
 """How long a transaction whose end decides nothing may take to end before its connection is cut."""
 CLIENT_GRACE_S = 1.0
 """How much later than the server the client gives a statement up: the server's word says more, and frees it there."""
-GONE = (
-    asyncpg.PostgresConnectionError,
-    asyncpg.OperatorInterventionError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,  # "another operation is in progress": it just reads that the server ends it
-    OSError,
-)
-"""How a connection shows that its server went away."""
 
 log = logging.getLogger(__name__)
 

@@ -10,6 +10,7 @@ import asyncpg
 from pydantic import ValidationError
 
 from relight.engine.errors import QueryError, QueryFailed, Unreachable
+from relight.engine.tables.connecting import GONE
 from relight.engine.tables.pools import Pool, Role
 from relight.projections.catalog import queries
 from relight.projections.query import DEFAULT_LIMIT, MAX_LIMIT, Parameter, Query, Row
@@ -87,12 +88,7 @@ def answering(query: Query) -> Iterator[None]:
         raise Unreachable(
             f"PostgreSQL had no connection free or no answer to {query.name} in time; ask again"
         ) from None
-    except (
-        asyncpg.PostgresConnectionError,
-        asyncpg.OperatorInterventionError,
-        asyncpg.InterfaceError,
-        OSError,
-    ) as error:
+    except GONE as error:
         # An InterfaceError is what leaving the transaction made of it.
         raise Unreachable(
             f"PostgreSQL went away during {query.name} ({error.__context__ or error}); ask again"

@@ -15,7 +15,7 @@ import asyncpg
 from pydantic import TypeAdapter, ValidationError
 
 from relight.engine.errors import TokenRefused, Unreachable
-from relight.engine.tables.connecting import Connection
+from relight.engine.tables.connecting import GONE, Connection
 from relight.engine.tables.pools import Pool
 from relight.events.envelope import PLATFORM
 from relight.events.values import Name
@@ -168,7 +168,7 @@ async def _gate(pool: Pool, *, readonly: bool = True) -> AsyncIterator[Connectio
             yield connection
     except (asyncpg.UndefinedTableError, asyncpg.InvalidParameterValueError) as error:
         raise Unreachable(f"there are no tokens yet ({error}): run `relight migrate`") from error
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except (asyncpg.PostgresError, *GONE) as error:
         raise Unreachable(f"tokens cannot be looked up ({error.__context__ or error}): ask again") from error
 
 
