@@ -20,11 +20,12 @@ from stack import failed, until
 from relight.engine.embedded.nats import EmbeddedNats
 from relight.engine.embedded.postgres import EmbeddedPostgres
 from relight.engine.errors import Unreachable
+from relight.engine.health.asking import STATUS
 from relight.engine.ingest import Ingest
 from relight.engine.log.receipts import Ack
 from relight.engine.log.recorder import Recorder
 from relight.engine.servers import Servers
-from relight.engine.service import STATUS, Parts, Service, caught_up, serving
+from relight.engine.service import Parts, Service, caught_up, serving
 from relight.engine.settings import Settings
 from relight.engine.tables.connecting import connect_session
 from relight.engine.tables.digest import digest_memory, digest_postgres
