@@ -50,7 +50,7 @@ def test_every_command_it_names_exists() -> None:
     for name, command in get_command(app).commands.items():  # type: ignore[attr-defined]
         known.add(name)
         known |= {f"{name} {sub}" for sub in getattr(command, "commands", {})}
-    named = set(re.findall(r"`relight ((?:event|deadletter|import) [a-z-]+|[a-z]+)", README))
+    named = set(re.findall(r"`relight ((?:event|deadletter|import|retention|token) [a-z-]+|[a-z]+)", README))
     assert named - {"engine", "open"} <= known
 
 

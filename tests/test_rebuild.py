@@ -49,6 +49,10 @@ SELECT relname::text AS name, oid FROM pg_class
 WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' ORDER BY 1
 """
 
+PROJECTORS = """
+SELECT pid, backend_start FROM pg_stat_activity
+WHERE application_name = 'relight-projector' AND datname = current_database() ORDER BY 1
+"""
 ASKED: dict[type, Any] = {str: "api", int: 1, datetime: datetime(2026, 3, 1, tzinfo=UTC)}
 
 
@@ -137,7 +141,7 @@ async def test_a_rebuild_and_a_rollback_under_load_are_noticed_by_nobody(
                 recorder.record(failed(n, "before"))
             await stack.drained(recorder)
             await projected.caught_up()
-            before = await projected.rows(PUBLIC)
+            before, connections = await projected.rows(PUBLIC), await projected.rows(PROJECTORS)
             load = Load(recorder, database)
             async with load.running():
                 await until(lambda: load.answers["decisions.counts"] > 2, "readers have prepared what they ask")
@@ -149,6 +153,7 @@ async def test_a_rebuild_and_a_rollback_under_load_are_noticed_by_nobody(
                 await until(lambda: load.recorded > missed + 500)
                 folded = await rolled_back(projected.client, database)
                 await until(lambda: load.answers["tasks.migrations"] > at_swap["tasks.migrations"] + 4)
+            assert await projected.rows(PROJECTORS) == connections  # its prepared statements did not fail
             assert done.differing == ()
             assert folded >= 500
             assert (done.writes_waited_s, done.reads_waited_s) < (5, 5)

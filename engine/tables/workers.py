@@ -69,8 +69,7 @@ class Workers:
                 self.letters += await self._flying.popleft()
             except BrokenProcessPool:
                 raise RelightError(
-                    "a process that folded events was ended, perhaps for want of memory: nothing was swapped;"
-                    " run it again"
+                    "a process that folded events was ended, for want of memory perhaps: nothing was swapped; try again"
                 ) from None
 
 
