@@ -89,7 +89,7 @@ class Load:
             async with self.http.get("/health") as answer:
                 document = await answer.json(content_type=None)
                 self.slowest_look_s = max(self.slowest_look_s, time.monotonic() - began)
-                self.statuses.append((time.monotonic(), answer.status, document["reasons"]))
+                self.statuses.append((time.monotonic(), answer.status, document.get("notes", [])))
             await asyncio.sleep(0.05)
 
     def said(self, title: str, since: float) -> float | None:

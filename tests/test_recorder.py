@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,7 @@ from relight.engine.errors import AckNotProven, AckTimeout, ContentError, Record
 from relight.engine.log.content import fetch_content
 from relight.engine.log.receipts import Ack
 from relight.engine.log.recorder import Recorder
+from relight.engine.log.spool import MEMORY, Spool, Spooled, SpooledContent
 from relight.engine.log.topology import STREAM, stream_config
 from relight.events.breakers import BreakerClosed
 from relight.events.decisions import DecisionCheckpointed
@@ -195,6 +197,20 @@ async def test_without_a_disk_spooled_is_not_promised_but_replicated_is() -> Non
         with pytest.raises(AckNotProven, match="no spool on disk"):
             await receipt.reached(Ack.SPOOLED)
         await receipt.reached(Ack.REPLICATED)
+
+
+def test_a_spool_in_memory_shows_no_event_before_its_content() -> None:
+    """Found: its drainer reads in the middle of a commit, sent the events, and the contents were lost at the end."""
+    spool = Spool(MEMORY)
+    content = SpooledContent("acme", "a" * 64, b"state", 0)
+
+    def events() -> Iterator[Spooled]:
+        for pseq in (1, 2):
+            assert spool.contents(1_000) == [content]
+            yield Spooled(pseq, f"id-{pseq}", "ev.x", b"{}", "b" * 64, 0)
+
+    spool.commit(events(), [content])  # type: ignore[arg-type]  # an iterator shows when each is written
+    assert [event.pseq for event in spool.pending(0, 10, 1_000)] == [1, 2]
 
 
 async def test_content_is_stored_before_the_event_that_refers_to_it(spools: Path) -> None:

@@ -9,17 +9,20 @@ from relight.engine.doctor.models import Finding, fail, ok
 from relight.engine.doctor.patient import Patient
 from relight.engine.log.reader import Message
 from relight.engine.tables.folding import Folded
+from relight.engine.tables.partitions import Partitions
 from relight.engine.tables.pools import Role, act_as
 from relight.engine.tables.store import join_tables
 from relight.events.breakers import BreakerFailed
 from relight.events.envelope import GENESIS, Head, encode
 from relight.events.subjects import observation_subject, source_of
+from relight.projections.base import History
 from relight.projections.breakers import EVENTS
 from relight.projections.catalog import tables
 
-ROLES: Sequence[Role] = ("relight_projector", "relight_reader", "relight_operator")
+ROLES: Sequence[Role] = ("relight_projector", "relight_reader", "relight_operator", "relight_gate")
 OWNER = "relight_owner"
 POLICIES = ["platform_operator_reads", "projector_writes", "tenant_reads"]
+HISTORY_POLICIES = [*POLICIES[:2], "retention_deletes", "retention_selects", *POLICIES[2:]]
 MIGRATE = "run `relight migrate` with this login, or have a superuser GRANT it the roles"
 
 
@@ -56,6 +59,7 @@ async def row_security(patient: Patient) -> Finding:
         [table.name for table in tables()],
         OWNER,
     )
+    wanted = {table.name: HISTORY_POLICIES if isinstance(table, History) else POLICIES for table in tables()}
     faults = [
         fault
         for row in rows
@@ -63,13 +67,16 @@ async def row_security(patient: Patient) -> Finding:
             (f"{row['name']} is missing", not row["present"]),
             (f"{row['name']} is not under forced row-level security", row["present"] and not row["forced"]),
             (f"{row['name']} is not {OWNER}'s", row["present"] and not row["owned"]),
-            (f"{row['name']} has policies {row['policies']}", row["present"] and row["policies"] != POLICIES),
+            (
+                f"{row['name']} has policies {row['policies']}",
+                row["present"] and row["policies"] != wanted[row["name"]],
+            ),
         )
         if holds
     ]
     if faults:
         return fail("; ".join(faults), "a tenant may see another's rows: CALL relight_protect on it, as its owner")
-    return ok(f"forced on all {len(rows)} tables, each with its {len(POLICIES)} policies")
+    return ok(f"forced on all {len(rows)} tables, each with its policies")
 
 
 class _RolledBack(Exception):
@@ -86,6 +93,7 @@ async def tenancy(patient: Patient) -> Finding:
     try:
         async with session.transaction():
             await act_as(session, "relight_projector", None)
+            await Partitions().ensure(session, folded.tables)
             await join_tables(session, folded.tables)
             for tenant in (ours, others, ""):
                 await act_as(session, "relight_reader", tenant)

@@ -177,10 +177,11 @@ class Spool:
         """Writes all of it in one transaction and one fsync; returns the bytes of contents that were there already."""
         repeated = 0
         with self._transaction():
-            self._db.executemany("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?)", events)
+            # First: of a spool in memory the drainer reads in the middle of this, and must see no event without it.
             for content in contents:
                 if not self._db.execute("INSERT OR IGNORE INTO contents VALUES (?, ?, ?, ?)", content).rowcount:
                     repeated += len(content.body)
+            self._db.executemany("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?)", events)
             self._db.executemany("INSERT OR IGNORE INTO control_copies VALUES (?, ?, ?, ?, ?, ?)", copies)
             self._db.executemany(
                 "INSERT OR REPLACE INTO acks (first_pseq, last_pseq, last_seq, acked_ms) VALUES (?, ?, ?, ?)", acks
