@@ -117,12 +117,12 @@ async def shared_database(postgres: str) -> AsyncIterator[str]:
 async def bare_postgres(home: Path, request: pytest.FixtureRequest) -> AsyncIterator[str]:
     """URL of a PostgreSQL without our roles, as its superuser: the embedded 18, and Debian's 15."""
     if request.param == "18":
-        async with EmbeddedPostgres(home / "bare", durable=False) as server:
+        async with EmbeddedPostgres(home / f"bare-{next(NUMBERS)}", durable=False) as server:
             yield server.url
     elif not DEBIAN_15.is_dir():
         lacking("Debian's postgresql-15")
     else:
-        with _debian_postgres(home / "debian-15") as url:
+        with _debian_postgres(home / f"debian-{next(NUMBERS)}") as url:
             yield url
 
 
