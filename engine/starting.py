@@ -76,7 +76,7 @@ async def _migrated(database_url: str) -> None:
         database_url, CONNECT_S, statement_cache_size=0, server_settings={"application_name": "relight-migrate"}
     )
     try:
-        await migrate(connection)
+        await migrate(connection, beside_newer=True)
     finally:
         try:
             await connection.close(timeout=2)

@@ -152,6 +152,14 @@ async def test_a_newer_database_is_refused(database: str) -> None:
         assert (await status(connection, known=migrations()[:-1]))[-1].state is State.UNKNOWN
 
 
+async def test_a_process_of_the_release_before_goes_on_beside_a_newer_one_if_it_lacks_nothing(database: str) -> None:
+    async with connected(database) as connection:
+        assert await migrate(connection, known=migrations()[:-1], beside_newer=True) == []
+        await connection.execute("DELETE FROM relight_migrations WHERE version = $1", migrations()[-2].version)
+        with pytest.raises(MigrationError, match="upgrade relight"):
+            await migrate(connection, known=migrations()[:-1], beside_newer=True)
+
+
 async def test_a_failing_file_is_named_with_its_line_and_leaves_nothing(server: str) -> None:
     two = file("002_two.sql", "CREATE TABLE two (id int);\n\nALTER TABLE two ADD COLUMN other nothing;\n")
     async with connected(await make_database(server, "test_failing")) as connection:

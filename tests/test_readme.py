@@ -1,5 +1,6 @@
 """The README's examples and commands work as pasted."""
 
+import json
 import os
 import re
 import shutil
@@ -43,6 +44,37 @@ def test_the_examples_run_as_pasted(example: int, said: list[str], reachable_hom
     )
     assert ran.returncode == 0, ran.stderr
     assert [line for line in said if line not in ran.stdout] == []
+
+
+def test_the_request_over_http_works_as_pasted(reachable_home: Path) -> None:
+    """But for the port, which may be taken here, and the curl, for which any client will do."""
+    up, asked = re.findall(r"```sh\n(RELIGHT_HTTP_PORT=8080 relight up|TOKEN=.*?)\n```", README, re.DOTALL)
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("RELIGHT_")}
+    environment = plain | {"RELIGHT_HOME": str(reachable_home / "home")}
+    relight = f"{sys.executable} -m relight.engine.cli.main"
+    command = up.replace("=8080", "=0").replace("relight up", f"exec {relight} up --json")
+    served = subprocess.Popen(["sh", "-c", command], env=environment, stdout=subprocess.PIPE, text=True)
+    try:
+        assert served.stdout is not None
+        printed = "".join(iter(served.stdout.readline, "}\n")) + "}"
+        url = json.loads(printed)["http_url"]
+        curl = f"curl() {{ {sys.executable} -c '{CURL}' \"$@\"; }}\n"
+        script = curl + asked.replace("$(relight ", f"$({relight} ").replace("http://127.0.0.1:8080", url)
+        answered = subprocess.run(["sh", "-c", script], env=environment, capture_output=True, text=True, timeout=60)
+        assert answered.returncode == 0, answered.stderr
+        assert json.loads(answered.stdout)["query"] == "decisions.by_outcome"
+    finally:
+        served.terminate()
+        served.wait(30)
+        assert served.stdout is not None
+        served.stdout.close()
+
+
+CURL = (
+    'import sys, urllib.request as u; _, _, header, url = sys.argv; name, _, value = header.partition(": "); '
+    "print(u.urlopen(u.Request(url, headers={name: value})).read().decode())"
+)
+"""Stands in where curl is not installed; its arguments are -H, the header and the address."""
 
 
 def test_every_command_it_names_exists() -> None:

@@ -27,7 +27,8 @@ def up(as_json: Json = False) -> None:
                 "monitor_url": running.monitor_url,
                 "database_url": running.database_url,
             }
-            print_json({**(addresses if ours else {}), "health_url": running.health_url, "home": str(here.home)})
+            served = {"http_url": _api(running), "health_url": running.health_url, "home": str(here.home)}
+            print_json({**(addresses if ours else {}), **served})
         else:
             out.print("[bold]relight is up[/], ends with Ctrl-C.")
             if ours:
@@ -38,6 +39,7 @@ def up(as_json: Json = False) -> None:
                     ("RELIGHT_DATABASE_URL", running.database_url),
                 ):
                     out.print(f"export {name}='{value}'", highlight=False, soft_wrap=True)
+            out.print(f"api:    {_api(running)}", highlight=False, soft_wrap=True)
             out.print(f"health: {running.health_url}", highlight=False, soft_wrap=True)
             out.print(f"data:   {here.home}", highlight=False, soft_wrap=True)
         sys.stdout.flush()
@@ -65,14 +67,18 @@ def serve(
 
     def announce(running: Running) -> None:
         if as_json:
-            url = running.health_url.removesuffix("/health")
-            print_json({"http_url": url, "health_url": running.health_url, "pid": running.pid, "parts": str(parts)})
+            served = {"http_url": _api(running), "health_url": running.health_url}
+            print_json({**served, "pid": running.pid, "parts": str(parts)})
         else:
             out.print(f"[bold]relight serves[/] {parts}; ends with Ctrl-C.", highlight=False)
             out.print(f"health: {running.health_url}", highlight=False, soft_wrap=True)
         sys.stdout.flush()
 
     _ended(run(engine.run_serve(here, parts, announce), serving=True))
+
+
+def _api(running: Running) -> str:
+    return running.health_url.removesuffix("/health")
 
 
 def _ended(cut_off: Sequence[str]) -> None:

@@ -1,6 +1,7 @@
 """Brings a database to this release's migrations: each file once, in order, and never a changed one."""
 
 import hashlib
+import logging
 import re
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence
@@ -23,6 +24,8 @@ LOCK_S = 30
 STATEMENT_S = 600
 OLDEST_SERVER = 15
 FILE_NAME = re.compile(r"(\d{3})_\w+\.sql")
+
+log = logging.getLogger(__name__)
 
 CREATE_TABLE = """
 CREATE TABLE relight_migrations (
@@ -104,9 +107,15 @@ def read(contents: Iterable[tuple[str, bytes]]) -> tuple[Migration, ...]:
 
 
 async def migrate(
-    connection: Connection, *, dry_run: bool = False, known: Sequence[Migration] | None = None
+    connection: Connection,
+    *,
+    dry_run: bool = False,
+    known: Sequence[Migration] | None = None,
+    beside_newer: bool = False,
 ) -> list[Applied]:
     """Applies what is pending, each file in a transaction of its own, and says what that was.
+
+    `beside_newer`: a database that the next release has migrated will do, as while one follows the other both serve.
 
     Any number may run at once. The login is a superuser, or owns the database and has CREATEROLE or all five roles of
     193_engine.sql and 205_api_tokens.sql. Raises `MigrationError`: an applied file was edited, the database is newer,
@@ -116,6 +125,9 @@ async def migrate(
     server = connection.get_server_version()
     if server.major < OLDEST_SERVER:
         raise MigrationError(f"PostgreSQL {server.major} is too old; upgrade the server to {OLDEST_SERVER} or newer")
+    if beside_newer and (newer := _only_newer(known, await _held(connection))):
+        log.warning("the database has %s, of a newer release: going on beside it", newer, extra={"action": "newer"})
+        return []
     if dry_run:
         return [Applied(version=m.version, name=m.name, took_s=0) for m in _pending(known, await _held(connection))]
     async with _alone(connection, "relight_migrations"):
@@ -203,6 +215,14 @@ def _pending(known: Sequence[Migration], held: dict[int, asyncpg.Record]) -> lis
             )
     pending = {file.version for file in compared if file.state is State.PENDING}
     return [migration for migration in known if migration.version in pending]
+
+
+def _only_newer(known: Sequence[Migration], held: dict[int, asyncpg.Record]) -> str:
+    """The newest file that this release does not have, where it lacks nothing that this release has."""
+    compared = _compare(known, held)
+    if any(file.state in (State.PENDING, State.EDITED) for file in compared):
+        return ""
+    return next((file.name for file in reversed(compared) if file.state is State.UNKNOWN), "")
 
 
 def _compare(known: Sequence[Migration], held: dict[int, asyncpg.Record]) -> list[MigrationStatus]:
