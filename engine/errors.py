@@ -21,11 +21,10 @@ RelightError
 ├── MigrationError           an applied migration was edited, or one failed
 ├── ImportRefused            a file cannot be imported
 ├── IngestRefused            an event from outside cannot be taken
-├── MessageRefused           a message of NATS cannot be taken: its subject, form, size, or for now
 ├── RebuildRefused           a rebuild runs already, or what it built must not be swapped in
 ├── TokenRefused             a bearer token is missing, unknown, expired, revoked or of the wrong role
 │   └── NotAllowed           it is valid, but of another role or tenant
-├── RequestRefused           an HTTP request is not taken as it is: malformed, too large, too slow, too often
+├── RequestRefused           an HTTP request or a NATS message is not taken as it is: malformed, too large, too often
 └── QueryError               no such query, or a parameter is missing or invalid
     └── QueryFailed          the database could not answer it
 """
@@ -128,15 +127,6 @@ class IngestRefused(RelightError):
     """An event from outside cannot be taken."""
 
 
-class MessageRefused(RelightError):
-    """A message of NATS cannot be taken: its subject, form or size, or too many are in hand."""
-
-    def __init__(self, kind: str, status: int, message: str) -> None:
-        super().__init__(message)
-        self.kind = kind
-        self.status = status
-
-
 class RebuildRefused(RelightError):
     """A rebuild runs already, or what it built must not be swapped in."""
 
@@ -150,7 +140,7 @@ class NotAllowed(TokenRefused):
 
 
 class RequestRefused(RelightError):
-    """An HTTP request is not taken as it is; `problem` names the kind of problem that its answer says."""
+    """A request over HTTP or a message of NATS is not taken as it is; `problem` is the kind that its sender is told."""
 
     def __init__(self, problem: str, message: str, *, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message)

@@ -9,7 +9,8 @@ import stack
 from serving import Answered, Served, answered, served
 
 from relight.engine import errors
-from relight.engine.http.problems import KINDS, STATUSES, response_to
+from relight.engine.http.problems import response_to
+from relight.engine.problems import ERRORS, KINDS
 from relight.engine.tables.pools import Pool
 from relight.events.errors import InvalidEvent
 
@@ -115,7 +116,7 @@ async def test_every_kind_of_problem_is_described_at_its_type(api: Served) -> No
 
 
 async def test_every_error_that_the_api_can_meet_has_a_status_and_any_other_is_ours() -> None:
-    assert {kind for _, kind in STATUSES} <= KINDS.keys()
+    assert {kind for _, kind in ERRORS} <= KINDS.keys()
     expected = {
         errors.QueryError: 422,
         errors.QueryFailed: 503,

@@ -27,4 +27,4 @@ async def test_node_sends_in_both_modes_and_sending_again_adds_nothing(database:
         ("acme", "payments/eu", "2026-01-02T03:04:05.678000+00:00")
     }
     assert [bodies[id]["correlationid"] for id in ids[:2]] == ["order 0 é", "order 1 é"]
-    assert (garbage["status"], garbage["type"]) == (400, "urn:relight:problem:malformed")
+    assert (garbage["status"], garbage["type"]) == (400, "/v1/problems/malformed")

@@ -79,11 +79,11 @@ async def test_a_query_gives_rows_and_how_far_they_are_projected(service: Messag
 
 
 BAD_COMMANDS: list[tuple[str, object, int, str]] = [
-    ("cmd.query.acme", {"name": "no.such"}, 400, "invalid-query"),
-    ("cmd.query.acme", {"name": "breakers.history", "arguments": {"service": {"a": 1}}}, 400, "invalid-query"),
-    ("cmd.query.acme", {"name": "breakers.history", "arguments": {"nothing": 1}}, 400, "invalid-query"),
-    ("cmd.query.acme", {"name": "breakers.open_now", "limit": 0}, 400, "invalid-query"),
-    ("cmd.query.acme", {"name": "breakers.open_now", "wait": "soon"}, 400, "invalid-query"),
+    ("cmd.query.acme", {"name": "no.such"}, 422, "invalid-parameter"),
+    ("cmd.query.acme", {"name": "breakers.history", "arguments": {"service": {"a": 1}}}, 422, "invalid-parameter"),
+    ("cmd.query.acme", {"name": "breakers.history", "arguments": {"nothing": 1}}, 422, "invalid-parameter"),
+    ("cmd.query.acme", {"name": "breakers.open_now", "limit": 0}, 422, "invalid-parameter"),
+    ("cmd.query.acme", {"name": "breakers.open_now", "wait": "soon"}, 422, "invalid-parameter"),
     ("cmd.query.acme", {"name": "breakers.open_now", "sql": "DROP TABLE x"}, 400, "malformed"),
     ("cmd.query.acme", b"\xff", 400, "malformed"),
     ("cmd.query.a.b", {"name": "breakers.open_now"}, 400, "no-tenant"),
@@ -91,26 +91,26 @@ BAD_COMMANDS: list[tuple[str, object, int, str]] = [
     ("cmd.watermark", b"{}", 400, "malformed"),
     ("cmd.watermark", {"publisher": "p\x00", "pseq": 1}, 400, "malformed"),
     ("cmd.watermark", {"publisher": "p", "pseq": 2**60}, 400, "malformed"),
-    ("cmd.watermark.acme", {"publisher": "p", "pseq": 1}, 404, "unknown-command"),
-    ("cmd.shutdown", b"", 404, "unknown-command"),
-    ("cmd.rule.acme", [ruling(0)], 400, "invalid-event"),
-    ("cmd.rule.acme", ruling(0, tenant="globex"), 400, "invalid-event"),
-    ("cmd.rule.acme", observation() | {"after": 0, "policyversion": "1"}, 400, "invalid-event"),
-    ("cmd.rule.acme", {k: v for k, v in ruling(0).items() if k != "after"}, 400, "invalid-event"),
-    ("cmd.rule.acme", ruling(-1), 400, "invalid-event"),
+    ("cmd.watermark.acme", {"publisher": "p", "pseq": 1}, 404, "not-found"),
+    ("cmd.shutdown", b"", 404, "not-found"),
+    ("cmd.rule.acme", [ruling(0)], 422, "invalid-event"),
+    ("cmd.rule.acme", ruling(0, tenant="globex"), 422, "invalid-event"),
+    ("cmd.rule.acme", observation() | {"after": 0, "policyversion": "1"}, 422, "invalid-event"),
+    ("cmd.rule.acme", {k: v for k, v in ruling(0).items() if k != "after"}, 422, "invalid-event"),
+    ("cmd.rule.acme", ruling(-1), 422, "invalid-event"),
 ]
 
 
 async def test_what_cannot_be_done_is_answered_with_a_problem(service: Messaging) -> None:
     for subject, body, status, kind in BAD_COMMANDS:
         problem = await service.told(subject, body)
-        assert (problem.get("status"), problem.get("type")) == (status, f"urn:relight:problem:{kind}"), (subject, body)
+        assert (problem.get("status"), problem.get("type")) == (status, f"/v1/problems/{kind}"), (subject, body)
 
 
 async def test_a_wait_that_is_not_met_in_time_is_a_problem(service: Messaging) -> None:
     asked = {"name": "breakers.open_now", "wait": f"1000@{service.recorder.publisher}"}
     problem = await service.told("cmd.query.acme", asked, {"Relight-Timeout-S": "0.1"})
-    assert (problem["status"], problem["type"]) == (504, "urn:relight:problem:not-in-time")
+    assert (problem["status"], problem["type"]) == (504, "/v1/problems/not-in-time")
 
 
 async def test_a_ruling_is_appended_after_the_revision_it_names(service: Messaging) -> None:
@@ -128,7 +128,7 @@ async def test_a_ruling_after_an_older_revision_is_superseded(service: Messaging
     assert (await service.told("cmd.rule.acme", ruling(0)))["rev"] == 1
     for after in (0, 2):
         problem = await service.told("cmd.rule.acme", ruling(after))
-        assert (problem["status"], problem["type"]) == (409, "urn:relight:problem:superseded")
+        assert (problem["status"], problem["type"]) == (409, "/v1/problems/superseded")
         assert "is at revision 1" in problem["detail"]
 
 
@@ -157,7 +157,7 @@ async def test_an_answer_that_nats_would_not_carry_is_a_problem_that_says_what_t
         await service.told("in.acme", document, PROJECTED)
     asked = {"name": "breakers.history", "arguments": {"service": "api"}}
     problem = await service.told("cmd.query.acme", asked)
-    assert (problem["status"], problem["type"]) == (413, "urn:relight:problem:answer-too-large")
+    assert (problem["status"], problem["type"]) == (413, "/v1/problems/answer-too-large")
     assert len((await service.told("cmd.query.acme", asked | {"limit": 5}))["rows"]) == 5
 
 

@@ -12,7 +12,7 @@ import stack
 from messaging_stack import Messaging, messaging
 
 from relight.engine.clock import Clock
-from relight.engine.errors import MessageRefused
+from relight.engine.errors import RequestRefused
 from relight.engine.messaging.contents import documents_of
 from relight.events.subjects import token
 
@@ -82,7 +82,7 @@ async def test_a_batch_is_taken_whole_and_in_order(service: Messaging) -> None:
 
 async def test_of_a_batch_with_one_bad_event_nothing_is_recorded(service: Messaging) -> None:
     told = await service.told("in.acme", [event(0), event(1, type="breakers.imagined"), event(2)], BATCH)
-    assert (told["status"], told["type"]) == (400, "urn:relight:problem:invalid-event")
+    assert (told["status"], told["type"]) == (422, "/v1/problems/invalid-event")
     assert told["detail"].startswith("event 1: type: 'breakers.imagined'")
     assert stack.numbers(await stack.on_stream(service.client)) == []
 
@@ -115,7 +115,7 @@ async def test_a_tenant_of_any_name_is_escaped_in_the_subject(service: Messaging
 async def test_a_subject_that_is_no_tenants_is_refused(service: Messaging) -> None:
     for escaped in ("a.b", "a%2eb", "%61cme", "%00", "%ff", "a%", "x" * 65, "a%0d%0ab", "ümlaut", "a%3e"):
         told = await service.told(f"in.{escaped}", event())
-        assert (told.get("status"), told.get("type")) == (400, "urn:relight:problem:no-tenant"), escaped
+        assert (told.get("status"), told.get("type")) == (400, "/v1/problems/no-tenant"), escaped
 
 
 BAD_MESSAGES: list[tuple[int, str, dict[str, str], object]] = [
@@ -126,7 +126,7 @@ BAD_MESSAGES: list[tuple[int, str, dict[str, str], object]] = [
     (400, "malformed", BATCH, event()),
     (400, "malformed", {"ce-id": "%ff"}, {}),
     (400, "malformed", {"ce-data": "x"}, {}),
-    (400, "malformed", {"ce-id": "x" * 3_000}, {}),
+    (422, "invalid-event", {"ce-id": "x" * 3_000}, {}),
     (400, "malformed", {"Relight-Ack": "everywhere"}, event()),
     (400, "malformed", {"Relight-Timeout-S": "nan"}, event()),
     (400, "malformed", {"Relight-Timeout-S": "-1"}, event()),
@@ -134,25 +134,25 @@ BAD_MESSAGES: list[tuple[int, str, dict[str, str], object]] = [
     (415, "wrong-content-type", {"content-type": "text/html"}, event()),
     (415, "wrong-content-type", {"content-type": "application/cloudevents+avro"}, event()),
     (415, "wrong-content-type", {"content-type": "application/json; charset=latin-1"}, event()),
-    (400, "invalid-event", {}, [event()]),
-    (400, "invalid-event", {}, None),
-    (400, "invalid-event", BATCH, []),
-    (400, "invalid-event", BATCH, [event()] * 1_001),
-    (400, "invalid-event", {}, event(tenant="globex")),
-    (400, "invalid-event", {}, event(region="mars")),
-    (400, "invalid-event", {}, event(subject="another")),
-    (400, "invalid-event", {}, event(specversion="0.3")),
-    (400, "invalid-event", {}, event(type="breakers.opened")),
-    (400, "invalid-event", {}, event(type="recorder.opened")),
-    (400, "invalid-event", {}, event(id="no uuid")),
-    (400, "invalid-event", {}, event(id="x", time="1960-01-01T00:00:00Z")),
-    (400, "invalid-event", {}, event(time="9999-01-01T00:00:00Z")),
-    (400, "invalid-event", {}, event(id="ffffffff-ffff-7fff-bfff-ffffffffffff")),
-    (400, "invalid-event", {}, event(dataversion=99)),
-    (400, "invalid-event", {}, event(secret="hunter2")),
-    (400, "invalid-event", {}, event(data={"service_name": "api\x00", "error_class": "x"})),
-    (400, "invalid-event", {}, event(data={"service_name": "api", "error_class": "x", "details": {"n": 2**60}})),
-    (400, "invalid-event", {}, event(data="text")),
+    (422, "invalid-event", {}, [event()]),
+    (422, "invalid-event", {}, None),
+    (422, "invalid-event", BATCH, []),
+    (422, "invalid-event", BATCH, [event()] * 1_001),
+    (422, "invalid-event", {}, event(tenant="globex")),
+    (422, "invalid-event", {}, event(region="mars")),
+    (422, "invalid-event", {}, event(subject="another")),
+    (422, "invalid-event", {}, event(specversion="0.3")),
+    (422, "invalid-event", {}, event(type="breakers.opened")),
+    (422, "invalid-event", {}, event(type="recorder.opened")),
+    (422, "invalid-event", {}, event(id="no uuid")),
+    (422, "invalid-event", {}, event(id="x", time="1960-01-01T00:00:00Z")),
+    (422, "invalid-event", {}, event(time="9999-01-01T00:00:00Z")),
+    (422, "invalid-event", {}, event(id="ffffffff-ffff-7fff-bfff-ffffffffffff")),
+    (422, "invalid-event", {}, event(dataversion=99)),
+    (422, "invalid-event", {}, event(secret="hunter2")),
+    (422, "invalid-event", {}, event(data={"service_name": "api\x00", "error_class": "x"})),
+    (422, "invalid-event", {}, event(data={"service_name": "api", "error_class": "x", "details": {"n": 2**60}})),
+    (422, "invalid-event", {}, event(data="text")),
 ]
 
 
@@ -160,7 +160,7 @@ async def test_what_cannot_be_taken_is_answered_with_a_problem_and_the_next_is_t
     for status, kind, headers, body in BAD_MESSAGES:
         told = await service.send("in.acme", body, headers)
         problem = orjson.loads(told.data)
-        assert (problem.get("status"), problem.get("type")) == (status, f"urn:relight:problem:{kind}"), (headers, body)
+        assert (problem.get("status"), problem.get("type")) == (status, f"/v1/problems/{kind}"), (headers, body)
         assert problem["title"]
         assert "hunter2" not in problem["detail"]
         assert told.headers is not None
@@ -175,11 +175,11 @@ async def test_what_cannot_be_taken_is_answered_with_a_problem_and_the_next_is_t
 async def test_a_body_beyond_a_mebibyte_is_refused_where_nats_would_let_it_through(
     service: Messaging, spools: Path
 ) -> None:
-    with pytest.raises(MessageRefused, match="the body has 1048577 bytes"):
+    with pytest.raises(RequestRefused, match="the body has 1048577 bytes"):
         documents_of({}, b" " * ((1 << 20) + 1))
     big = event(data={"service_name": "api", "error_class": "x", "details": {"text": "x" * 600_000}})
     told = await service.told("in.acme", big)
-    assert (told["status"], told["type"]) == (400, "urn:relight:problem:invalid-event")
+    assert (told["status"], told["type"]) == (422, "/v1/problems/invalid-event")
     assert "put the bulk into content" in told["detail"]
 
 
@@ -216,7 +216,7 @@ async def test_what_the_recorder_has_no_space_for_is_refused_as_unavailable(data
         text = {"service_name": "api", "error_class": "x", "details": {"text": "x" * 400_000}}
         told = [await service.told("in.acme", event(data=text), {"Relight-Ack": "spooled"}) for _ in range(4)]
         assert "accepted" in told[0]
-        assert (told[-1]["status"], told[-1]["type"]) == (503, "urn:relight:problem:no-space")
+        assert (told[-1]["status"], told[-1]["type"]) == (503, "/v1/problems/no-space")
 
 
 async def test_a_level_that_is_not_reached_in_time_is_told_and_the_event_stays_recorded(
@@ -225,7 +225,7 @@ async def test_a_level_that_is_not_reached_in_time_is_told_and_the_event_stays_r
     async with service.pool.acquire() as connection, connection.transaction():
         await connection.execute("LOCK TABLE projection_positions IN EXCLUSIVE MODE")
         told = await service.told("in.acme", event(), PROJECTED | {"Relight-Timeout-S": "0.3"})
-        assert (told["status"], told["type"], told["recorded"]) == (504, "urn:relight:problem:not-in-time", True)
+        assert (told["status"], told["type"], told["recorded"]) == (504, "/v1/problems/not-in-time", True)
     await stack.until(lambda: failures(service))
 
 
@@ -235,7 +235,9 @@ async def test_senders_who_wait_keep_nobody_else_waiting_and_a_flood_is_refused(
         patient = PROJECTED | {"Relight-Timeout-S": "4"}
         flood = [asyncio.create_task(service.told("in.acme", event(n), patient)) for n in range(600)]
         refused = [task for task in flood if (await asyncio.wait([task], timeout=0))[0]]
-        await stack.until(lambda: 'problem="too-many",subject="in"} 100.0' in service.metrics(), "a flood is refused")
+        await stack.until(
+            lambda: 'problem="too-many-at-once",subject="in"} 100.0' in service.metrics(), "a flood is refused"
+        )
         told = await service.told("in.globex", event(), {"Relight-Ack": "replicated"})
         assert told["accepted"]
         assert not refused

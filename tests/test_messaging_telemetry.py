@@ -40,7 +40,7 @@ async def test_no_label_and_no_span_names_a_tenant_or_anything_a_sender_chose(da
     for handler, messages in (("in", 4), ("cmd.query", 2), ("cmd.rule", 1), ("cmd", 1), ("cmd.status", 1)):
         told = f'relight_nats_received_messages_total{{app_name="relight",broker="nats",handler="{handler}"}}'
         assert f"{told} {messages:.1f}" in metrics
-    assert 'relight_messages_refused_total{problem="invalid-query",subject="cmd.query"} 1.0' in metrics
+    assert 'relight_messages_refused_total{problem="invalid-parameter",subject="cmd.query"} 1.0' in metrics
     assert "relight_ingest_accepted_events_total 2.0" in metrics
 
 

@@ -9,9 +9,9 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel
 from starlette.responses import Response
 
+from relight.engine.cloudevents import BATCH, BINARY, STRUCTURED, documents
 from relight.engine.errors import RequestRefused
 from relight.engine.http.body import read_body
-from relight.engine.http.cloudevents import BATCH, BINARY, STRUCTURED, documents
 from relight.engine.http.gate import ANYBODY, PUBLISHES, Gate
 from relight.engine.http.parameters import given_once
 from relight.engine.http.schemas import ACK, BINARY_HEADERS, responses
@@ -65,7 +65,7 @@ def event_routes(gate: Gate, ingest: Ingest, *, receive_s: float) -> APIRouter:
         async with gate.admitted(request, PUBLISHES) as caller:
             ack = _ack(given_once(request, ("ack",)).get("ack"))
             body = await read_body(request, within_s=receive_s)
-            found, batched = documents(request.headers.get("content-type"), request.scope["headers"], body)
+            found, batched = documents(request.headers.get("content-type"), request.headers.items(), body)
             if len(found) > EVENTS_PER_REQUEST:
                 gate.charge(caller, ceil(len(found) / EVENTS_PER_REQUEST) - 1)
             accepted = await ingest.take(found, tenant=caller.token.tenant, ack=ack)

@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from starlette.responses import Response
 
-from relight.engine.http.problems import Problem
+from relight.engine.problems import Problem
 
 PATH = "/openapi.json"
 UNPROTECTED = ("/health", "/livez", "/readyz", "/startupz", "/metrics", "/v1/problems", "/openapi", "/asyncapi")

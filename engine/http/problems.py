@@ -1,108 +1,32 @@
-"""Problems (RFC 9457): every error as a document, its status in one table."""
+"""Problems as answers over HTTP: whatever is wrong becomes a document, the framework's own errors too."""
 
 import logging
 import secrets
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Annotated, Any
 
 import orjson
 from fastapi import APIRouter, Path
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from relight.engine.errors import (
-    AckNotProven,
-    AckTimeout,
-    DeadLettered,
-    IngestRefused,
-    NotAllowed,
-    QueryError,
-    QueryFailed,
-    RecorderError,
-    RelightError,
-    RequestRefused,
-    TokenRefused,
-    Unreachable,
-)
+from relight.engine.errors import RelightError, RequestRefused
+from relight.engine.problems import INTERNAL, KINDS, MEDIA_TYPE, PATH, Problem, document, kind_of
 from relight.events.errors import InvalidEvent
 
-MEDIA_TYPE = "application/problem+json"
-PATH = "/v1/problems"
 RETRY_S = "1"
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """What a type URI means."""
-
-    status: int
-    title: str
-
-
-KINDS: Mapping[str, Kind] = {
-    "malformed": Kind(400, "The request cannot be read"),
-    "token-refused": Kind(401, "The bearer token is missing or refused"),
-    "not-allowed": Kind(403, "The token does not allow this"),
-    "not-found": Kind(404, "There is no such thing"),
-    "too-slow": Kind(408, "The request took too long to arrive"),
-    "too-large": Kind(413, "The body is too large"),
-    "uri-too-long": Kind(414, "The address is too long"),
-    "wrong-content-type": Kind(415, "The content type is not taken here"),
-    "invalid-parameter": Kind(422, "A parameter is missing or invalid"),
-    "invalid-event": Kind(422, "An event is invalid"),
-    "dead-letter": Kind(422, "The event was recorded, but the projector refused it"),
-    "rate-limited": Kind(429, "Asked too often"),
-    "too-many-at-once": Kind(429, "Too many requests at the same time"),
-    "headers-too-large": Kind(431, "The headers are too large"),
-    "internal": Kind(500, "An error of ours"),
-    "unavailable": Kind(503, "Not available now"),
-    "not-in-time": Kind(504, "Not reached in time"),
-}
-"""By the last part of the type URI."""
-
-STATUSES: tuple[tuple[type[Exception], str], ...] = (
-    (NotAllowed, "not-allowed"),
-    (TokenRefused, "token-refused"),
-    (Unreachable, "unavailable"),
-    (QueryFailed, "unavailable"),
-    (QueryError, "invalid-parameter"),
-    (IngestRefused, "invalid-event"),
-    (InvalidEvent, "invalid-event"),
-    (DeadLettered, "dead-letter"),
-    (AckTimeout, "not-in-time"),
-    (AckNotProven, "unavailable"),
-    (RecorderError, "unavailable"),
-)
-"""The first that fits; any other error is ours."""
-
-
-class Problem(BaseModel):
-    """A problem document of RFC 9457."""
-
-    type: str = Field(description="about:blank, or the path of its description")
-    title: str
-    status: int
-    detail: str = Field(description="what is wrong with this request, and what to do")
-    instance: str | None = Field(default=None, description="by which our log names this occurrence")
-
-
-def document(kind: str, detail: str, *, instance: str | None = None) -> dict[str, Any]:
-    """The members of a problem of this kind."""
-    found = {"type": f"{PATH}/{kind}", "title": KINDS[kind].title, "status": KINDS[kind].status, "detail": detail}
-    return found | ({"instance": instance} if instance else {})
-
-
 def response(kind: str, detail: str, *, headers: Mapping[str, str] | None = None) -> Response:
     """A problem of this kind, as an answer."""
     said = dict(headers or {})
-    if kind == "unavailable":
+    if KINDS[kind].status == 503:
         said.setdefault("Retry-After", RETRY_S)
     return Response(orjson.dumps(document(kind, detail)), KINDS[kind].status, said, MEDIA_TYPE)
 
@@ -116,10 +40,8 @@ def response_to(error: Exception) -> Response:
             return _of_framework(error)
         case RequestValidationError():
             return response("invalid-parameter", _first_fault(error))
-    for kind, name in STATUSES:
-        if isinstance(error, kind):
-            return response(name, str(error), headers=_challenge(name, str(error)))
-    return _internal(error)
+    kind = kind_of(error)
+    return _internal(error) if kind == INTERNAL else response(kind, str(error), headers=_challenge(kind, str(error)))
 
 
 async def handle(_: Request, error: Exception) -> Response:
@@ -165,7 +87,7 @@ def _internal(error: Exception) -> Response:
     instance = f"urn:relight:error:{secrets.token_hex(8)}"
     log.error("%s: %r", instance, error, exc_info=error, extra={"action": "http_error", "error_id": instance})
     detail = f"it is not your request's fault: give {instance} to whoever runs this service, whose log says more"
-    return Response(orjson.dumps(document("internal", detail, instance=instance)), 500, None, MEDIA_TYPE)
+    return Response(orjson.dumps(document(INTERNAL, detail, instance=instance)), 500, None, MEDIA_TYPE)
 
 
 def problem_routes() -> APIRouter:

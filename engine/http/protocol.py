@@ -7,7 +7,7 @@ import orjson
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from relight.engine.http.draining import KEY, Draining
-from relight.engine.http.problems import KINDS, MEDIA_TYPE, document
+from relight.engine.problems import KINDS, MEDIA_TYPE, document
 
 MAX_URL_BYTES = 8_192
 MAX_HEADER_BYTES = 32_768

@@ -7,7 +7,7 @@ from typing import Any, Generic, TypeVar
 import orjson
 from pydantic import BaseModel, Field, create_model
 
-from relight.engine.http.problems import KINDS, MEDIA_TYPE, Problem
+from relight.engine.problems import KINDS, MEDIA_TYPE, Problem
 from relight.projections.query import DEFAULT_LIMIT, MAX_LIMIT, Query, Row
 
 RowT = TypeVar("RowT", bound=Row)

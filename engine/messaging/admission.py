@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
-from relight.engine.errors import MessageRefused
+from relight.engine.errors import RequestRefused
 
 
 class Admission:
@@ -23,16 +23,15 @@ class Admission:
 
     @contextmanager
     def entered(self, tenant: str, size: int) -> Iterator[None]:
-        """For the duration of the `with`. Raises `MessageRefused`."""
+        """For the duration of the `with`. Raises `RequestRefused`."""
         if self._messages >= self._max_messages or self._bytes + size > self._max_bytes:
-            raise MessageRefused("busy", 503, f"{self._messages} messages are in hand here: send it again later")
+            raise RequestRefused("unavailable", f"{self._messages} messages are in hand here: send it again later")
         if (
             self._of_tenant[tenant] >= self._max_tenant_messages
             or self._bytes_of_tenant[tenant] + size > self._max_tenant_bytes
         ):
-            raise MessageRefused(
-                "too-many",
-                429,
+            raise RequestRefused(
+                "too-many-at-once",
                 f"{self._of_tenant[tenant]} messages of this tenant are in hand: wait for answers first",
             )
         self._count(tenant, 1, size)

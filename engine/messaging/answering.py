@@ -8,11 +8,12 @@ from typing import Final
 import orjson
 from faststream.nats import NatsMessage, NatsResponse
 
-from relight.engine.errors import MessageRefused
+from relight.engine.errors import RequestRefused
 from relight.engine.log.receipts import Ack
-from relight.engine.messaging.problems import CONTENT_TYPE, Problem, problem_of
+from relight.engine.messaging.problems import Told, told
 from relight.engine.messaging.subjects import pattern_of
 from relight.engine.messaging.telemetry import MessageCounts
+from relight.engine.problems import MEDIA_TYPE
 
 ACK: Final = "relight-ack"
 TIMEOUT: Final = "relight-timeout-s"
@@ -25,12 +26,11 @@ log = logging.getLogger(__name__)
 
 
 def answer(value: object) -> NatsResponse:
-    """JSON. Raises `MessageRefused` when it is more than NATS carries."""
+    """JSON. Raises `RequestRefused` when it is more than NATS carries."""
     body = value if isinstance(value, bytes) else orjson.dumps(value)
     if len(body) > MAX_ANSWER_BYTES:
-        raise MessageRefused(
+        raise RequestRefused(
             "answer-too-large",
-            413,
             f"the answer has {len(body)} bytes, of {MAX_ANSWER_BYTES}: ask for less, by `limit`",
         )
     return NatsResponse(body, headers={"content-type": "application/json", STATUS: "200"})
@@ -38,7 +38,7 @@ def answer(value: object) -> NatsResponse:
 
 def refusal(message: NatsMessage, error: Exception, counts: MessageCounts) -> NatsResponse:
     """The problem as an answer; counted, and logged without anything that the message held."""
-    problem = problem_of(error)
+    problem = told(error)
     subject = pattern_of(message.raw_message.subject)
     counts.refused.labels(subject=subject, problem=problem.kind).inc()
     if not message.reply_to:
@@ -46,17 +46,17 @@ def refusal(message: NatsMessage, error: Exception, counts: MessageCounts) -> Na
     return _as_answer(problem)
 
 
-def _as_answer(problem: Problem) -> NatsResponse:
-    return NatsResponse(problem.as_json(), headers={"content-type": CONTENT_TYPE, STATUS: str(problem.status)})
+def _as_answer(problem: Told) -> NatsResponse:
+    return NatsResponse(problem.as_json(), headers={"content-type": MEDIA_TYPE, STATUS: str(problem.status)})
 
 
 def asked(headers: Mapping[str, str]) -> tuple[Ack, float | None]:
-    """The level that is asked for, replicated where none is, and how long to wait. Raises `MessageRefused`."""
+    """The level that is asked for, replicated where none is, and how long to wait. Raises `RequestRefused`."""
     named = {name.lower(): value for name, value in headers.items() if name.lower() in (ACK, TIMEOUT)}
     try:
         ack = Ack(named.get(ACK, Ack.REPLICATED))
     except ValueError:
-        raise MessageRefused("malformed", 400, f"Relight-Ack: one of {', '.join(Ack)}") from None
+        raise RequestRefused("malformed", f"Relight-Ack: one of {', '.join(Ack)}") from None
     if TIMEOUT not in named:
         return ack, None
     try:
@@ -64,5 +64,5 @@ def asked(headers: Mapping[str, str]) -> tuple[Ack, float | None]:
     except ValueError:
         timeout_s = math.nan
     if not 0 < timeout_s <= MAX_TIMEOUT_S:  # not a number is neither
-        raise MessageRefused("malformed", 400, f"Relight-Timeout-S: seconds above 0 and up to {MAX_TIMEOUT_S:g}")
+        raise RequestRefused("malformed", f"Relight-Timeout-S: seconds above 0 and up to {MAX_TIMEOUT_S:g}")
     return ack, timeout_s

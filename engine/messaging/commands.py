@@ -8,7 +8,7 @@ from faststream.nats.annotations import NatsMessage
 from pydantic import BaseModel, ValidationError
 
 from relight.engine import scope
-from relight.engine.errors import IngestRefused, MessageRefused
+from relight.engine.errors import IngestRefused, RequestRefused
 from relight.engine.health.document import flat
 from relight.engine.health.models import Health
 from relight.engine.messaging.admission import Admission
@@ -61,14 +61,14 @@ class Commands:
         """Every question for a watermark, whoever answers it: the publisher's progress is announced from now on."""
         try:
             self._watch(_parsed(WatermarkQuestion, message.body).publisher)
-        except MessageRefused:
+        except RequestRefused:
             return  # whoever answers says so
 
     async def _obey(self, message: NatsMessage) -> NatsResponse:
         command, tenant = command_of(message.raw_message.subject)
         size = len(message.body)
         if size > MAX_BODY_BYTES:
-            raise MessageRefused("too-large", 413, f"the command has {size} bytes, of {MAX_BODY_BYTES}")
+            raise RequestRefused("too-large", f"the command has {size} bytes, of {MAX_BODY_BYTES}")
         if tenant is None:
             return answer(await self._anybodys(command, message.body))
         with self._admission.entered(tenant, size), scope.entered(traceparent=traceparent()):
@@ -86,7 +86,7 @@ class Commands:
 
     async def _rule(self, message: NatsMessage, tenant: str) -> bytes:
         if self._rulings is None:
-            raise MessageRefused("no-rulings", 503, "this process records nothing: `relight up` takes rulings")
+            raise RequestRefused("unavailable", "this process records nothing: `relight up` takes rulings")
         ack, timeout_s = asked(message.headers)
         documents = documents_of(message.headers, message.body)
         if len(documents) != 1:
@@ -101,4 +101,4 @@ def _parsed(model: type[M], body: bytes) -> M:
     except ValidationError as error:
         fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
         where = ".".join(str(part) for part in fault["loc"])[:80] or "body"
-        raise MessageRefused("malformed", 400, f"{where}: {fault['msg']}") from None
+        raise RequestRefused("malformed", f"{where}: {fault['msg']}") from None

@@ -6,14 +6,15 @@ from typing import Any, Literal
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from relight.engine.cloudevents import BATCH, STRUCTURED
 from relight.engine.health.document import Flat
 from relight.engine.ingest import MAX_EVENTS, Accepted, Incoming, IncomingRuling
 from relight.engine.log.receipts import Ack
 from relight.engine.messaging.answering import ACK, MAX_TIMEOUT_S, TIMEOUT
-from relight.engine.messaging.contents import BATCH, STRUCTURED
-from relight.engine.messaging.problems import CONTENT_TYPE as PROBLEM
 from relight.engine.messaging.querying import QueryAnswer, QueryCommand
 from relight.engine.messaging.watermarks import WatermarkQuestion
+from relight.engine.problems import MEDIA_TYPE as PROBLEM
+from relight.engine.problems import Problem
 from relight.engine.rulings import Ruled
 from relight.events.base import Control, Event
 from relight.events.catalog import event_types
@@ -33,6 +34,7 @@ MODELS: tuple[type[BaseModel], ...] = (
     QueryCommand,
     QueryAnswer,
     Flat,
+    Problem,
 )
 NUMBERS = {"type": "object", "additionalProperties": {"type": "string"}}
 WATERMARK_ANSWER: Json = {
@@ -42,17 +44,6 @@ WATERMARK_ANSWER: Json = {
         "pseq": {"type": "integer", "description": "every number up to it is in the tables or a dead letter"},
         "dead": {**NUMBERS, "description": "of the numbers asked for, the dead letters and their reasons"},
         "reached": {"type": "array", "items": {"type": "integer"}, "description": "of several asked for, these are"},
-    },
-}
-PROBLEM_SCHEMA: Json = {
-    "type": "object",
-    "required": ["type", "title", "status", "detail"],
-    "properties": {
-        "type": {"type": "string", "format": "uri"},
-        "title": {"type": "string"},
-        "status": {"type": "integer", "minimum": 400, "maximum": 599},
-        "detail": {"type": "string"},
-        "recorded": {"const": True, "description": "the event was recorded all the same"},
     },
 }
 ASKING_HEADERS: Json = {
@@ -85,7 +76,7 @@ def schemas() -> Json:
         (model, "validation") for model in (*MODELS, *event_types().values())
     ]
     made: Json = models_json_schema(models, ref_template=SCHEMAS + "{model}")[1]["$defs"]
-    return dict(sorted((made | {"Recorded": _envelope(), "Problem": PROBLEM_SCHEMA}).items()))
+    return dict(sorted((made | {"Recorded": _envelope()}).items()))
 
 
 def _envelope() -> Json:

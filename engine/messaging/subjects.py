@@ -5,7 +5,7 @@ from urllib.parse import unquote
 
 from pydantic import TypeAdapter, ValidationError
 
-from relight.engine.errors import MessageRefused
+from relight.engine.errors import RequestRefused
 from relight.events.subjects import token
 from relight.events.values import Name
 
@@ -34,19 +34,19 @@ def pattern_of(subject: str) -> str:
 
 
 def tenant_of_event(subject: str) -> str:
-    """Whose event it is. Raises `MessageRefused`."""
+    """Whose event it is. Raises `RequestRefused`."""
     return _tenant(subject.removeprefix("in."), "in.<tenant>")
 
 
 def command_of(subject: str) -> tuple[str, str | None]:
-    """The command and whose it is. Raises `MessageRefused`."""
+    """The command and whose it is. Raises `RequestRefused`."""
     command, dot, rest = subject.removeprefix("cmd.").partition(".")
     if command in ANYBODYS and not dot:
         return command, None
     if command in TENANTS:
         return command, _tenant(rest, f"cmd.{command}.<tenant>")
     known = ", ".join([*(f"cmd.{name}" for name in sorted(ANYBODYS)), *(f"cmd.{name}.…" for name in sorted(TENANTS))])
-    raise MessageRefused("unknown-command", 404, f"{_shown(subject)} is no command; there is {known}")
+    raise RequestRefused("not-found", f"{_shown(subject)} is no command; there is {known}")
 
 
 def _tenant(escaped: str, form: str) -> str:
@@ -56,9 +56,8 @@ def _tenant(escaped: str, form: str) -> str:
     except (ValidationError, UnicodeDecodeError):
         tenant = ""
     if not tenant or token(tenant) != escaped:
-        raise MessageRefused(
+        raise RequestRefused(
             "no-tenant",
-            400,
             f"{_shown(escaped)} is no tenant: the subject is {form}, percent-encoded but for letters, digits and -_~",
         )
     return tenant

@@ -1,7 +1,7 @@
-"""CloudEvents 1.0 over HTTP: the documents in a request, in structured, batched or binary mode."""
+"""CloudEvents 1.0: the documents in a body and its headers, structured, in batches or in binary mode."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from email.message import Message
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -13,18 +13,21 @@ from relight.engine.errors import RequestRefused
 STRUCTURED = "application/cloudevents+json"
 BATCH = "application/cloudevents-batch+json"
 BINARY = "application/json"
-PREFIX = b"ce-"
+PREFIX = "ce-"
 MEDIA_TYPES = (STRUCTURED, BATCH, BINARY)
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
 _PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 
-def documents(content_type: str | None, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> tuple[list[Any], bool]:
+def documents(
+    content_type: str | None, headers: Iterable[tuple[str, str]], body: bytes, *, untyped: bool = False
+) -> tuple[list[Any], bool]:
     """The documents, and whether they came as a batch.
 
+    `untyped`: JSON that says no more of itself is an event, as where messages have no headers.
     Raises `RequestRefused` for a content type that is none of these, and for what is no JSON.
     """
-    attributes = [(name, value) for name, value in headers if name.startswith(PREFIX)]
+    attributes = [(name.lower(), value) for name, value in headers if name.lower().startswith(PREFIX)]
     match media_type(content_type):
         case "application/cloudevents+json":
             return [_json(body)], False
@@ -33,14 +36,19 @@ def documents(content_type: str | None, headers: Iterable[tuple[bytes, bytes]], 
             if not isinstance(found, list):
                 raise RequestRefused("malformed", "a batch is a JSON array of events: send one event as " + STRUCTURED)
             return found, True
-        case "application/json" if attributes:
-            return [{**_attributes(attributes), **({"data": _json(body)} if body else {})}], False
+        case "application/json" | "" as said if attributes and (said or untyped):
+            return [_binary(attributes, body)], False
+        case "application/json" | "" if untyped:
+            return [_json(body)], False
         case "application/json":
             raise RequestRefused(
                 "wrong-content-type", f"this is JSON without ce- headers: send them (binary mode), or {STRUCTURED}"
             )
-        case _:
-            raise RequestRefused("wrong-content-type", f"events are sent as {', '.join(MEDIA_TYPES[:2])} or {BINARY}")
+        case said:
+            raise RequestRefused(
+                "wrong-content-type",
+                f"{said[:80]!r} is not taken: events are sent as {', '.join(MEDIA_TYPES[:2])} or {BINARY}",
+            )
 
 
 def media_type(content_type: str | None) -> str:
@@ -53,22 +61,25 @@ def media_type(content_type: str | None) -> str:
     return said.get_content_type() if content_type else ""
 
 
-def _attributes(headers: Iterable[tuple[bytes, bytes]]) -> Mapping[str, object]:
-    """Each once, percent-decoded (HTTP protocol binding, section 3.1.3.2)."""
+def _binary(attributes: Iterable[tuple[str, str]], body: bytes) -> dict[str, object]:
+    """Attributes, each once, percent-decoded (HTTP protocol binding, section 3.1.3.2); the body is the data."""
     found: dict[str, object] = {}
-    for raw_name, raw_value in headers:
-        name = raw_name.removeprefix(PREFIX).decode("latin-1")
+    for header, value in attributes:
+        name = header.removeprefix(PREFIX)
         if name in found:
             raise RequestRefused("malformed", f"ce-{name[:80]} is given twice: give it once")
-        found[name] = _decoded(name, raw_value)
+        found[name] = _decoded(name, value)
+    if "data" in found:
+        raise RequestRefused("malformed", "ce-data: in binary mode the body is the data")
     version = found.get("dataversion")
     if isinstance(version, str) and version.isascii() and version.isdecimal() and len(version) <= 9:
         found["dataversion"] = int(version)  # an integer attribute, which a header can only give as text
+    if body:
+        found["data"] = _json(body)
     return found
 
 
-def _decoded(name: str, raw: bytes) -> str:
-    text = raw.decode("latin-1")
+def _decoded(name: str, text: str) -> str:
     if (quoted := _QUOTED.fullmatch(text)) is not None:
         text = re.sub(r"\\(.)", r"\1", quoted[1])
     try:
