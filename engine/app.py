@@ -267,7 +267,13 @@ async def rebuild_sessions(settings: Settings, work: str) -> AsyncIterator[tuple
         client = await connect(servers.nats_url, name=f"relight {work}", bodies_only=True)
         stack.push_async_callback(close, client)
         name = f"relight {work}, process {os.getpid()} on {socket.gethostname()}"[:63]
-        open_session = partial(connect_session, servers.database_url, role=PROJECTOR_ROLE, name=name)
+        open_session = partial(
+            connect_session,
+            servers.database_url,
+            role=PROJECTOR_ROLE,
+            statement_timeout_s=settings.session_statement_timeout_s,
+            name=name,
+        )
         keeper, builder = await open_session(), await open_session()
         stack.push_async_callback(keeper.close, timeout=2)
         stack.push_async_callback(builder.close, timeout=2)
