@@ -1,6 +1,7 @@
 """The FastStream application: what it listens to, of parts that it is handed; it connects when it is started."""
 
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
@@ -57,6 +58,7 @@ def build_application(
             counts.dropped.inc()
         log.warning("NATS: %r", error, extra={"action": "nats_error"})
 
+    begun: Counter[str] = Counter()
     broker = build_broker(
         nats_url,
         on_event=None if ingest is None else EventsTaken(ingest, counts).take,
@@ -64,10 +66,11 @@ def build_application(
         on_question=commands.overhear,
         middlewares=middlewares(registry, tracer_provider, meter_provider),
         on_error=on_error,
+        begun=begun,
     )
 
     async def leave() -> None:
-        await stop_taking(broker, within_s=drain_s)
+        await stop_taking(broker, begun, within_s=drain_s)
 
     return FastStream(broker, logger=None, on_shutdown=[leave])
 
