@@ -138,9 +138,12 @@ def _said(channel: str, summary: str) -> Json:
     return {"action": "send", "channel": {"$ref": f"#/channels/{channel}"}, "summary": summary}
 
 
+# FastStream describes a broker by its handlers; the one that is described here is never started.
+
+
 async def _undone(message: NatsMessage) -> NatsResponse:
-    raise NotImplementedError("it only describes")
+    raise NotImplementedError("this broker is only described, never started")
 
 
 async def _unheard(message: NatsMessage) -> None:
-    raise NotImplementedError("it only describes")
+    raise NotImplementedError("this broker is only described, never started")

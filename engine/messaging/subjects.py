@@ -18,7 +18,6 @@ ANYBODYS = frozenset({WATERMARK, STATUS})
 """Commands that name no tenant."""
 TENANTS = frozenset({QUERY, RULE})
 """Commands of one: `cmd.<command>.<tenant>`."""
-MAX_SUBJECT = 1_000
 _names = TypeAdapter(Name)
 
 
