@@ -86,3 +86,8 @@ def make_id(unix_ms: int, counter: int, tail: str) -> str:
     """A UUIDv7 in text; `tail` is its last 17 characters, `vrrr-rrrrrrrrrrrr` with the variant in v."""
     milliseconds = f"{unix_ms:012x}"
     return f"{milliseconds[:8]}-{milliseconds[8:]}-7{counter:03x}-{tail}"
+
+
+def hashed_tail(sha256: str) -> str:
+    """The `tail` of an id that follows from a hash, of which it takes the first 16 hexadecimal digits."""
+    return f"{'89ab'[int(sha256[0], 16) % 4]}{sha256[1:4]}-{sha256[4:16]}"

@@ -10,7 +10,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 
 from relight.engine import scope
-from relight.engine.clock import make_id
+from relight.engine.clock import hashed_tail, make_id
 from relight.engine.errors import AckNotProven, AckTimeout, IngestRefused
 from relight.engine.log.receipts import Ack, Receipt
 from relight.engine.log.recorder import Recorder
@@ -167,7 +167,7 @@ def event_id(tenant: str, incoming: Incoming) -> str:
         raise IngestRefused("time: needed where the id is no UUIDv7, so that sending the event again adds nothing")
     named = "\x00".join((tenant, incoming.source, incoming.id))
     digest = hashlib.sha256(named.encode()).hexdigest()
-    tail = f"{'89ab'[int(digest[0], 16) % 4]}{digest[1:4]}-{digest[4:16]}"
+    tail = hashed_tail(digest)
     return make_id((incoming.time - _EPOCH) // _MILLISECOND, int(digest[16:19], 16), tail)
 
 

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from pydantic import BaseModel
 
-from relight.engine.clock import make_id
+from relight.engine.clock import hashed_tail, make_id
 from relight.events.base import Event
 
 EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
@@ -111,7 +111,7 @@ class Identity:
             assert within < MAX_EVENTS, f"{self.format.name}: a row has at most {MAX_EVENTS} events a millisecond"
             before_ms, counter = unix_ms, row[0] // 2 * MAX_EVENTS + within
             digest = hashlib.sha256(row + b"%d" % number).hexdigest()
-            tail = f"{'89ab'[int(digest[0], 16) % 4]}{digest[1:4]}-{digest[4:16]}"
+            tail = hashed_tail(digest)
             yield make_id(unix_ms, counter, tail), fact
 
     def _row(self, entry: Entry) -> bytes:
