@@ -21,7 +21,7 @@ from nats.js.api import StreamConfig
 from observing import recorded
 from stack import connected, nats_server, projecting
 
-from relight.engine.app import examine_installation
+from relight.engine.app.looking import examine_installation
 from relight.engine.doctor.examine import STEPS
 from relight.engine.doctor.models import Outcome, Report, Result
 from relight.engine.doctor.settings import CHECKED_BY

@@ -19,7 +19,7 @@ from importing import IMPORT_S, Import, World, a_world
 from stack import assert_chained, on_stream, until
 
 from relight.engine import scope
-from relight.engine.app import clock, recorder_options
+from relight.engine.app.connections import clock
 from relight.engine.errors import ImportRefused
 from relight.engine.importers.agent_log import AGENT_LOG
 from relight.engine.importers.azure_llm import AZURE_LLM
@@ -31,6 +31,7 @@ from relight.engine.log.control import ControlLog
 from relight.engine.log.receipts import Ack
 from relight.engine.log.recorder import Recorder
 from relight.engine.log.writer import data_json
+from relight.engine.options import recorder_options
 from relight.engine.settings import Settings
 from relight.events.base import Control
 from relight.events.tasks import TaskSubmitted

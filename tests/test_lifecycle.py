@@ -294,7 +294,7 @@ async def test_serve_does_not_wait_where_waiting_will_not_help(database: str) ->
 
 
 async def test_serve_needs_both_addresses() -> None:
-    from relight.engine.app import run_serve
+    from relight.engine.app.running import run_serve
 
     with pytest.raises(SettingsError, match="RELIGHT_DATABASE_URL"):
         await run_serve(Settings(nats_url="nats://127.0.0.1:1"), ALL, lambda _: None)

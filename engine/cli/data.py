@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from relight.engine import app as engine
+from relight.engine.app import tables as engine
 from relight.engine.cli.output import Json, out, print_json, print_models, print_table, run, settings
 from relight.engine.errors import QueryError
 from relight.projections.catalog import queries

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from relight.engine import app as engine
+from relight.engine.app import connections as engine
 from relight.engine.cli.output import Json, fail, out, print_json, print_models, run, settings
 from relight.engine.tables import deadletters
 

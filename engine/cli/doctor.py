@@ -6,7 +6,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from relight.engine import app as engine
+from relight.engine.app import looking as engine
 from relight.engine.cli.output import Json, out, print_json, progress, run
 from relight.engine.doctor.examine import STEPS
 from relight.engine.doctor.models import Outcome, Report

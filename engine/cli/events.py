@@ -8,7 +8,7 @@ import orjson
 import typer
 from nats.aio.client import Client
 
-from relight.engine import app as engine
+from relight.engine.app import connections as engine
 from relight.engine.cli.output import Json, fail, out, print_json, print_table, progress, run, settings
 from relight.engine.log.events import StoredEvent, find_event, follow, read_all
 

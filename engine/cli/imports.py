@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from relight.engine import app as engine
+from relight.engine.app import connections
+from relight.engine.app import importing as engine
 from relight.engine.cli.output import Json, err, fail, out, print_json, progress, run, settings
 from relight.engine.importers.agent_log import AGENT_LOG
 from relight.engine.importers.azure_llm import AZURE_LLM
@@ -43,7 +44,7 @@ def _import(files: list[Path], format: Format, *, tenant: str | None, strict: bo
         task = bar.add_task("reading", total=len(files))
         scans = []
         for file in files:
-            scans.append(scan(file, format, owner, clock=engine.clock()))
+            scans.append(scan(file, format, owner, clock=connections.clock()))
             bar.advance(task)
     if strict and (bad := next((found for found in scans if found.malformed), None)):
         count = sum(found.malformed_rows for found in scans)

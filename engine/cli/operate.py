@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from relight.engine import app as engine
+from relight.engine.app import running as engine
+from relight.engine.app import tables
 from relight.engine.cli.output import Json, err, out, print_json, print_models, run, settings
 from relight.engine.embedded.home import Running
 from relight.engine.service import Parts
@@ -95,13 +96,13 @@ def migrate_command(
 ) -> None:
     """Bring the database's tables up to this release; twice is a no-op, and an edited migration is refused."""
     if show:
-        known = run(engine.migration_status(settings()))
+        known = run(tables.migration_status(settings()))
         if as_json:
             print_json(known)
         else:
             print_models("Migrations", known, empty="There are no migrations.")
         return
-    applied = run(engine.migrate_database(settings(), dry_run=dry_run))
+    applied = run(tables.migrate_database(settings(), dry_run=dry_run))
     if as_json:
         print_json({"dry_run": dry_run, "applied": applied})
         return

@@ -5,7 +5,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from relight.engine import app as engine
+from relight.engine.app import tables as engine
 from relight.engine.cli.output import Json, out, print_json, print_table, progress, run, settings
 from relight.engine.tables.rebuild import Rebuilt
 from relight.engine.tables.refolding import Advanced

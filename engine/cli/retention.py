@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from relight.engine import app as engine
+from relight.engine.app import tables as engine
 from relight.engine.cli.output import Json, out, print_json, print_models, progress, run, settings
 from relight.engine.errors import SettingsError
 from relight.engine.settings import Settings

@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from relight.engine import app as engine
+from relight.engine.app import looking as engine
 from relight.engine.cli.output import Json, out, print_json, run, settings
 from relight.engine.errors import Unreachable
 from relight.engine.health.document import flat

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from relight.engine import app as engine
+from relight.engine.app import connections as engine
 from relight.engine.cli.output import Json, err, out, print_json, print_table, run, settings
 from relight.engine.tables import tokens
 from relight.engine.tables.tokens import Tier, TokenRole

@@ -11,7 +11,7 @@
 
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
-from relight.engine.app import open_relight, open_relight_sync
+from relight.engine.app.opening import open_relight, open_relight_sync
 from relight.engine.errors import RelightError
 from relight.engine.log.receipts import Ack, Receipt
 from relight.engine.runtime import Relight

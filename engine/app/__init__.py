@@ -1,0 +1,1 @@
+"""The one place that wires things together: what `relight.open` and each command need, and nothing else connects."""

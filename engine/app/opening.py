@@ -1,0 +1,35 @@
+"""What `relight.open` gives."""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+
+from anyio.from_thread import start_blocking_portal
+
+from relight.engine.app.connections import ready_servers
+from relight.engine.clock import Clock
+from relight.engine.log.recorder import Recorder
+from relight.engine.options import pool_options, recorder_options
+from relight.engine.runtime import Relight
+from relight.engine.settings import Settings
+from relight.engine.sync import SyncRelight
+from relight.engine.tables.pools import open_pool
+
+
+@asynccontextmanager
+async def open_relight(settings: Settings, *, clock: Clock | None = None) -> AsyncIterator[Relight]:
+    """A recorder and a pool on the servers that the settings lead to."""
+    async with AsyncExitStack() as stack:
+        servers, _ = await stack.enter_async_context(ready_servers(settings))
+        pool = await stack.enter_async_context(await open_pool(servers.database_url, pool_options(settings)))
+        recorder = await stack.enter_async_context(Recorder(recorder_options(servers, settings), clock=clock))
+        yield Relight(recorder, pool, region=settings.region, tenant=settings.tenant)
+
+
+@contextmanager
+def open_relight_sync(settings: Settings, *, clock: Clock | None = None) -> Iterator[SyncRelight]:
+    """`open_relight` for code without a loop: one runs in a thread of its own meanwhile."""
+    with (
+        start_blocking_portal("asyncio") as portal,
+        portal.wrap_async_context_manager(open_relight(settings, clock=clock)) as relight,
+    ):
+        yield SyncRelight(relight, portal)
