@@ -145,8 +145,11 @@ EventId = Annotated[
 """UUIDv7 (RFC 9562) in lower case, so that text order is byte order is time order."""
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, BeforeValidator(_a_number), Field(ge=0, le=MAX_INTEGER)]
+Ordinal = Annotated[int, BeforeValidator(_a_number), Field(ge=1, le=MAX_INTEGER)]
+"""A number counted from 1."""
 MicroUsd = Count
 """Money: millionths of a US dollar."""
+Sha256s = Annotated[tuple[Sha256, ...], Field(max_length=1_000)]
 Fraction = Annotated[
     float, BeforeValidator(_a_number), Field(ge=0, le=1, allow_inf_nan=False), AfterValidator(_no_negative_zero)
 ]

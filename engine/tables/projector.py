@@ -18,6 +18,7 @@ from relight.engine.log.topology import STREAM
 from relight.engine.log.watermarks import announcement, push_subject
 from relight.engine.tables.connecting import Session
 from relight.engine.tables.deadletters import bury
+from relight.engine.tables.facts import keep_facts
 from relight.engine.tables.folding import DeadLetter, Folded
 from relight.engine.tables.heads import Heads
 from relight.engine.tables.leading import try_to_lead
@@ -260,6 +261,7 @@ class Projector:
             moved = await move_position(session, held, Anchor(last.seq, last.sha256))
             await join_tables(session, folded.tables)
             heads = await self._heads.advance(session, folded.links)
+            await keep_facts(session, folded.links)
             if folded.dead_letters:
                 await bury(session, folded.dead_letters)
         self._heads.keep(heads)
