@@ -14,6 +14,11 @@ RelightError
 │   └── DeadLettered         recorded, but the projector refused it
 ├── ControlError
 │   └── Superseded           another writer's control event came first
+├── ArchiveError
+│   ├── ArchiveDamaged       a part of an archive is missing, altered or unreadable
+│   ├── ArchiveConflict      another archiver sealed this segment first
+│   └── ArchiveUnreachable   the folder or object store does not answer, or refuses the credentials
+├── RestoreRefused           what would be restored into is not empty
 ├── ContentError             content is missing or does not match its digest
 ├── Rewound                  the stream was put back to an older copy while it was read
 ├── ProjectorError
@@ -89,6 +94,26 @@ class ControlError(RelightError):
 
 class Superseded(ControlError):
     """Another writer's control event came first."""
+
+
+class ArchiveError(RelightError):
+    """An archive could not be written or read."""
+
+
+class ArchiveDamaged(ArchiveError):
+    """A part of an archive is missing, altered or unreadable."""
+
+
+class ArchiveConflict(ArchiveError):
+    """Another archiver sealed this segment first: nothing was written."""
+
+
+class ArchiveUnreachable(ArchiveError):
+    """The archive's folder or object store does not answer, or refuses the credentials."""
+
+
+class RestoreRefused(RelightError):
+    """What would be restored into is not empty."""
 
 
 class ContentError(RelightError):

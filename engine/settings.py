@@ -28,6 +28,10 @@ class Settings(BaseModel):
     nats_monitor_urls: tuple[str, ...] = Field(
         default=(), description="monitoring addresses of all its servers, comma-separated, to prove that they fsync"
     )
+    nats_system_url: str | None = Field(
+        default=None,
+        description="your NATS server as a user of its system account: only the service's, to prove that servers fsync",
+    )
     database_url: str | None = Field(
         default=None, description="your PostgreSQL, postgresql://user:password@host:port/database"
     )
@@ -65,6 +69,15 @@ class Settings(BaseModel):
     tenant_requests: int = Field(default=1_000, ge=1, description="one tenant's requests at the same time, per process")
     http_connections: int = Field(default=2_000, ge=1, description="connections of HTTP clients, per process")
     http_receive_s: Positive = Field(default=20, description="how long a client may take to send a request")
+
+    archive: str | None = Field(
+        default=None, description="where the archive lies: a folder, or s3://bucket/prefix; none is written without it"
+    )
+    archive_key: Path | None = Field(
+        default=None, description="private key that seals archives; made in the home when first needed"
+    )
+    archive_seal_events: int = Field(default=20_000, ge=1, description="events at which a segment is sealed")
+    archive_seal_s: Positive = Field(default=60, description="age of its oldest event at which a segment is sealed")
 
     retention_file: Path | None = Field(
         default=None, description="TOML: how long history rows are kept, by table and tenant"

@@ -11,7 +11,7 @@ from nats.aio.client import Client
 from relight.engine.errors import AccessRefused, MigrationError, Unreachable
 from relight.engine.health.readiness import Readiness
 from relight.engine.log.reader import TRANSIENT
-from relight.engine.log.topology import REQUEST_TIMEOUT_S, connect, ensure_stream
+from relight.engine.log.topology import REQUEST_TIMEOUT_S, Headers, connect, ensure_stream
 from relight.engine.tables.connecting import CONNECT_S, GONE, address, connect_to
 from relight.engine.tables.migrate import migrate
 from relight.engine.tables.pools import Pool, PoolOptions, open_pool
@@ -61,7 +61,7 @@ class Startup:
 
 
 async def _stream_client(nats_url: str) -> Client:
-    client = await connect(nats_url, name="relight projector", bodies_only=True)
+    client = await connect(nats_url, name="relight projector", headers=Headers.NONE)
     try:
         await ensure_stream(client.jetstream(timeout=REQUEST_TIMEOUT_S))
     except BaseException:

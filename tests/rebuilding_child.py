@@ -5,7 +5,7 @@ import sys
 from functools import partial
 
 from relight.engine.clock import Clock
-from relight.engine.log.topology import connect
+from relight.engine.log.topology import Headers, connect
 from relight.engine.tables import rebuild, refolding
 from relight.engine.tables.connecting import connect_session
 from relight.engine.tables.rebuild import Rebuild
@@ -18,7 +18,7 @@ rebuild.how_many = lambda: 2
 
 
 async def main() -> None:
-    client = await connect(nats_url, name="rebuild to be killed", bodies_only=True)
+    client = await connect(nats_url, name="rebuild to be killed", headers=Headers.NONE)
     session = partial(connect_session, database_url, role="relight_projector", name="rebuild to be killed")
     told = lambda seq, end: print(seq, end, flush=True)  # noqa: E731
     keeper, builder = await session(), await session()

@@ -10,7 +10,7 @@ from typing import TypeVar
 from nats.aio.client import Client
 
 from relight.engine.clock import Clock
-from relight.engine.log.topology import REQUEST_TIMEOUT_S, close, connect, ensure_stream
+from relight.engine.log.topology import REQUEST_TIMEOUT_S, Headers, close, connect, ensure_stream
 from relight.engine.options import pool_options
 from relight.engine.servers import Servers, found_servers
 from relight.engine.service import PROJECTOR_ROLE, Service, caught_up, serving
@@ -53,7 +53,7 @@ async def projector_session(settings: Settings) -> AsyncIterator[Session]:
 async def stream_client(settings: Settings) -> AsyncIterator[Client]:
     """A NATS client; PostgreSQL is not touched where the servers are yours."""
     async with found_servers(settings) as servers:
-        client = await connect(servers.nats_url, name="relight reader", bodies_only=True)
+        client = await connect(servers.nats_url, name="relight reader", headers=Headers.NONE)
         try:
             if servers.ours:
                 await ensure_stream(client.jetstream(timeout=REQUEST_TIMEOUT_S))
@@ -89,7 +89,7 @@ async def rebuild_sessions(settings: Settings, work: str) -> AsyncIterator[tuple
     """A client of the stream, two sessions, and what opens more; named so that another can say who is at `work`."""
     async with AsyncExitStack() as stack:
         servers, _ = await stack.enter_async_context(ready_servers(settings))
-        client = await connect(servers.nats_url, name=f"relight {work}", bodies_only=True)
+        client = await connect(servers.nats_url, name=f"relight {work}", headers=Headers.NONE)
         stack.push_async_callback(close, client)
         name = f"relight {work}, process {os.getpid()} on {socket.gethostname()}"[:63]
         open_session = partial(

@@ -20,7 +20,7 @@ from nats.js.errors import NotFoundError
 from relight.engine.errors import Rewound
 from relight.engine.log.answers import answered
 from relight.engine.log.chain import message_sha256
-from relight.engine.log.topology import STREAM
+from relight.engine.log.topology import MESSAGE_ID, STREAM
 
 IDLE_HEARTBEAT_S = 1.0
 GIVE_UP_S = 30.0
@@ -42,12 +42,16 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message as it stands on the stream; `timestamp_ns` is the stream's own, Unix nanoseconds."""
+    """A message as it stands on the stream; `timestamp_ns` is the stream's own, Unix nanoseconds.
+
+    `message_id` is that of its headers; empty where the client leaves them unread.
+    """
 
     seq: int
     timestamp_ns: int
     subject: str
     body: bytes
+    message_id: str = ""
 
     @property
     def sha256(self) -> str:
@@ -278,7 +282,8 @@ class Reader:
             return
         self._expected += 1
         self.last_seq = max(self.last_seq, seq + pending)
-        self._buffer.append(Message(seq, timestamp_ns, message.subject, message.data))
+        message_id = (message.headers or {}).get(MESSAGE_ID, "")
+        self._buffer.append(Message(seq, timestamp_ns, message.subject, message.data, message_id))
         self._arrived.set()
 
     async def _control(self, message: Msg) -> None:

@@ -12,7 +12,7 @@ from servers import connected, fill_stream, new_stream
 from workload import encoded, messages
 
 from relight.engine.log.reader import BEGINNING, Reader
-from relight.engine.log.topology import STREAM
+from relight.engine.log.topology import STREAM, Headers
 from relight.engine.tables.digest import digest_memory
 from relight.engine.tables.folding import Folded
 
@@ -22,7 +22,7 @@ READ_BATCH = 10_000
 async def measure(bench: Bench) -> AsyncIterator[Figure]:
     events = bench.count(50_000, 10_000)
     told = messages(events)
-    async with connected(bench) as client, connected(bench, bodies_only=True) as reading:
+    async with connected(bench) as client, connected(bench, headers=Headers.NONE) as reading:
         await new_stream(client)
         await fill_stream(client, encoded(events))
 

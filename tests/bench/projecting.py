@@ -13,6 +13,7 @@ from servers import connected, fill_stream, new_stream
 from workload import encoded
 
 from relight.engine.log.reader import Message
+from relight.engine.log.topology import Headers
 from relight.engine.service import PROJECTOR_ROLE
 from relight.engine.tables import projector as projector_module
 from relight.engine.tables.connecting import Session, connect_session
@@ -30,7 +31,7 @@ async def measure(bench: Bench) -> AsyncIterator[Figure]:
     rounds = bench.count(3, 2)
     sizes = {1_000: bench.count(20_000, 5_000), 10_000: bench.count(50_000, 20_000)}
     live: list[float] = []
-    async with connected(bench, bodies_only=True) as client:
+    async with connected(bench, headers=Headers.NONE) as client:
         for size, events in sizes.items():
             ready, now = encoded(events), time.time_ns()
             await new_stream(client)

@@ -11,6 +11,7 @@ from servers import connected, fill_stream, new_stream
 from workload import encoded
 
 from relight.engine.clock import Clock
+from relight.engine.log.topology import Headers
 from relight.engine.service import PROJECTOR_ROLE
 from relight.engine.tables.connecting import Session, connect_session
 from relight.engine.tables.projector import Projector
@@ -23,7 +24,7 @@ TARGET = 1.5
 async def measure(bench: Bench) -> AsyncIterator[Figure]:
     events, rounds = bench.count(200_000, 100_000), bench.count(3, 2)
     rebuilt: list[Rebuilt] = []
-    async with connected(bench, bodies_only=True) as client:
+    async with connected(bench, headers=Headers.NONE) as client:
         await new_stream(client)
         await fill_stream(client, encoded(events))
         async with bench.database() as kept:

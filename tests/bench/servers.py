@@ -19,7 +19,7 @@ from nats.js.errors import NotFoundError
 from relight.engine.embedded.nats import EmbeddedNats
 from relight.engine.embedded.postgres import EmbeddedPostgres
 from relight.engine.log.spool import Spooled
-from relight.engine.log.topology import STREAM, connect, ensure_stream
+from relight.engine.log.topology import STREAM, Headers, connect, ensure_stream
 from relight.engine.tables.migrate import migrate
 from relight.events.envelope import CONTENT_TYPE
 
@@ -56,8 +56,8 @@ async def running_servers(*, quick: bool) -> AsyncIterator[Bench]:
 
 
 @asynccontextmanager
-async def connected(bench: Bench, *, bodies_only: bool = False) -> AsyncIterator[Client]:
-    client = await connect(bench.nats.url, name="relight bench", bodies_only=bodies_only)
+async def connected(bench: Bench, *, headers: Headers = Headers.ALL) -> AsyncIterator[Client]:
+    client = await connect(bench.nats.url, name="relight bench", headers=headers)
     try:
         yield client
     finally:

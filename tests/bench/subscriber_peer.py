@@ -13,6 +13,8 @@ from servers import connected, fill_stream, new_stream
 from subscriber_process import sequence, subscribed
 from workload import encoded
 
+from relight.engine.log.topology import Headers
+
 BEHIND = "FastStream's batch pull subscriber"
 ACK_WAIT_S = 2.0
 BATCH = 500
@@ -37,7 +39,7 @@ async def measure(bench: Bench) -> AsyncIterator[Figure]:
 
 async def _rates(bench: Bench) -> AsyncIterator[Figure]:
     rounds, events = bench.count(3, 1), bench.count(20_000, 10_000)
-    async with connected(bench, bodies_only=True) as client:
+    async with connected(bench, headers=Headers.NONE) as client:
         await new_stream(client)
         await fill_stream(client, encoded(events))
         js = client.jetstream(timeout=10)
@@ -80,7 +82,7 @@ async def _rates(bench: Bench) -> AsyncIterator[Figure]:
 async def _after_a_failure(bench: Bench) -> AsyncIterator[Figure]:
     """What one batch that was committed and not acknowledged does to those after it: as after a kill in between."""
     events = 20 * BATCH
-    async with connected(bench, bodies_only=True) as client:
+    async with connected(bench, headers=Headers.NONE) as client:
         await new_stream(client)
         await fill_stream(client, encoded(events))
         js = client.jetstream(timeout=10)

@@ -11,7 +11,7 @@ from traffic import IN_HISTORY
 from verdict import Report
 
 from relight.engine.log.reader import BEGINNING, Reader
-from relight.engine.log.topology import connect
+from relight.engine.log.topology import Headers, connect
 from relight.projections.base import History
 from relight.projections.catalog import tables
 
@@ -93,7 +93,7 @@ async def _compare_digests(scene: Scene, report: Report, phase: str) -> None:
 
 async def _on_stream(scene: Scene) -> OnStream:
     found = OnStream()
-    client = await connect(scene.nats.url, name="relight drill", bodies_only=True)
+    client = await connect(scene.nats.url, name="relight drill", headers=Headers.NONE)
     try:
         async with Reader(client, BEGINNING) as reader:
             end = (await reader.state()).last_seq
