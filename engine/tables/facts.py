@@ -3,8 +3,8 @@
 from collections import defaultdict
 from collections.abc import Iterable
 
+from relight.engine.log.links import Link
 from relight.engine.tables.connecting import Connection
-from relight.engine.tables.folding import Link
 from relight.events.base import Event
 from relight.events.recorder import RecorderErased, RecorderHealed, RecorderLost, RecorderTrimmed
 

@@ -2,33 +2,19 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import NamedTuple
-
-import orjson
 
 from relight.engine.log.chain import body_sha256
+from relight.engine.log.links import Link, document_of, link_of
 from relight.engine.log.reader import Message
 from relight.events.base import Event
 from relight.events.catalog import decode_message
 from relight.events.envelope import Recorded
 from relight.events.errors import Reason, Undecodable
-from relight.events.subjects import CONTROLS
 from relight.projections.base import Projection
 from relight.projections.catalog import projection_of
 from relight.projections.tables import Tables
 
 NO_PROJECTION = "-"
-
-
-class Link(NamedTuple):
-    """What an envelope says of its place in its publisher's chain; `own`: what a recorder says there about itself."""
-
-    publisher: str
-    pseq: int
-    prev: str
-    sha256: str
-    message: Message
-    own: Event | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +87,7 @@ class Folded:
             )
 
     def _bury(self, message: Message, error: Undecodable) -> None:
-        link = None if error.reason is Reason.SUBJECT_MISMATCH else _link(message)
+        link = None if error.reason is Reason.SUBJECT_MISMATCH else link_of(message)
         if link is not None:
             self.links.append(link)
         self.dead_letters.append(
@@ -117,28 +103,6 @@ class Folded:
         )
 
 
-def _document(message: Message) -> dict[str, object]:
-    try:
-        document = orjson.loads(message.body)
-    except ValueError:
-        return {}
-    return document if isinstance(document, dict) else {}
-
-
 def _event_id(message: Message) -> str | None:
-    found = _document(message).get("id")
+    found = document_of(message).get("id")
     return found[:200].replace("\x00", "") if isinstance(found, str) and found.isprintable() else None
-
-
-def _link(message: Message) -> Link | None:
-    """The chain's link in an envelope that is readable, whatever is wrong with the rest."""
-    match _document(message):
-        case {"publisher": str(publisher), "pseq": str() | int() as pseq, "prev": str(prev)}:
-            digits = str(pseq)
-            if digits.isascii() and digits.isdecimal() and len(digits) < 16 and int(digits) > 0:
-                # A control event's publisher is the subject it stands on, and nobody else's is one.
-                foreign = publisher.startswith(f"{CONTROLS}.") and publisher != message.subject
-                if not foreign and publisher.isprintable() and prev.isascii() and 0 < len(publisher.encode()) <= 1_500:
-                    sha256 = body_sha256(message.body)
-                    return Link(publisher, int(digits), prev, sha256, message, None)
-    return None

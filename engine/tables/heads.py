@@ -6,8 +6,8 @@ from dataclasses import replace
 from datetime import datetime
 
 from relight.engine.log.chain import PublisherHead
+from relight.engine.log.links import Link
 from relight.engine.tables.connecting import Connection
-from relight.engine.tables.folding import Link
 from relight.events.recorder import RecorderClosed, RecorderGap, RecorderOpened
 
 CACHED_PUBLISHERS = 50_000
