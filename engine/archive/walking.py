@@ -110,9 +110,8 @@ class _Judge:
         self._archive = archive
         self._key = keyring.root_key
         self._before: Step | None = None
-        self._stated = {
-            statement.after_segment: statement for statement in keyring.keys if statement.key != keyring.root_key
-        }
+        self._stated = dict.fromkeys((statement.after_segment for statement in keyring.keys), "")
+        """SHA-256 of the segments after which keys were stated, once they were read."""
 
     def judged(self, segment: int, last: int, body: bytes | None) -> Step:
         if body is None:
@@ -134,8 +133,10 @@ class _Judge:
         faults = [*self._signature(manifest, document, rest), *self._place(manifest, segment)]
         vouched = not faults
         if not faults:
+            faults += [*self._succession(manifest), *self._sequence(manifest)]
             self._key = manifest.key
-            faults += self._sequence(manifest, sha256)
+        if segment in self._stated:
+            self._stated[segment] = sha256
         return Step(
             segment=segment,
             last=segment,
@@ -158,16 +159,22 @@ class _Judge:
         if (manifest.archive, manifest.segment) != (self._archive, segment):
             yield f"is segment {manifest.segment} of archive {manifest.archive}: it belongs elsewhere"
 
-    def _sequence(self, manifest: Manifest, sha256: str) -> Iterator[str]:
-        stated = self._stated.get(manifest.segment)
-        if stated is not None and stated.after_sha256 != sha256:
-            yield f"is not the one that key {stated.key} was stated after"
+    def _succession(self, manifest: Manifest) -> Iterator[str]:
+        """The key before said which segment it had sealed last when it endorsed this one."""
+        key = manifest.key
+        while key != self._key:
+            statement = self._keyring.believed[key]
+            if (found := self._stated[statement.after_segment]) and found != statement.after_sha256:
+                yield f"is signed by key {key}, which was stated after another segment {statement.after_segment}"
+            key = statement.endorsed_by
+
+    def _sequence(self, manifest: Manifest) -> Iterator[str]:
         before = self._before
         if before is None:
             if manifest.segment == 1 and manifest.previous_sha256 != GENESIS:
                 yield "is the first and follows another all the same"
             return
-        if before.faults or before.manifest is None:
+        if before.manifest is None or not before.vouched:
             return  # that it differs from what was signed is said of the one before
         if manifest.previous_sha256 != before.sha256:
             yield f"does not follow segment {before.segment}"
