@@ -4,7 +4,7 @@ import asyncio
 import errno
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -52,8 +52,11 @@ class FolderStore:
             for name in names:
                 yield name
 
-    async def stale(self, prefix: str, *, before: datetime) -> list[str]:
-        return await self._done(lambda: sorted(self._stale(prefix, before.timestamp())))
+    async def unfinished(self) -> list[str]:
+        return await self._done(lambda: sorted(self._walk("", partial=True)))
+
+    async def written_at(self, name: str) -> datetime | None:
+        return await self._done(lambda: self._written_at(name))
 
     async def delete(self, name: str) -> None:
         await self._done(lambda: self._delete(name))
@@ -114,14 +117,11 @@ class FolderStore:
                 if name.startswith(prefix) and file.startswith(PARTIAL) == partial:
                     yield name
 
-    def _stale(self, prefix: str, before_s: float) -> Iterator[str]:
-        for partial in (False, True):
-            for name in self._walk(prefix, partial=partial):
-                try:
-                    if (self._folder / name).stat().st_mtime < before_s:
-                        yield name
-                except FileNotFoundError:
-                    continue  # its writer has just finished
+    def _written_at(self, name: str) -> datetime | None:
+        try:
+            return datetime.fromtimestamp((self._folder / name).stat().st_mtime, UTC)
+        except FileNotFoundError:
+            return None
 
     def _delete(self, name: str) -> None:
         path = self._folder / name

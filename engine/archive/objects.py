@@ -72,14 +72,21 @@ class ObjectStore:
         return True
 
     async def names(self, prefix: str, *, after: str = "") -> list[str]:
-        return sorted([name async for name, _ in self._listed(prefix, after=after)])
+        return sorted([name async for name in self._listed(prefix, after=after)])
 
     async def each(self, prefix: str) -> AsyncIterator[str]:
-        async for name, _ in self._listed(prefix):
+        async for name in self._listed(prefix):
             yield name
 
-    async def stale(self, prefix: str, *, before: datetime) -> list[str]:
-        return sorted([name async for name, modified_at in self._listed(prefix) if modified_at < before])
+    async def unfinished(self) -> list[str]:
+        listed = await self._answered(lambda: self._store.list_with_delimiter())
+        return sorted(found["path"] for found in listed["objects"] if found["path"].startswith(PROBE))
+
+    async def written_at(self, name: str) -> datetime | None:
+        try:
+            return (await self._answered(lambda: self._store.head(name)))["last_modified"]
+        except FileNotFoundError:
+            return None
 
     async def delete(self, name: str) -> None:
         try:
@@ -87,13 +94,12 @@ class ObjectStore:
         except FileNotFoundError:
             return
 
-    async def _listed(self, prefix: str, *, after: str = "") -> AsyncIterator[tuple[str, datetime]]:
+    async def _listed(self, prefix: str, *, after: str = "") -> AsyncIterator[str]:
         listing = self._store.list(prefix.rpartition("/")[0] or None, offset=after or None, chunk_size=1_000)
         while chunk := await self._answered(lambda: next(listing, None)):
             for found in chunk:
-                name = found["path"]
-                if name.startswith(prefix) and not name.startswith(PROBE):
-                    yield name, found["last_modified"]
+                if found["path"].startswith(prefix) and not found["path"].startswith(PROBE):
+                    yield found["path"]
 
     async def _created(self, name: str, body: bytes) -> bool:
         try:

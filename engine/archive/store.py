@@ -42,8 +42,12 @@ class ArchiveStore(Protocol):
         """The same in no order, and never all of it at once."""
         raise NotImplementedError
 
-    async def stale(self, prefix: str, *, before: datetime) -> list[str]:
-        """What was last written before that, writes that were never finished included."""
+    async def unfinished(self) -> list[str]:
+        """What was being written when its writer ended, or still is; no other method tells of it."""
+        raise NotImplementedError
+
+    async def written_at(self, name: str) -> datetime | None:
+        """Aware, UTC, by the store's clock; nothing where it is not there."""
         raise NotImplementedError
 
     async def delete(self, name: str) -> None:
