@@ -13,7 +13,7 @@ from relight.engine.errors import SettingsError
 from relight.engine.settings import Settings
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class KnownKey:
     """A key of an archive. `state`: sealing; ended; or stated, which seals the next segment. `here`: this process' own.
 

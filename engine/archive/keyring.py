@@ -44,8 +44,14 @@ class Keyring:
 
     @property
     def keys(self) -> list[KeyStatement]:
-        """In the order in which they were stated."""
-        return sorted(self.believed.values(), key=lambda statement: (statement.after_segment, statement.stated_at))
+        """In the order in which they endorse each other."""
+        return sorted(self.believed.values(), key=lambda statement: (self._depth(statement), statement.stated_at))
+
+    def _depth(self, statement: KeyStatement) -> int:
+        depth = 0
+        while statement.key != self.root_key:
+            statement, depth = self.believed[statement.endorsed_by], depth + 1
+        return depth
 
 
 async def read_statements(store: ArchiveStore) -> tuple[dict[str, tuple[KeyStatement, bytes, str]], list[Fault]]:

@@ -36,7 +36,8 @@ async def witness_archive(
     """
     path = memory_path(home, store.place)
     reader = await ArchiveReader.open(store, trust=trust)
-    memory = read_memory(path) or await _own_word(reader, key)
+    kept = read_memory(path)
+    memory = kept or await _own_word(reader, key)
     seen = Head(archive=reader.root.archive)
     if memory is not None:
         seen = await _still_there(reader, memory)
@@ -60,6 +61,7 @@ async def witness_archive(
             root_key=reader.root.key,
             statement=sign_document(statement, key).decode(),
         )
+    if memory != kept:
         write_memory(path, memory)
     await _publish(store, memory)
     return Witnessed(
