@@ -11,9 +11,10 @@ from stack import encoded, failed
 from relight.engine.archive.keys import SigningKey
 from relight.engine.archive.models import ROOT
 from relight.engine.archive.reading import ArchiveReader
-from relight.engine.archive.sealing import found_archive, seal_next
-from relight.engine.archive.segment import Segment
+from relight.engine.archive.sealing import add_segment, found_archive
+from relight.engine.archive.segment import Segment, seal
 from relight.engine.archive.store import ArchiveStore
+from relight.engine.archive.trust import check_may_seal
 from relight.engine.errors import ArchiveConflict, ArchiveDamaged
 from relight.engine.log.chain import body_sha256
 from relight.engine.log.reader import Message
@@ -118,8 +119,9 @@ async def sealed(
     reader = await ArchiveReader.open(store) if await store.has(ROOT) else await found_archive(store, key, now=NOW)
     head, found = await reader.head(), []
     for messages in segments:
-        segment, head = await seal_next(
-            reader, messages, head, incarnation=incarnation, key=key, sealed_at=NOW + timedelta(minutes=head.segment)
-        )
+        await check_may_seal(reader, key, head)
+        sealed_at = NOW + timedelta(minutes=head.segment)
+        segment = seal(messages, head, incarnation=incarnation, key=key, sealed_at=sealed_at)
+        head = await add_segment(store, segment)
         found.append(segment)
     return found

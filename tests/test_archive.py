@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from relight.engine.archive.keys import kept_key
 from relight.engine.archive.reading import ArchiveReader
+from relight.engine.archive.records import decode_record, encode_record
 from relight.engine.archive.salvage import salvage_archive
 from relight.engine.archive.sealing import add_segment, found_archive
 from relight.engine.archive.segment import Head, seal
@@ -18,6 +19,7 @@ from relight.engine.audit.models import Kind
 from relight.engine.errors import ArchiveConflict, ArchiveDamaged
 from relight.engine.log.chain import body_sha256
 from relight.engine.log.reader import Message
+from relight.engine.log.topology import MESSAGE_ID, SwiftClient
 
 
 async def test_what_is_sealed_comes_back_as_it_was(tmp_path: Path) -> None:
@@ -79,3 +81,11 @@ async def test_any_message_comes_back_byte_for_byte(messages: list[Message], spl
     checked = await check_archive(store)
     assert checked.events == len(messages)
     assert all(finding.kind is Kind.INSERTED for finding in checked.findings), checked.findings
+
+
+async def test_a_message_id_that_is_no_text_is_read_and_kept_as_it_is() -> None:
+    headers = await SwiftClient(message_ids=True)._process_headers(b"NATS/1.0\r\nNats-Msg-Id: a\xff\r\n\r\n")
+    assert headers is not None
+    record = encode_record(Message(1, 0, "ev.x", b"", headers[MESSAGE_ID]))
+    assert b"a\xff" in record
+    assert decode_record(record).message_id == headers[MESSAGE_ID]

@@ -7,7 +7,9 @@ from hashlib import sha256
 import orjson
 from pydantic import ValidationError
 
-from relight.engine.archive.frames import Entry, Harmed, described, salvaged_entries, sound_entries, unsigned_entries
+from relight.engine.archive.frames import Entry as Entry
+from relight.engine.archive.frames import Harmed as Harmed
+from relight.engine.archive.frames import described, salvaged_entries, sound_entries, unsigned_entries
 from relight.engine.archive.models import SEGMENTS, File, Index, Manifest
 from relight.engine.archive.reading import ArchiveReader, decompressed
 from relight.engine.archive.walking import Step, walk_manifests

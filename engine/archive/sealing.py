@@ -1,6 +1,5 @@
 """Founds an archive, and adds sealed segments to it."""
 
-from collections.abc import Sequence
 from datetime import datetime
 
 import uuid_utils
@@ -8,11 +7,10 @@ import uuid_utils
 from relight.engine.archive.keys import SigningKey
 from relight.engine.archive.models import FORMAT, ROOT, KeyStatement, Root, key_name
 from relight.engine.archive.reading import ArchiveReader
-from relight.engine.archive.segment import Head, Segment, seal
+from relight.engine.archive.segment import Head, Segment
 from relight.engine.archive.signed import sign_document
 from relight.engine.archive.store import ArchiveStore
-from relight.engine.errors import ArchiveDamaged, ArchiveError
-from relight.engine.log.reader import Message
+from relight.engine.errors import ArchiveDamaged
 from relight.engine.log.topology import STREAM
 
 
@@ -50,28 +48,3 @@ async def add_segment(store: ArchiveStore, segment: Segment) -> Head:
         await store.replace(name, body)
     await store.create(segment.name, segment.manifest_bytes)
     return segment.head
-
-
-async def seal_next(
-    reader: ArchiveReader,
-    messages: Sequence[Message],
-    after: Head,
-    *,
-    incarnation: int,
-    key: SigningKey,
-    sealed_at: datetime,
-) -> tuple[Segment, Head]:
-    """Seals these messages behind `after`, unless another key took over from this one.
-
-    Raises `ArchiveConflict` where another archiver sealed this number, and `ArchiveError` where the key may not.
-    """
-    before = after.key or reader.root.key
-    if key.id != before:
-        await reader.read_keys()
-        if not reader.keyring.leads(before, key.id, segment=after.segment + 1):
-            raise ArchiveError(
-                f"archive {reader.store.place}: key {key.id} may not seal segment {after.segment + 1}: that is for key"
-                f" {before} or what it endorses; give its private key by RELIGHT_ARCHIVE_KEY"
-            )
-    segment = seal(messages, after, incarnation=incarnation, key=key, sealed_at=sealed_at)
-    return segment, await add_segment(reader.store, segment)

@@ -5,9 +5,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from relight.engine.archive.frames import Harmed
 from relight.engine.archive.models import Manifest
-from relight.engine.archive.salvage import Salvaged
+from relight.engine.archive.salvage import Harmed, Salvaged
 from relight.engine.archive.segment import index_of
 from relight.engine.audit.models import Finding, Kind
 from relight.engine.audit.numbers import Numbers

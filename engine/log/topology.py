@@ -67,7 +67,7 @@ class SwiftClient(Client):
             parsed: dict[str, str] | None = await super()._process_headers(headers)
             return parsed
         if self._message_ids and headers and (found := _MESSAGE_ID.search(headers)):
-            return {MESSAGE_ID: found[1].decode()}
+            return {MESSAGE_ID: found[1].decode(errors="surrogateescape")}  # whatever bytes a sender chose
         return None
 
 
