@@ -5,8 +5,10 @@ from pathlib import Path
 
 import orjson
 import pytest
-from archives import NOW, MemoryStore, Publishers, sealed, signing_key
+from archives import NOW, START_NS, MemoryStore, Publishers, sealed, signing_key
+from folding import event_id
 from pydantic import BaseModel, ConfigDict
+from stack import encoded
 
 from relight.engine.archive.models import ROOT, Manifest, key_name, manifest_name
 from relight.engine.archive.reading import ArchiveReader
@@ -20,6 +22,7 @@ from relight.engine.audit.models import Kind
 from relight.engine.errors import ArchiveDamaged
 from relight.engine.log.chain import body_sha256
 from relight.engine.log.reader import Message
+from relight.events.recorder import RecorderLost
 
 
 class Newer(BaseModel):
@@ -299,8 +302,20 @@ async def test_what_a_rewound_stream_lost_is_replaced_by_what_came_in_its_place(
 
 async def test_a_known_event_with_another_hash_is_altered() -> None:
     store, publishers = await three_segments()
-    known = Known(publishers={"p-one": (publishers.head("p-one")[0], body_sha256(b"another"))})
-    assert told(await check_archive(store, known=known)) == [(Kind.ALTERED, "p-one", 6, 6, None)]
+    known = Known(publishers={"p-one": (6, body_sha256(b"another")), "p-two": (2, body_sha256(b"another"))})
+    findings = [(Kind.ALTERED, "p-two", 2, 2, 2), (Kind.ALTERED, "p-one", 6, 6, 3)]
+    assert told(await check_archive(store, known=known)) == findings
+    assert publishers.head("p-one")[0] == 6
+
+
+async def test_numbers_declared_lost_are_no_finding() -> None:
+    publishers = Publishers()
+    events = [publishers.event(), publishers.event(lost=True), publishers.event()]
+    said = RecorderLost(publisher="p-one", first_pseq=2, events=1, decided_by="ops", reason="disk gone")
+    subject, body = encoded(said, id=event_id(7, 7), time=NOW, publisher="p-ops", tenant="-")
+    declared = Message(publishers.next_seq, START_NS, subject, body, "")
+    assert told(await checked_of([events[0], events[2]])) == [(Kind.MISSING, "p-one", 2, 2, None)]
+    assert told(await checked_of([events[0], events[2], declared])) == []
 
 
 # Keys.

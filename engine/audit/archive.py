@@ -138,7 +138,7 @@ class _Check:
         self._sealed_by = {reader.root.key}
         self.there = 0
         self.last = 0
-        self.judged = Judged(findings.append, {}, Chains(findings.append))
+        self.judged = Judged(findings.append, {}, Chains(findings.append, known.publishers))
 
     def expect(self, head: KnownHead) -> None:
         self._heads[head.segment].append(head)
@@ -166,7 +166,7 @@ class _Check:
                 )
             )
         await self._compare_again()
-        self.judged.chains.end(known=self._known.publishers, elsewhere=self.judged.elsewhere, lost=self.judged.lost)
+        self.judged.chains.end(elsewhere=self.judged.elsewhere, lost=self.judged.lost)
 
     def _compare_head(self, step: Step) -> None:
         for head in self._heads.get(step.segment, ()):

@@ -48,11 +48,12 @@ class Place:
 class Chains:
     """Memory grows with publishers, and with what is wrong, but not with events.
 
-    `again`: events whose number was seen long before, by publisher, number and hash: whether the first was the same is
-    for the caller to look up.
+    `known`: a number and that event's hash of each publisher. `again`: events whose number was seen long before, by
+    publisher, number and hash: whether the first was the same is for the caller to look up.
     """
 
     told: Told
+    known: Mapping[str, tuple[int, str]]
     copies: int = 0
     repeats: int = 0
     unchecked: int = 0
@@ -74,6 +75,9 @@ class Chains:
             elif chain.sha256 not in (UNKNOWN, link.prev):
                 self._disagree(chain, link, place)
             chain.high, chain.sha256 = n, link.sha256
+            known = self.known.get(link.publisher)
+            if known is not None and known[0] == n and known[1] != link.sha256:
+                self._tell(Kind.ALTERED, link.publisher, n, place, "it has another hash than was known of it")
         elif n == chain.high:
             self._at_head(chain, link, place)
         elif (hole := _hole_of(chain, n)) is not None:
@@ -91,31 +95,15 @@ class Chains:
         elif (hole := _hole_of(chain, pseq)) is not None:
             _split(chain, hole, pseq, before=UNKNOWN, after=UNKNOWN)
 
-    def head(self, publisher: str) -> tuple[int, str]:
-        """The highest number seen, and its hash where it could be read."""
-        chain = self._chains.get(publisher)
-        return (chain.high, chain.sha256) if chain else (0, GENESIS)
-
-    def end(
-        self,
-        *,
-        known: Mapping[str, tuple[int, str]],
-        elsewhere: Mapping[str, Numbers],
-        lost: Mapping[str, Numbers],
-    ) -> None:
-        """Nothing more comes: tells what is missing, but for what stands `elsewhere` or was declared lost.
-
-        `known`: numbers and hashes that publishers had reached.
-        """
+    def end(self, *, elsewhere: Mapping[str, Numbers], lost: Mapping[str, Numbers]) -> None:
+        """Nothing more comes: tells what is missing, but for what stands `elsewhere` or was declared lost."""
         for publisher, chain in self._chains.items():
             for hole in chain.holes or ():
                 self._missing(Kind.MISSING, publisher, hole.first, hole.last, elsewhere, lost)
-        for publisher, (pseq, sha256) in known.items():
-            high, high_sha256 = self.head(publisher)
+        for publisher, (pseq, _) in self.known.items():
+            high = self._chains[publisher].high if publisher in self._chains else 0
             if pseq > high:
                 self._missing(Kind.TRUNCATED, publisher, high + 1, pseq, elsewhere, lost)
-            elif pseq == high and high_sha256 not in (UNKNOWN, sha256):
-                self._tell(Kind.ALTERED, publisher, pseq, None, "it has another hash than was known of it")
 
     def _missing(
         self,
