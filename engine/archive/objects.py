@@ -33,8 +33,8 @@ T = TypeVar("T")
 class ObjectStore:
     """A bucket's objects below a prefix.
 
-    obstore's blocking calls in threads of asyncio's: with its own coroutines, one in twenty processes was aborted when
-    Python ended (github.com/PyO3/pyo3-async-runtimes/issues/40).
+    obstore's blocking calls in threads of asyncio's: with its own coroutines, processes were aborted now and then when
+    Python ended, by a race of pyo3-async-runtimes.
     """
 
     def __init__(self, store: S3Store, place: str, bucket: str) -> None:

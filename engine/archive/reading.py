@@ -29,17 +29,21 @@ class ArchiveReader:
 
     @classmethod
     async def open(cls, store: ArchiveStore, *, trust: str | None = None) -> "ArchiveReader":
-        """Raises `ArchiveDamaged` where its root or keys are not right, or `trust` is no key of this archive."""
+        """Raises `ArchiveDamaged` where its root or keys are not right, or the key `trust` sealed nothing in it."""
         root = await read_root(store)
         keyring, faults = await read_keyring(store, root)
         if faults:
             raise ArchiveDamaged(f"archive {store.place}: {faults[0].name}: {faults[0].detail}")
-        if trust is not None and trust not in keyring.believed:
-            raise ArchiveDamaged(
-                f"archive {store.place}: key {trust}, which is to be trusted, is none of its keys: its first is"
-                f" {root.key}; this is another archive, or it was rewritten"
-            )
-        return cls(store, root, keyring, ())
+        reader = cls(store, root, keyring, ())
+        if trust is not None and trust != root.key:
+            head = await reader.head()
+            # Keys never go back: once it has sealed, the last segment is its own, or of a key that it led to.
+            if not keyring.leads(trust, head.key or root.key, segment=head.segment):
+                raise ArchiveDamaged(
+                    f"archive {store.place}: key {trust}, which is to be trusted, sealed nothing here, and the first key"
+                    f" is {root.key}: this is another archive, or it was rewritten"
+                )
+        return reader
 
     @classmethod
     async def open_damaged(cls, store: ArchiveStore) -> "ArchiveReader":
