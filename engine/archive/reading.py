@@ -29,7 +29,7 @@ class ArchiveReader:
 
     @classmethod
     async def open(cls, store: ArchiveStore, *, trust: str | None = None) -> "ArchiveReader":
-        """Raises `ArchiveDamaged` where its root or keys are not right, or the key `trust` sealed nothing in it."""
+        """Raises `ArchiveDamaged` where its root or keys are not right, or key `trust` sealed nothing in it."""
         root = await read_root(store)
         keyring, faults = await read_keyring(store, root)
         if faults:
