@@ -40,8 +40,8 @@ class ArchiveReader:
             # Keys never go back: once it has sealed, the last segment is its own, or of a key that it led to.
             if not keyring.leads(trust, head.key or root.key, segment=head.segment):
                 raise ArchiveDamaged(
-                    f"archive {store.place}: key {trust}, which is to be trusted, sealed nothing here, and the first key"
-                    f" is {root.key}: this is another archive, or it was rewritten"
+                    f"archive {store.place}: key {trust}, which is to be trusted, sealed nothing here, and the"
+                    f" first key is {root.key}: this is another archive, or it was rewritten"
                 )
         return reader
 
