@@ -110,7 +110,7 @@ def _judge_chain(
     missing, truncated = _missing(publisher, absences, walk, known, changed, judgement)
     for kind, absences in ((Kind.MISSING, missing), (Kind.TRUNCATED, truncated)):
         judgement.found += (
-            (absence.after_seq + 0.5, _missing_finding(kind, publisher, absence)) for absence in absences
+            (absence.after_seq + 0.5, _missing_finding(kind, publisher, absence, known)) for absence in absences
         )
     found += _changed(publisher, changed, told)
     found += (
@@ -243,10 +243,10 @@ def _alike(changed: Mapping[int, Changed], number: int, told: Told) -> bool:
     return nothing_more and changed[number].why == changed[number + 1].why and not changed[number + 1].or_before
 
 
-def _missing_finding(kind: Kind, publisher: str, absence: Absence) -> Finding:
-    where = f"after sequence {absence.after_seq}" if absence.after_seq else "from the beginning"
-    if absence.before_seq != WITHOUT_END:
-        where = f"between sequences {absence.after_seq} and {absence.before_seq}"
+def _missing_finding(kind: Kind, publisher: str, absence: Absence, known: Circumstances) -> Finding:
+    where = f"between sequences {absence.after_seq} and {absence.before_seq}"
+    if absence.before_seq == WITHOUT_END:
+        where = f"after sequence {absence.after_seq}; {known.expected[publisher].holder} knows of them"
     return _finding(kind, publisher, absence.first, absence.last, None, where)
 
 
