@@ -228,7 +228,7 @@ def test_a_wrong_password_says_so_and_does_not_show_it(up: dict[str, str], relig
     assert (ran.returncode, "Traceback" in ran.stderr) == (1, False)
     assert "RELIGHT_DATABASE_URL" in ran.stderr
     assert "wrong" not in ran.stderr
-    refused = relight("event", "count", RELIGHT_NATS_URL=up["nats_url"].replace("relight:", "relight:wrong", 1))
+    refused = relight("event", "count", RELIGHT_NATS_URL=up["nats_url"].replace("agent:", "agent:wrong", 1))
     assert refused.returncode == 1
     assert "refuses the credentials" in " ".join(refused.stderr.split())
 
