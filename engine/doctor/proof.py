@@ -1,5 +1,7 @@
 """Whether acknowledged events are on disks: asked here, asked of the service's prober, and who could answer for it."""
 
+import asyncio
+
 from nats.aio.msg import Msg
 from nats.js.errors import NotFoundError
 
@@ -10,6 +12,8 @@ from relight.engine.proving.asking import Attestations
 from relight.engine.proving.models import Attestation
 from relight.engine.proving.questions import QUESTION
 
+REFUSED_WITHIN_S = 0.1
+"""The server refuses a subscription beside what it answers."""
 BY_SYSTEM = "RELIGHT_NATS_SYSTEM_URL (a login of the system account)"
 
 
@@ -63,6 +67,7 @@ async def _trusted(patient: Patient) -> str:
     listening = await client.subscribe(QUESTION, cb=unheard)
     try:
         await client.flush(timeout=int(REQUEST_TIMEOUT_S))
+        await asyncio.sleep(REFUSED_WITHIN_S)
     finally:
         await listening.unsubscribe()
     refused = client.last_error is not before and "permissions violation" in str(client.last_error).lower()

@@ -17,7 +17,7 @@ from relight.engine.proving.models import Attestation
 from relight.engine.proving.prober import UNPROVEN_S, Prober
 from relight.engine.proving.questions import PUSHED, QUESTION, Answer, Question
 
-ANSWER_S = 4.0
+ANSWER_S = 6.0
 """Of a prober that has to ask first; it takes no longer itself."""
 NOBODY = (
     "no prober answers: is a relight service running with RELIGHT_NATS_SYSTEM_URL or RELIGHT_NATS_MONITOR_URLS set?"
@@ -94,8 +94,8 @@ class Attestations:
         if self._last is not None:
             last, asked = self._last
             over_s = time.monotonic() - asked - min(last.valid_s, self._ttl_s)
-            if over_s > 0:
-                why = f"the attestation of {last.prober} expired {over_s:.0f} s ago, and {why}"
+            ended = f"expired {over_s:.1f} s ago" if over_s > 0 else "holds no longer, for servers came or went"
+            why = f"the attestation of {last.prober} {ended}, and {why}"
         return Attestation(faults=(why,))
 
     async def _listen(self) -> None:

@@ -1,7 +1,7 @@
 """Asks every server through the system account, of which agents know nothing."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Hashable, Mapping
+from collections.abc import Callable, Collection, Coroutine, Hashable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -27,10 +27,11 @@ class SystemAccount:
 
     name = "system account"
 
-    def __init__(self, client: Client, connect: Callable[[], Awaitable[Client]]) -> None:
+    def __init__(self, client: Client, connect: Callable[[], Coroutine[Any, Any, Client]]) -> None:
         self._client = client
         self._connect = connect
         self._system: Client | None = None
+        self._connecting: asyncio.Task[Client] | None = None
 
     async def look(self) -> Hashable | None:
         try:
@@ -71,12 +72,23 @@ class SystemAccount:
         return Facts(servers=servers, stream=stream, everywhere=True)
 
     async def close(self) -> None:
+        if self._connecting is not None:
+            self._connecting.cancel()
+            await asyncio.wait([self._connecting], timeout=ASK_S)
         if self._system is not None:
             await close(self._system)
 
     async def _connected(self) -> Client:
-        if self._system is None or self._system.is_closed:
-            self._system = await self._connect()
+        """Within the bound; an attempt that takes longer goes on meanwhile."""
+        if self._system is not None and not self._system.is_closed:
+            return self._system
+        if self._connecting is None:
+            self._connecting = asyncio.create_task(self._connect())
+        done, _ = await asyncio.wait([self._connecting], timeout=ASK_S)
+        if not done:
+            raise TimeoutError(f"not connected within {ASK_S:g} s")
+        connecting, self._connecting = self._connecting, None
+        self._system = connecting.result()
         return self._system
 
     async def _pulses(self, system: Client) -> "list[_Pulse]":
