@@ -12,11 +12,14 @@ import pytest
 from clusters import STRONG, WEAK, Member, cluster, declare, joined, leader, settled
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
 from nats.js.api import DiscardPolicy, PersistMode, RetentionPolicy, StorageType, StreamConfig
-from stack import failed, nats_server, until
+from stack import NOW, failed, nats_server, until
 
 from relight.engine.embedded.nats import EmbeddedNats
 from relight.engine.errors import AckNotProven
+from relight.engine.health.models import Check, CheckStatus
+from relight.engine.health.proof import proof_checks
 from relight.engine.log.receipts import Ack
 from relight.engine.log.recorder import Recorder, RecorderOptions
 from relight.engine.log.topology import connect, stream_config
@@ -43,9 +46,9 @@ def agent_of(url: str, spools: Path, **changes: Any) -> Recorder:
 
 
 @asynccontextmanager
-async def proving(client: Client, ttl_s: float = 60, **addresses: Any) -> AsyncIterator[Prober]:
+async def proving(client: Client, ttl_s: float = 60, settle_s: float = 4, **addresses: Any) -> AsyncIterator[Prober]:
     """A prober at work, as in the service."""
-    prober = polling_prober(client, servers(**addresses), ttl_s=ttl_s, name=NAME)
+    prober = polling_prober(client, servers(**addresses), ttl_s=ttl_s, name=NAME, settle_s=settle_s)
     assert prober is not None
     async with answering(client, prober):
         yield prober
@@ -63,7 +66,7 @@ async def refused_by(nats: EmbeddedNats, spools: Path, config: StreamConfig | No
         client = await connect(nats.url, name="test")
         held.push_async_callback(client.close)
         await client.jetstream().add_stream(config=config or stream_config())
-        await held.enter_async_context(proving(client, **addresses or {"system": nats.system_url}))
+        await held.enter_async_context(proving(client, settle_s=0.5, **addresses or {"system": nats.system_url}))
         return await refusal(await held.enter_async_context(agent_of(nats.agent_url, spools)))
 
 
@@ -169,6 +172,21 @@ async def _known_for(recorder: Recorder, s: float) -> bool:
 
 async def _is_refused(recorder: Recorder) -> bool:
     return not (await recorder.attestation()).proven
+
+
+async def test_a_service_that_is_restarted_is_waited_for(spools: Path) -> None:
+    async with nats_server() as nats:
+        client = await connect(nats.url, name="test")
+        async with agent_of(nats.agent_url, spools) as recorder:
+            async with proving(client, ttl_s=0.3, system=nats.system_url):
+                await recorder.record(failed(1)).reached(Ack.REPLICATED)
+            await asyncio.sleep(0.4)
+            waiting = asyncio.ensure_future(recorder.record(failed(2)).reached(Ack.REPLICATED))
+            await asyncio.wait([waiting], timeout=0.5)
+            assert not waiting.done()
+            async with proving(client, system=nats.system_url):
+                await waiting
+        await client.close()
 
 
 async def test_without_a_prober_it_says_what_to_start(spools: Path) -> None:
@@ -301,7 +319,7 @@ async def test_a_replica_whose_monitoring_address_does_not_answer_or_is_not_know
         async with proving(client, monitors=known[:2]), agent_of(members[0].agent, spools) as recorder:
             assert "no monitoring address of server n2 is known" in await refusal(recorder)
         follower = await _follower(members, client)
-        async with proving(client, monitors=known), agent_of(members[0].agent, spools) as recorder:
+        async with proving(client, settle_s=0.5, monitors=known), agent_of(members[0].agent, spools) as recorder:
             await until(lambda: _is_replicated(recorder, 1), "all three are proven")
             follower.stop()
             assert f"monitoring address {follower.monitor_url} does not answer" in await refusal(recorder)
@@ -321,14 +339,19 @@ async def test_a_replica_that_moved_to_a_weak_server_is_refused(spools: Path) ->
             await until(lambda: _is_replicated(recorder, 1), "where no replica is, nothing has to be proven")
             removed = next(name for name in inside if name not in (info.cluster.leader, beside.name))
             body = f'{{"peer": "{removed}"}}'.encode()
-            await until(lambda: _removed(client, body), "the replica is moved")
+            await until(lambda: _moved(client, body, outside.name), "the replica is moved")
             await until(lambda: _is_refused(recorder), "the move is noticed")
             assert f"server {outside.name} does not fsync" in await refusal(recorder)
 
 
-async def _removed(client: Client, body: bytes) -> bool:
-    answer = await client.request("$JS.API.STREAM.PEER.REMOVE.EV", body, timeout=2)
-    return b'"success":true' in answer.data
+async def _moved(client: Client, body: bytes, to: str) -> bool:
+    """While the servers elect a leader, requests are lost."""
+    try:
+        await client.request("$JS.API.STREAM.PEER.REMOVE.EV", body, timeout=0.5)
+        cluster = (await client.jetstream(timeout=0.5).stream_info("EV")).cluster
+    except (NatsError, TimeoutError):
+        return False
+    return cluster is not None and to in {cluster.leader, *(peer.name for peer in cluster.replicas or ())}
 
 
 async def test_an_agents_login_cannot_answer_in_a_probers_place(spools: Path) -> None:
@@ -365,6 +388,44 @@ async def test_an_answer_to_a_question_that_was_not_seen_is_not_believed() -> No
         found = await Attestations(client, ttl_s=60).attest()
         assert "somebody answered in the prober's place" in found.faults[0]
         await client.close()
+
+
+async def test_health_shows_what_is_proven_by_whom_since_when_and_what_is_not() -> None:
+    async with cluster(STRONG, STRONG, STRONG) as members, joined(members[0]) as client:
+        await declare(client)
+        await settled(client)
+        gone = await _follower(members, client)
+        async with proving(client, system=members[0].system) as prober:
+
+            async def shown() -> dict[str, Check]:
+                return {check.measurement: check for check in proof_checks(await prober.attest(), NOW)}
+
+            async def proven() -> bool:
+                return (await prober.attest()).proven
+
+            await until(proven, "all three are proven")
+            found = await shown()
+            assert {check.status for check in found.values()} == {CheckStatus.PASS}
+            assert sorted(str(found["provenServers"].observed).split("'")[1::2])[0].startswith("n0 (2.")
+            assert (found["prober"].observed, found["source"].observed) == (NAME, "system account")
+            since, asked, until_when = (str(found[name].observed) for name in ("since", "askedAt", "validUntil"))
+            assert since <= asked <= NOW.isoformat() < until_when
+            gone.stop(signal.SIGTERM)
+
+            async def named() -> str | None:
+                return (await shown())["absentServers"].output
+
+            assert gone.name in await until(named, "the one that is away is named")
+            gone.start(WEAK)
+            await until(lambda: _weak(prober), "the weak one is found")
+            found = await shown()
+            assert found["proof"].status is CheckStatus.WARN
+            assert f"server {gone.name} does not fsync" in str(found["proof"].output)
+
+
+async def _weak(prober: Prober) -> bool:
+    found = await prober.attest()
+    return not found.proven and found.settled
 
 
 class Counted(SystemAccount):

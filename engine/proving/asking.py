@@ -19,6 +19,8 @@ from relight.engine.proving.questions import PUSHED, QUESTION, Answer, Question
 
 ANSWER_S = 6.0
 """Of a prober that has to ask first; it takes no longer itself."""
+RETURNS_WITHIN_S = 5.0
+"""So long a prober that answered before is waited for: the service may just be restarted."""
 NOBODY = (
     "no prober answers: is a relight service running with RELIGHT_NATS_SYSTEM_URL or RELIGHT_NATS_MONITOR_URLS set?"
 )
@@ -47,6 +49,7 @@ class Attestations:
         self._held_for: tuple[int, int, int] | None = None
         self._expires = 0.0
         self._pushes = 0
+        self._unanswered_since: float | None = None
         self._listening = False
 
     async def attest(self) -> Attestation:
@@ -84,6 +87,7 @@ class Attestations:
             return await self._unanswered(NOBODY)
         except (NatsError, TimeoutError, OSError, ValidationError) as error:
             return await self._unanswered(f"{NOBODY} ({error!r})")
+        self._unanswered_since = None
         if answer.nonce != question.nonce:
             return await self._unanswered("somebody answered in the prober's place: see to who may listen on proof.ask")
         return answer.attestation
@@ -91,12 +95,16 @@ class Attestations:
     async def _unanswered(self, why: str) -> Attestation:
         if self._fallback is not None:
             return await self._fallback.attest()
-        if self._last is not None:
-            last, asked = self._last
-            over_s = time.monotonic() - asked - min(last.valid_s, self._ttl_s)
-            ended = f"expired {over_s:.1f} s ago" if over_s > 0 else "holds no longer, for servers came or went"
-            why = f"the attestation of {last.prober} {ended}, and {why}"
-        return Attestation(faults=(why,))
+        if self._last is None:
+            return Attestation(faults=(why,))
+        last, asked = self._last
+        now = time.monotonic()
+        over_s = now - asked - min(last.valid_s, self._ttl_s)
+        ended = f"expired {over_s:.1f} s ago" if over_s > 0 else "holds no longer, for servers came or went"
+        if self._unanswered_since is None:
+            self._unanswered_since = now
+        waited = now - self._unanswered_since > RETURNS_WITHIN_S
+        return Attestation(faults=(f"the attestation of {last.prober} {ended}, and {why}",), settled=waited)
 
     async def _listen(self) -> None:
         if not self._listening:

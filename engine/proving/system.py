@@ -82,12 +82,13 @@ class SystemAccount:
         """Within the bound; an attempt that takes longer goes on meanwhile."""
         if self._system is not None and not self._system.is_closed:
             return self._system
-        if self._connecting is None:
-            self._connecting = asyncio.create_task(self._connect())
-        done, _ = await asyncio.wait([self._connecting], timeout=ASK_S)
+        connecting = self._connecting or asyncio.create_task(self._connect())
+        self._connecting = connecting
+        done, _ = await asyncio.wait([connecting], timeout=ASK_S)
         if not done:
             raise TimeoutError(f"not connected within {ASK_S:g} s")
-        connecting, self._connecting = self._connecting, None
+        if self._connecting is connecting:  # another may have waited for the same one
+            self._connecting = None
         self._system = connecting.result()
         return self._system
 
