@@ -1,9 +1,9 @@
-"""Real clusters of NATS servers, whose members a test stops, starts anew with other settings, or freezes."""
+"""Real clusters of NATS servers, whose members a test stops and starts anew with other settings."""
 
 import signal
 import subprocess
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -76,16 +76,6 @@ accounts {{ $SYS {{ users: [ {{ user: system, password: p }} ] }} }}
         self.process.send_signal(how)
         self.process.wait(STOP_S)
 
-    @contextmanager
-    def frozen(self) -> Iterator[None]:
-        """It keeps its connections, and says nothing."""
-        assert self.process is not None
-        self.process.send_signal(signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            self.process.send_signal(signal.SIGCONT)
-
 
 @asynccontextmanager
 async def cluster(*syncs: str) -> AsyncIterator[list[Member]]:
@@ -103,7 +93,6 @@ async def cluster(*syncs: str) -> AsyncIterator[list[Member]]:
         finally:
             for member in members:
                 if member.process is not None and member.process.poll() is None:
-                    member.process.send_signal(signal.SIGCONT)
                     member.stop()
 
 
@@ -165,3 +154,9 @@ async def settled(client: Client) -> None:
         return len(peers) == 2 and all(peer.current for peer in peers)
 
     await stack.until(current, "the replicas are current")
+
+
+async def follower(members: list[Member], client: Client) -> Member:
+    """One that does not lead, and whose clients are not the test's."""
+    leading = await leader(client)
+    return next(member for member in members[1:] if member.name != leading)

@@ -21,7 +21,7 @@ class ProofWatch:
 
     async def look(self) -> Attestation | None:
         """None: not answered within `LOOK_S`; what was proven may still hold."""
-        if self._asking is None:
+        if self._asking is None or self._asking.done():  # one that came too late for its look is old by now
             self._asking = asyncio.create_task(self._attester.attest(), name="proof")
         done, _ = await asyncio.wait([self._asking], timeout=LOOK_S)
         if not done:

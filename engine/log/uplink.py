@@ -31,7 +31,6 @@ EVICT_EVERY_S = 5.0
 EVICT_EVENTS = 5_000
 ORPHANS_EVERY_S = 60.0
 RETRY_S = 0.5
-UNSETTLED_S = 0.2
 UNREACHED_S = 1.0
 """At the end, how long a server that does not answer is still waited for."""
 
@@ -143,11 +142,7 @@ class Uplink:
         """What is proven now; while an answer may still come, that is waited for."""
         await asyncio.shield(asyncio.wrap_future(self._connected))
         assert self._attestations is not None
-        while True:
-            found = await self._attestations.attest()
-            if found.settled:
-                return found
-            await asyncio.sleep(UNSETTLED_S)
+        return await self._attestations.settled()
 
     async def projected(self, publisher: str, pseq: int) -> None:
         """Returns once the publisher's event is in the tables. Raises `DeadLettered`."""

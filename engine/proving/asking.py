@@ -19,6 +19,7 @@ from relight.engine.proving.questions import PUSHED, QUESTION, Answer, Question
 
 ANSWER_S = 6.0
 """Of a prober that has to ask first; it takes no longer itself."""
+UNSETTLED_S = 0.2
 RETURNS_WITHIN_S = 5.0
 """So long a prober that answered before is waited for: the service may just be restarted."""
 NOBODY = (
@@ -43,7 +44,7 @@ class Attestations:
         self._client = client
         self._ttl_s = ttl_s
         self._fallback = fallback
-        self._lock = asyncio.Lock()
+        self._lock, self._settling = asyncio.Lock(), asyncio.Lock()
         self._held: Attestation | None = None
         self._last: tuple[Attestation, float] | None = None
         self._held_for: tuple[int, int, int] | None = None
@@ -65,9 +66,22 @@ class Attestations:
             self._held, self._held_for = found, changes
             if found.proven and found.prober is not None:
                 self._last = found, asked
-            valid_s = min(found.valid_s, self._ttl_s) if found.proven else UNPROVEN_S
-            self._expires = (asked if found.proven else time.monotonic()) + (valid_s if found.settled else 0.0)
+            if found.proven:
+                self._expires = asked + min(found.valid_s, self._ttl_s)
+            else:
+                self._expires = time.monotonic() + (UNPROVEN_S if found.settled else UNSETTLED_S)
             return found
+
+    async def settled(self) -> Attestation:
+        """The same; while an answer may still come, that is waited for: by one for all who ask."""
+        if (held := self._holding()) is not None and held.settled:
+            return held
+        async with self._settling:
+            while True:
+                found = await self.attest()
+                if found.settled:
+                    return found
+                await asyncio.sleep(UNSETTLED_S)
 
     def _changes(self) -> tuple[int, int, int]:
         return *changes_of(self._client), self._pushes

@@ -47,7 +47,6 @@ class Prober:
         name: str | None = None,
         poll_s: float = 1.0,
         settle_s: float = SETTLE_S,
-        changed: Callable[[Attestation], None] = lambda _: None,
     ) -> None:
         self._client = client
         self._source = source
@@ -55,7 +54,7 @@ class Prober:
         self._name = name
         self._poll_s = poll_s
         self._settle_s = settle_s
-        self.changed = changed
+        self.changed: Callable[[Attestation], None] = lambda _: None
         self._lock = asyncio.Lock()
         self._found: _Found | None = None
         self._since = self._missing_since = time.monotonic()
@@ -87,7 +86,7 @@ class Prober:
 
     async def _poll(self) -> None:
         found = self._holding()
-        seen = await self._source.look()
+        seen = await self._look()
         if found is not None and seen is not None and seen == self._seen and not self._renewable(found):
             return
         asked = await self.attest(fresh=True)
@@ -117,6 +116,13 @@ class Prober:
             with suppress(Exception):  # whoever is not told asks before the answer expires
                 self.changed(said)
         return found
+
+    async def _look(self) -> Hashable | None:
+        try:
+            return await self._source.look()
+        except Exception as error:  # a daemon's edge: what could not be read is asked for in full
+            log.error("looking failed", exc_info=error, extra={"action": "proof_failed"})
+            return None
 
     async def _facts(self) -> Facts:
         try:
