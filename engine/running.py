@@ -94,7 +94,7 @@ def _asked_to_stop(readiness: Readiness, stopping: Stopping) -> Iterator[_Asked]
 
 def _running(servers: Servers, service: Service) -> Running:
     return Running(
-        nats_url=servers.nats_url,
+        nats_url=servers.agents or servers.nats_url,
         monitor_url=",".join(servers.monitors),
         database_url=servers.database_url,
         health_url="" if service.http is None else f"{service.http.url}/health",

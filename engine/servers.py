@@ -24,6 +24,10 @@ class Servers:
     monitors: tuple[str, ...]
     database: str | None
     ours: bool
+    system: str | None = None
+    """NATS as a user of its system account: for the prober alone."""
+    agents: str | None = None
+    """NATS as others than the service are told, where that is another login."""
     ended: Callable[[], Awaitable[None]] | None = None
     """Of ours: waits until one ends by itself, then raises `EmbeddedServerError`."""
 
@@ -52,6 +56,7 @@ async def found_servers(settings: Settings) -> AsyncIterator[Servers]:
             monitors=settings.nats_monitor_urls,
             database=settings.database_url,
             ours=False,
+            system=settings.nats_system_url,
         )
         return
     deadline = time.monotonic() + WAIT_FOR_HOME_S
@@ -91,4 +96,12 @@ async def embedded_servers(home: Path, *, durable: bool = True) -> AsyncIterator
                     wait.cancel()
 
         monitors = (nats.monitor_url,)
-        yield Servers(nats=nats.url, monitors=monitors, database=postgres.url, ours=True, ended=ended)
+        yield Servers(
+            nats=nats.url,
+            monitors=monitors,
+            database=postgres.url,
+            ours=True,
+            system=nats.system_url,
+            agents=nats.agent_url,
+            ended=ended,
+        )

@@ -11,20 +11,22 @@ from prometheus_client import CollectorRegistry
 
 from relight.engine.health.metrics import register_metrics
 from relight.engine.health.models import Health
-from relight.engine.health.probe import HealthProbe, Watched
+from relight.engine.health.probe import HealthProbe, Watched, service_id
 from relight.engine.health.readiness import Readiness
 from relight.engine.http.api import ApiParts, Observed, build_api, build_probes
 from relight.engine.http.entry import Entry
 from relight.engine.http.feed import Feed
 from relight.engine.http.server import HttpServer, http_server
 from relight.engine.ingest import Ingest
-from relight.engine.log.proof import Prober
 from relight.engine.log.reader import TRANSIENT
 from relight.engine.log.recorder import Recorder
 from relight.engine.log.topology import STREAM, close
 from relight.engine.log.watermarks import ProjectedWatermarks
 from relight.engine.messaging.application import build_application, stop_application
 from relight.engine.options import http_limits, pool_options, recorder_options
+from relight.engine.proving.answering import answering
+from relight.engine.proving.asking import Attestations, Attester
+from relight.engine.proving.building import polling_prober
 from relight.engine.rulings import Rulings
 from relight.engine.servers import Servers
 from relight.engine.settings import Settings
@@ -120,6 +122,7 @@ async def serving(
         await startup.migrated(servers.database_url)
         pool = await startup.pool(servers.database_url, pool_options(settings))
         stack.push_async_callback(_drained, pool, stopping)
+        attester = await stack.enter_async_context(_proving(client, servers, settings))
         projector = running = recorder = ingest = None
         if parts.projector:
             projecting = _projecting(client, servers, settings, stopping)
@@ -127,7 +130,9 @@ async def serving(
         if parts.ingest:
             recorder = await stack.enter_async_context(_recording(servers, settings, stopping))
             ingest = Ingest(recorder)
-        probe = await stack.enter_async_context(HealthProbe(_watched(client, pool, projector, servers, settings)))
+        probe = await stack.enter_async_context(
+            HealthProbe(_watched(client, pool, projector, attester, servers, settings))
+        )
         probe.readiness, probe.recorder = readiness, recorder.health if recorder is not None else None
         if running is not None:
             probe.vital.watch("projector", running)
@@ -165,7 +170,20 @@ async def serving(
         yield Service(client=client, pool=pool, projector=projector, recorder=recorder, app=app, probe=probe, http=http)
 
 
-def _watched(client: Client, pool: Pool, projector: Projector | None, servers: Servers, settings: Settings) -> Watched:
+@asynccontextmanager
+async def _proving(client: Client, servers: Servers, settings: Settings) -> AsyncIterator[Attester]:
+    """A prober that answers others, where we know whom to ask; else those of other services are asked."""
+    prober = polling_prober(client, servers, ttl_s=settings.proof_ttl_s, name=service_id(settings.region))
+    if prober is None:
+        yield Attestations(client, ttl_s=settings.proof_ttl_s)
+        return
+    async with answering(client, prober):
+        yield prober
+
+
+def _watched(
+    client: Client, pool: Pool, projector: Projector | None, attester: Attester, servers: Servers, settings: Settings
+) -> Watched:
     return Watched(
         client=client,
         connect=lambda: connect_probe(servers.database_url),
@@ -173,7 +191,7 @@ def _watched(client: Client, pool: Pool, projector: Projector | None, servers: S
         region=settings.region,
         pools={"requests": pool},
         projector=projector,
-        prober=Prober(client, monitor_urls=servers.monitors, ttl_s=settings.proof_ttl_s),
+        prober=attester,
     )
 
 

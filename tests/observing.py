@@ -11,7 +11,8 @@ from nats.aio.client import Client
 from relight.engine.embedded.nats import EmbeddedNats
 from relight.engine.health.models import Check, Health
 from relight.engine.health.probe import HealthProbe, Watched
-from relight.engine.log.proof import Prober
+from relight.engine.proving.monitors import Monitors
+from relight.engine.proving.prober import Prober
 from relight.engine.tables.connecting import connect_probe
 from relight.engine.tables.pools import Pool
 from relight.engine.tables.projector import Projector
@@ -36,7 +37,7 @@ async def probing(
         region="eu",
         pools={"requests": pool} if pool else {},
         projector=projector,
-        prober=Prober(client, monitor_urls=[nats.monitor_url], ttl_s=60),
+        prober=Prober(client, Monitors(client, [nats.monitor_url]), ttl_s=60, settle_s=0),
     )
     async with HealthProbe(watched) as probe:
         yield probe

@@ -19,6 +19,9 @@ import nats
 import psutil
 import pytest
 
+from relight.engine.log.topology import connect
+from relight.engine.proving.asking import Attestations
+
 START_S = 30.0
 Relight = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -115,6 +118,16 @@ def test_up_prints_its_addresses_and_is_healthy(up: dict[str, str], relight: Rel
     shown = relight("status", "--json")
     assert shown.returncode == 0, shown.stderr
     assert json.loads(shown.stdout)["status"] == "healthy"
+
+
+async def test_others_of_a_running_home_are_told_what_is_proven_but_not_how_to_ask(up: dict[str, str]) -> None:
+    assert "nats://agent:" in up["nats_url"]
+    assert not [address for address in up.values() if "system" in str(address)]
+    client = await connect(up["nats_url"], name="test")
+    found = await Attestations(client, ttl_s=60).attest()
+    assert (found.proven, found.source) == (True, "system account")
+    assert str(found.prober).startswith("relight:")
+    await client.close()
 
 
 async def test_a_message_that_is_no_event_is_counted_shown_and_stays_dead(up: dict[str, str], relight: Relight) -> None:
@@ -228,7 +241,7 @@ def test_a_wrong_password_says_so_and_does_not_show_it(up: dict[str, str], relig
     assert (ran.returncode, "Traceback" in ran.stderr) == (1, False)
     assert "RELIGHT_DATABASE_URL" in ran.stderr
     assert "wrong" not in ran.stderr
-    refused = relight("event", "count", RELIGHT_NATS_URL=up["nats_url"].replace("relight:", "relight:wrong", 1))
+    refused = relight("event", "count", RELIGHT_NATS_URL=up["nats_url"].replace("agent:", "agent:wrong", 1))
     assert refused.returncode == 1
     assert "refuses the credentials" in " ".join(refused.stderr.split())
 

@@ -17,17 +17,28 @@ import pytest
 import stack
 import yaml
 from conftest import lacking
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.js.errors import NotFoundError
 from typer.main import get_group
 
 from relight.engine.cli.main import app
 from relight.engine.embedded.binaries import nats_server
 from relight.engine.embedded.ports import free_port
+from relight.engine.errors import Unreachable
+from relight.engine.log.receipts import Ack
+from relight.engine.log.recorder import Recorder, RecorderOptions
+from relight.engine.log.topology import connect, content_bucket
+from relight.engine.proving.answering import answering
+from relight.engine.proving.building import polling_prober
+from relight.engine.servers import Servers
 from relight.engine.settings import Settings
 
 DEPLOY = Path(__file__).resolve().parents[1] / "deploy"
 KUBERNETES = DEPLOY / "kubernetes"
 BIN = Path(sys.executable).parent
 PROBES = {"startupProbe": "/startupz", "livenessProbe": "/livez", "readinessProbe": "/readyz"}
+NATS_PASSWORDS = {"NATS_PASSWORD": "p1", "NATS_AGENT_PASSWORD": "p2", "NATS_SYSTEM_PASSWORD": "p3"}
 IMAGE = re.compile(r"[a-z]+(:[a-z0-9.-]+)?")
 """Whose registry is the reader's choice."""
 
@@ -143,12 +154,48 @@ class TestCompose:
     def test_the_official_schema_accepts_it(self) -> None:
         checked(BIN / "check-jsonschema", "--builtin-schema", "vendor.compose-spec", DEPLOY / "compose.yaml")
 
-    def test_the_server_accepts_its_configuration_and_asks_for_a_password(self) -> None:
+    def test_the_server_accepts_its_configuration_and_asks_for_each_password(self) -> None:
         config = DEPLOY / "nats.conf"
-        assert "is valid" in checked(nats_server(), "-t", "-c", config, NATS_PASSWORD="p1")
+        assert "is valid" in checked(nats_server(), "-t", "-c", config, **NATS_PASSWORDS)
         assert re.search(r"^  sync_interval: always$", config.read_text(), re.MULTILINE)
-        without = {name: value for name, value in os.environ.items() if name != "NATS_PASSWORD"}
-        assert subprocess.run([nats_server(), "-t", "-c", config], env=without, capture_output=True).returncode != 0
+        for lacking_one in NATS_PASSWORDS:
+            given = {name: value for name, value in (os.environ | NATS_PASSWORDS).items() if name != lacking_one}
+            assert subprocess.run([nats_server(), "-t", "-c", config], env=given, capture_output=True).returncode != 0
+
+    async def test_agents_of_that_server_are_told_what_is_proven_and_cannot_say_it_themselves(
+        self, spools: Path
+    ) -> None:
+        with stack.folder() as folder:
+            port, monitor, config = free_port(), free_port(), folder / "nats.conf"
+            text = (DEPLOY / "nats.conf").read_text().replace("/data", str(folder))
+            config.write_text(text.replace("0.0.0.0:4222", f"127.0.0.1:{port}").replace(":8222", f":{monitor}"))
+            process = subprocess.Popen(
+                [nats_server(), "-c", config], env=NATS_PASSWORDS, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            )
+            try:
+                at = f"@127.0.0.1:{port}"
+                client = await stack.until(partial(_connected, f"nats://relight:p1{at}"), "the server is up")
+                servers = Servers(nats=None, monitors=(), database=None, ours=False, system=f"nats://system:p3{at}")
+                prober = polling_prober(client, servers, ttl_s=60, name="prober")
+                assert prober is not None
+                options = RecorderOptions(nats_url=f"nats://agent:p2{at}", region="eu", tenant="acme", spools=spools)
+                async with answering(client, prober), Recorder(options) as recorder:
+                    await recorder.record(stack.failed(1)).reached(Ack.REPLICATED)
+                    content = recorder.content(b"what an agent saw")
+                    await stack.until(lambda: _stored(client, content.sha256), "agents may store contents")
+                agent = await connect(options.nats_url, name="liar")
+                seen: list[str] = []
+                listening = await agent.subscribe(">", cb=partial(_note, seen))
+                await client.request("ev.eu.breakers.acme.failed", b"{}", timeout=2)
+                await client.publish("told.to.all", b"")
+                await stack.until(lambda: "told.to.all" in seen)
+                assert [subject for subject in seen if subject.startswith(("ev.", "ctl.", "proof."))] == []
+                await listening.unsubscribe()
+                await agent.close()
+                await client.close()
+            finally:
+                process.terminate()
+                process.wait(20)
 
     def test_secrets_come_from_outside_and_the_example_names_them(self) -> None:
         text = (DEPLOY / "compose.yaml").read_text()
@@ -270,6 +317,25 @@ class TestKubernetes:
                 finally:
                     process.send_signal(signal.SIGTERM)
                     assert await asyncio.wait_for(process.wait(), stack.DEADLINE_S) == 0
+
+
+async def _connected(url: str) -> Client | None:
+    try:
+        return await connect(url, name="test")
+    except Unreachable:
+        return None
+
+
+async def _stored(client: Client, sha256: str) -> bool:
+    bucket = await content_bucket(client.jetstream())
+    try:
+        return bool(await bucket.get_info(f"acme/{sha256}"))
+    except NotFoundError:
+        return False
+
+
+async def _note(seen: list[str], message: Msg) -> None:
+    seen.append(message.subject)
 
 
 async def _answers(client: aiohttp.ClientSession, path: str) -> bool:

@@ -30,6 +30,9 @@ from relight.engine.embedded.nats import EmbeddedNats
 from relight.engine.embedded.ports import free_port
 from relight.engine.embedded.postgres import EmbeddedPostgres
 from relight.engine.log.topology import connect
+from relight.engine.proving.answering import answering
+from relight.engine.proving.building import polling_prober
+from relight.engine.servers import Servers
 from relight.engine.settings import Settings
 from relight.engine.tables.connecting import connect_session
 from relight.engine.tables.digest import digest_postgres
@@ -239,6 +242,32 @@ async def test_servers_that_do_not_fsync_fail_and_unknown_ones_are_warned_of(dat
         _, results = await examined(settings_of(nats, database, house, RELIGHT_NATS_MONITOR_URLS=""))
         assert_only(results, "fsync")
         assert results["fsync"].outcome is Outcome.WARN
+
+
+async def test_what_is_proven_is_told_with_who_said_so_and_who_could_say_so_falsely(database: str, house: Path) -> None:
+    async with nats_server() as nats, connected(nats) as client:
+        system = {"RELIGHT_NATS_SYSTEM_URL": nats.system_url, "RELIGHT_NATS_MONITOR_URLS": ""}
+        _, results = await examined(settings_of(nats, database, house, **system))
+        assert_only(results)
+        assert "proven here (system account) for relight (2." in results["fsync"].found
+        assert "no service's prober answers others yet" in results["fsync"].found
+        assert "as trustworthy as everybody who has it" in results["fsync"].found
+
+        wrong = system | {"RELIGHT_NATS_SYSTEM_URL": nats.system_url.replace("system:", "system:wrong", 1)}
+        report, results = await examined(settings_of(nats, database, house, **wrong))
+        assert_only(results, "fsync")
+        assert "RELIGHT_NATS_SYSTEM_URL" in results["fsync"].found
+        assert "wrong" not in report.model_dump_json()
+
+        servers = Servers(nats=nats.url, monitors=(), database=None, ours=False, system=nats.system_url)
+        prober = polling_prober(client, servers, ttl_s=60, name="relight:eu:there:1")
+        assert prober is not None
+        async with answering(client, prober):
+            agents = {"RELIGHT_NATS_URL": nats.agent_url, "RELIGHT_NATS_MONITOR_URLS": ""}
+            _, results = await examined(settings_of(nats, database, house, **agents))
+        assert_only(results)
+        assert "proven by relight:eu:there:1" in results["fsync"].found
+        assert "this login cannot answer in a prober's place" in results["fsync"].found
 
 
 async def test_a_database_that_was_not_migrated(postgres: str, house: Path) -> None:

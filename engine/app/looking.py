@@ -17,9 +17,10 @@ from relight.engine.errors import Unreachable
 from relight.engine.health.asking import fetch_health, request_health
 from relight.engine.health.models import Health
 from relight.engine.health.probe import HealthProbe, Watched
-from relight.engine.log.proof import Prober
 from relight.engine.log.topology import close, connect
 from relight.engine.options import pool_options
+from relight.engine.proving.asking import Attestations
+from relight.engine.proving.building import single_prober
 from relight.engine.servers import Servers
 from relight.engine.service import caught_up
 from relight.engine.settings import Settings
@@ -49,12 +50,15 @@ async def health_source(
             return
         client = await connect(servers.nats_url, name="relight status")
         stack.push_async_callback(close, client)
+        prober = single_prober(client, servers, ttl_s=settings.proof_ttl_s)
+        if prober is not None:
+            stack.push_async_callback(prober.close)
         watched = Watched(
             client=client,
             connect=lambda: connect_probe(servers.database_url),
             home=settings.home,
             region=settings.region,
-            prober=Prober(client, monitor_urls=servers.monitors, ttl_s=settings.proof_ttl_s),
+            prober=prober or Attestations(client, ttl_s=settings.proof_ttl_s),
         )
         probe = await stack.enter_async_context(HealthProbe(watched))
 
@@ -99,7 +103,7 @@ async def examine_installation(
         nats=partial(connect, name="relight doctor"),
         postgres=lambda url, parameters: connect_probe(url, name="relight-doctor", parameters=parameters),
         pool=lambda url: open_pool(url, pool_options(settings)),
-        prober=lambda client, servers: Prober(client, monitor_urls=servers.monitors, ttl_s=settings.proof_ttl_s),
+        prober=partial(single_prober, ttl_s=settings.proof_ttl_s),
         service=running_service,
     )
     async with AsyncExitStack() as stack:

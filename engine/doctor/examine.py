@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from relight.engine.doctor import log, machine, rows, tables
+from relight.engine.doctor import log, machine, proof, rows, tables
 from relight.engine.doctor.models import Finding, Outcome, Report, Result, fail
 from relight.engine.doctor.patient import Patient
 from relight.engine.doctor.settings import settings_used
@@ -52,7 +52,7 @@ STEPS: Sequence[Step] = (
     _step("stream", "compared the stream's settings with the required ones", log.stream, "jetstream"),
     _step("publish", "published to a stream made for it, and read back", log.publish, "jetstream"),
     _step("content", "put an object into a store made for it, and read it back", log.content, "jetstream"),
-    _step("fsync", "asked every replica's monitoring address", log.fsync, "stream"),
+    _step("fsync", "asked every replica's server, and the service's prober", proof.fsync, "stream"),
     _step("postgres", "connected and asked for the version", tables.postgres, "servers"),
     _step("session", "opened a session as the projector does", tables.session, "postgres"),
     _step("postgres_clock", "compared its clock with ours", tables.clock, "postgres"),

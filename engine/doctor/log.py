@@ -17,9 +17,10 @@ from relight.engine.doctor.models import Finding, fail, inapplicable, ok, warn
 from relight.engine.doctor.patient import Patient
 from relight.engine.health.limits import CLOCK_OFFSET_MS
 from relight.engine.health.models import Status
-from relight.engine.health.stream import look_at_stream, setting_faults
-from relight.engine.log.proof import varz
+from relight.engine.health.stream import look_at_stream
+from relight.engine.log.declared import setting_faults
 from relight.engine.log.topology import REQUEST_TIMEOUT_S, STREAM
+from relight.engine.proving.monitors import varz
 
 OLDEST_NATS = (2, 12)
 """Atomic batches came with it."""
@@ -152,22 +153,6 @@ async def content(patient: Patient) -> Finding:
     finally:
         await js.delete_object_store(bucket)
     return ok(f"{len(BODY)} bytes put, read back and removed")
-
-
-async def fsync(patient: Patient) -> Finding:
-    if not patient.servers.monitors:
-        return warn(
-            "no monitoring address is known, so nothing is ever called replicated",
-            "set RELIGHT_NATS_MONITOR_URLS to those of all replicas' servers, as in http://host:8222",
-        )
-    try:
-        await _jetstream(patient).stream_info(STREAM)
-    except NotFoundError:
-        return inapplicable(f"stream {STREAM} is not declared yet")
-    found = await patient.openers.prober(patient.nats, patient.servers).attest()
-    if not found.proven:
-        return fail("; ".join(found.faults), "correct that: nothing is called replicated until then")
-    return ok(f"proven for {', '.join(found.servers)}")
 
 
 async def service(patient: Patient) -> Finding:

@@ -8,7 +8,7 @@ from nats.aio.client import Client
 
 from relight.engine.clock import Clock
 from relight.engine.health.models import Health
-from relight.engine.log.proof import Prober
+from relight.engine.proving.prober import Prober
 from relight.engine.servers import Servers
 from relight.engine.settings import Settings
 from relight.engine.tables.connecting import Session
@@ -23,7 +23,7 @@ class Openers:
     nats: Callable[[str], Awaitable[Client]]
     postgres: Callable[[str, Mapping[str, str]], Awaitable[Session]]
     pool: Callable[[str], Awaitable[Pool]]
-    prober: Callable[[Client, Servers], Prober]
+    prober: Callable[[Client, Servers], Prober | None]
     service: Callable[[Client | None], Awaitable[Health | None]]
 
 

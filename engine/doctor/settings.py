@@ -12,6 +12,7 @@ CHECKED_BY = {
     "home": "home",
     "nats_url": "nats",
     "nats_monitor_urls": "fsync",
+    "nats_system_url": "fsync",
     "database_url": "postgres",
     "region": "tenancy",
     "tenant": "tenancy",
@@ -49,6 +50,8 @@ def read_settings(environment: Mapping[str, str] | None = None) -> tuple[Setting
         faults.append(f"{lacking} is not set, but the other server's is: set both, or neither")
     if settings.nats_monitor_urls and settings.nats_url is None and not faults:
         faults.append("RELIGHT_NATS_MONITOR_URLS is set without RELIGHT_NATS_URL: set both, or neither")
+    if settings.nats_system_url and settings.nats_url is None and not faults:
+        faults.append("RELIGHT_NATS_SYSTEM_URL is set without RELIGHT_NATS_URL: set both, or neither")
     return settings, tuple(faults)
 
 

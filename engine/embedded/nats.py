@@ -11,8 +11,11 @@ from relight.engine.embedded.ports import LOOPBACK, free_port, keep_ports, kept_
 from relight.engine.embedded.private import kept_password, private_folder, write_private
 from relight.engine.embedded.process import Launch, SupervisedProcess
 from relight.engine.embedded.server import EmbeddedServer
+from relight.engine.proving.questions import PUSHED, QUESTION
 
 USER = "relight"
+AGENT = "agent"
+SYSTEM = "system"
 MAX_FILE_STORE_BYTES = 1 << 40
 MAX_MEMORY_STORE_BYTES = 256 << 20
 # A publisher that dies within an atomic batch holds one of these for 10 s; the server's default is 50.
@@ -21,7 +24,9 @@ OPEN_BATCHES = 10_000
 
 
 class EmbeddedNats(EmbeddedServer):
-    """`home`/nats; a password keeps other users of the machine from reading and writing.
+    """`home`/nats; passwords keep other users of the machine from reading and writing.
+
+    Three logins: the service's, agents' (which may not answer in the prober's place), and the system account's.
 
     `sync_always=False` acknowledges before the disk has it: for tests and benchmarks.
     The monitoring port knows no password, as everywhere in NATS: it shows names and counts, never messages.
@@ -37,12 +42,24 @@ class EmbeddedNats(EmbeddedServer):
         self._sync_always = sync_always
         self._max_file_store_bytes = max_file_store_bytes
         self._ports: dict[str, int] = {}
-        self._password = ""
+        self._passwords: dict[str, str] = {}
         self._binary = Path()
 
     @property
     def url(self) -> str:
-        return f"nats://{USER}:{self._password}@{LOOPBACK}:{self._started_ports['client']}"
+        return self._url(USER)
+
+    @property
+    def agent_url(self) -> str:
+        return self._url(AGENT)
+
+    @property
+    def system_url(self) -> str:
+        return self._url(SYSTEM)
+
+    def _url(self, user: str) -> str:
+        port = self._started_ports["client"]
+        return f"nats://{user}:{self._passwords[user]}@{LOOPBACK}:{port}"
 
     @property
     def monitor_url(self) -> str:
@@ -56,7 +73,8 @@ class EmbeddedNats(EmbeddedServer):
 
     async def _prepare(self, lock_fd: int) -> None:
         self._binary = nats_server()
-        self._password = kept_password(self.folder / "password")
+        files = {USER: "password", AGENT: "agent-password", SYSTEM: "system-password"}
+        self._passwords = {user: kept_password(self.folder / file) for user, file in files.items()}
         private_folder(self.store)
 
     def _launch(self, lock_fd: int, *, new_ports: bool) -> Launch:
@@ -79,7 +97,12 @@ server_name: "relight"
 listen: "{LOOPBACK}:{self._ports["client"]}"
 http: "{LOOPBACK}:{self._ports["monitor"]}"
 ports_file_dir: {quoted(self.folder)}
-authorization {{ user: "{USER}", password: "{self._password}" }}
+authorization {{ users: [
+  {{ user: "{USER}", password: "{self._passwords[USER]}" }}
+  {{ user: "{AGENT}", password: "{self._passwords[AGENT]}"
+    permissions {{ subscribe {{ deny: ["{QUESTION}"] }}, publish {{ deny: ["{PUSHED}"] }} }} }}
+] }}
+accounts {{ $SYS {{ users: [ {{ user: "{SYSTEM}", password: "{self._passwords[SYSTEM]}" }} ] }} }}
 jetstream {{
   store_dir: {quoted(self.store)}
   sync_interval: {"always" if self._sync_always else '"2m"'}

@@ -27,6 +27,7 @@ FIGURES = {
     "forks": "projection:forks",
     "dead_letters": "projection:deadLetters",
     "projector": "projector:state",
+    "proof": "fsync:proof",
 }
 
 
@@ -60,6 +61,7 @@ class Figures(BaseModel):
     forks: int | None = None
     dead_letters: int | None = None
     projector: str | None = None
+    proof: str | None = None
     exposed: ExposedSpool = ExposedSpool()
 
     @classmethod

@@ -41,6 +41,12 @@ GAUGES = {
     "relight_postgres_response_seconds": ("postgres:responseTime", 0.001, "How long PostgreSQL took to answer."),
     "relight_nats_response_seconds": ("nats:responseTime", 0.001, "How long JetStream took to answer."),
     "relight_pending_migrations": ("postgres:pendingMigrations", 1.0, "Migrations of this release not applied."),
+    "relight_fsync_proof_age_seconds": (
+        "fsync:proofAge",
+        1.0,
+        "How long it has been proven, or not, without a change.",
+    ),
+    "relight_fsync_asked_age_seconds": ("fsync:asked", 1.0, "How long ago the servers were asked."),
     "relight_disk_free_bytes": ("disk:free", 1.0, "Free where RELIGHT_HOME is."),
 }
 

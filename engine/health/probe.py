@@ -27,8 +27,8 @@ from relight.engine.health.spools import exposed_spools, recorder_checks, spool_
 from relight.engine.health.stream import StreamLook, first_after, look_at_stream, stream_checks
 from relight.engine.health.vital import VitalTasks
 from relight.engine.log.options import RecorderHealth
-from relight.engine.log.proof import Prober
 from relight.engine.log.reader import TRANSIENT
+from relight.engine.proving.asking import Attester
 from relight.engine.tables.connecting import Session
 from relight.engine.tables.pools import Pool
 from relight.engine.tables.projector import Projector
@@ -49,8 +49,13 @@ class Watched:
     region: str
     pools: Mapping[str, Pool] = field(default_factory=dict)
     projector: Projector | None = None
-    prober: Prober | None = None
+    prober: Attester | None = None
     clock: Clock = field(default_factory=Clock)
+
+
+def service_id(region: str) -> str:
+    """How this process names itself."""
+    return f"relight:{region}:{socket.gethostname()}:{os.getpid()}"
 
 
 class HealthProbe:
@@ -69,7 +74,7 @@ class HealthProbe:
         self._proof = ProofWatch(watched.prober) if watched.prober else None
         self._spools = _InThread(lambda: exposed_spools(watched.home / "spool", now_ms=watched.clock.now_us() // 1_000))
         self._disk = _InThread(partial(disk_of, watched.home))
-        self._service_id = f"relight:{watched.region}:{socket.gethostname()}:{os.getpid()}"
+        self._service_id = service_id(watched.region)
 
     async def check(self) -> Health:
         """Within 2 s, whatever hangs; a look that was just made, or is being made, serves all."""
@@ -90,6 +95,8 @@ class HealthProbe:
         if self._looking is not None:
             self._looking.cancel()
             await asyncio.wait([self._looking], timeout=LOOK_S)
+        if self._proof is not None:
+            await self._proof.close()
         await self._database.close()
 
     async def __aenter__(self) -> Self:

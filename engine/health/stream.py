@@ -8,7 +8,7 @@ from functools import partial
 
 import orjson
 from nats.aio.client import Client
-from nats.js.api import DiscardPolicy, PersistMode, RetentionPolicy, StorageType, StreamConfig, StreamInfo
+from nats.js.api import StreamInfo
 from nats.js.errors import NotFoundError
 
 from relight.engine.clock import Clock
@@ -16,8 +16,9 @@ from relight.engine.health.limits import FOLLOW_UP_S, LOOK_S, STREAM_NEARLY_FULL
 from relight.engine.health.models import Check, Kind
 from relight.engine.health.postgres import clock_check
 from relight.engine.log.answers import answered
+from relight.engine.log.declared import setting_faults as setting_faults
 from relight.engine.log.reader import TRANSIENT
-from relight.engine.log.topology import STREAM, stream_config
+from relight.engine.log.topology import STREAM
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,29 +72,6 @@ async def first_after(client: Client, seq: int) -> datetime | None:
         return (await answered(client, asking, within_s=FOLLOW_UP_S)).time
     except NotFoundError:
         return None
-
-
-def setting_faults(config: StreamConfig) -> list[str]:
-    """What the guarantees rest on and the stream has otherwise; replicas and limits are its owner's choice."""
-    wanted = stream_config()
-    found = {
-        f"subjects {sorted(set(wanted.subjects or ()) - set(config.subjects or ()))} are not its own": not (
-            set(wanted.subjects or ()) <= set(config.subjects or ())
-        ),
-        "storage is not file": config.storage != StorageType.FILE,
-        "retention is not limits: messages go once they are read": config.retention
-        not in (None, RetentionPolicy.LIMITS),
-        "discard is not new: old events are dropped when it is full": config.discard != DiscardPolicy.NEW,
-        "max_msgs_per_subject drops events": config.max_msgs_per_subject > 0,
-        f"duplicate_window is below {wanted.duplicate_window:g} s": config.duplicate_window < wanted.duplicate_window,
-        "allow_direct is off": not config.allow_direct,
-        "allow_atomic is off": not config.allow_atomic,
-        "deny_delete is off": not config.deny_delete,
-        "no_ack is on: nothing is acknowledged": config.no_ack,
-        "it is sealed: nothing can be recorded": config.sealed,
-        "persist_mode acknowledges before it writes": config.persist_mode not in (None, PersistMode.DEFAULT),
-    }
-    return [fault for fault, holds in found.items() if holds]
 
 
 def stream_checks(look: StreamLook, now: datetime) -> Iterator[Check]:

@@ -22,12 +22,12 @@ from relight.engine.log.control import ControlLog, Tail
 from relight.engine.log.items import Taken
 from relight.engine.log.options import RecorderHealth as RecorderHealth
 from relight.engine.log.options import RecorderOptions as RecorderOptions
-from relight.engine.log.proof import Attestation
 from relight.engine.log.receipts import Ack, Receipt
 from relight.engine.log.session import Session
 from relight.engine.log.spool import SpooledContent
 from relight.engine.log.topology import MAX_EVENT_BYTES
 from relight.engine.log.writer import data_json
+from relight.engine.proving.models import Attestation
 from relight.events.base import Control, Event
 from relight.events.errors import InvalidEvent
 from relight.events.values import Content, EventId

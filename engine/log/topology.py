@@ -4,6 +4,7 @@ import asyncio
 import re
 from contextlib import suppress
 from enum import StrEnum
+from typing import Any
 from urllib.parse import urlsplit
 
 from nats.aio.client import Client
@@ -52,7 +53,27 @@ class Headers(StrEnum):
     NONE = "none"
 
 
-class SwiftClient(Client):
+class WatchfulClient(Client):
+    """Counts what its server says of its cluster: that another one came or went, ahead of what follows from that.
+
+    Should nats-py rename the method, changes are noticed by who polls for them.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cluster_changes = 0
+
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
+        self.cluster_changes += 1
+        await super()._process_info(info, initial_connection)
+
+
+def changes_of(client: Client) -> tuple[int, int]:
+    """Other numbers than before: the connection was lost, or the cluster changed, since."""
+    return client.stats["reconnects"], client.cluster_changes if isinstance(client, WatchfulClient) else 0
+
+
+class SwiftClient(WatchfulClient):
     """Leaves headers unparsed, but for the server's status lines and, where it is told so, the message id.
 
     Should nats-py rename the method, only the speed goes.
@@ -85,7 +106,7 @@ async def connect(url: str, *, name: str, headers: Headers = Headers.ALL) -> Cli
         if _refuses(error):
             refused.set()
 
-    client = Client() if headers is Headers.ALL else SwiftClient(message_ids=headers is Headers.MESSAGE_ID)
+    client = WatchfulClient() if headers is Headers.ALL else SwiftClient(message_ids=headers is Headers.MESSAGE_ID)
     connecting = asyncio.ensure_future(
         client.connect(
             url,

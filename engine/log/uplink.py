@@ -16,13 +16,16 @@ from relight.engine.errors import RecorderError, Unreachable
 from relight.engine.log.control import ControlLog
 from relight.engine.log.drainer import Drainer
 from relight.engine.log.options import RecorderOptions
-from relight.engine.log.proof import Attestation, Prober
 from relight.engine.log.receipts import Watermark, complete
 from relight.engine.log.slots import Slot, orphans
 from relight.engine.log.spool import Acked, SpooledContent
 from relight.engine.log.topology import REQUEST_TIMEOUT_S, connect, ensure_stream
 from relight.engine.log.watermarks import ProjectedWatermarks
 from relight.engine.log.writer import Writer
+from relight.engine.proving.asking import Attestations
+from relight.engine.proving.models import Attestation
+from relight.engine.proving.monitors import Monitors
+from relight.engine.proving.prober import Prober
 
 EVICT_EVERY_S = 5.0
 EVICT_EVENTS = 5_000
@@ -61,7 +64,7 @@ class Uplink:
         self._connected: Future[None] = Future()
         self._client: Client | None = None
         self._drainer: Drainer | None = None
-        self._prober: Prober | None = None
+        self._attestations: Attestations | None = None
         self._watermarks: ProjectedWatermarks | None = None
         self._control: ControlLog | None = None
         self._failure: str | None = "not connected to NATS yet"
@@ -136,9 +139,10 @@ class Uplink:
         return await work((await self.client(timeout_s)).jetstream(timeout=REQUEST_TIMEOUT_S))
 
     async def attest(self) -> Attestation:
+        """What is proven now; while an answer may still come, that is waited for."""
         await asyncio.shield(asyncio.wrap_future(self._connected))
-        assert self._prober is not None
-        return await self._prober.attest()
+        assert self._attestations is not None
+        return await self._attestations.settled()
 
     async def projected(self, publisher: str, pseq: int) -> None:
         """Returns once the publisher's event is in the tables. Raises `DeadLettered`."""
@@ -205,7 +209,9 @@ class Uplink:
     def _equip(self, client: Client) -> None:
         options = self._options
         self._client = client
-        self._prober = Prober(client, monitor_urls=options.nats_monitor_urls, ttl_s=options.proof_ttl_s)
+        source = Monitors(client, options.nats_monitor_urls) if options.nats_monitor_urls else None
+        fallback = None if source is None else Prober(client, source, ttl_s=options.proof_ttl_s, settle_s=0)
+        self._attestations = Attestations(client, ttl_s=options.proof_ttl_s, fallback=fallback)
         self._watermarks = ProjectedWatermarks(client)
         self._control = ControlLog(
             client,
