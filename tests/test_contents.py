@@ -137,14 +137,14 @@ async def test_content_erased_while_it_is_on_its_way_does_not_come(tmp_path: Pat
     async with stage(tmp_path) as here:
         secret = content(b"S" * size)
         await here.store.put([content(b"else")])
-        looked_up = here.store._look_up_all
+        looked_up = here.store.known
 
         async def look_then_erase(names: Any) -> Any:
             there = await looked_up(names)
             await here.store.erase("acme", secret.sha256, "e-1")
             return there
 
-        here.store._look_up_all = look_then_erase  # type: ignore[method-assign]
+        here.store.known = look_then_erase  # type: ignore[method-assign]
         assert await here.store.put([secret, content(b"more")]) == 1
         left = [found async for found in here.store.reader.messages(f"{CHUNKS}>")]
         assert sorted(found.data or b"" for found in left) == [b"else", b"more"]

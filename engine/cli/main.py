@@ -18,6 +18,7 @@ from relight.engine.cli import (
     imports,
     operate,
     rebuild,
+    restore,
     retention,
     status,
     tokens,
@@ -42,6 +43,7 @@ app.command("query")(data.query)
 app.command("digest")(data.digest)
 app.command("asyncapi")(asyncapi.asyncapi)
 app.command("rebuild")(rebuild.rebuild)
+app.command("restore")(restore.restore)
 app.add_typer(deadletters.app, name="deadletter")
 app.add_typer(retention.app, name="retention")
 app.add_typer(events.app, name="event")

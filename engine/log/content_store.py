@@ -64,7 +64,7 @@ class ContentStore:
         """Stores what is neither there nor erased, and returns how many that was; durable then."""
         await self._declare()
         wanted = {(content.tenant, content.sha256): content for content in contents}
-        there = await self._look_up_all(list(wanted))
+        there = await self.known(list(wanted))
         stored = 0
         for batch in _batches(_parts(content) for key, content in wanted.items() if key not in there):
             try:
@@ -92,6 +92,15 @@ class ContentStore:
                 erased_bytes += len(chunk.data or b"")
         return erased_bytes
 
+    async def known(self, names: Sequence[tuple[str, str]]) -> set[tuple[str, str]]:
+        """Of these (tenant, SHA-256), those that are there or were erased."""
+        there = set()
+        for first in range(0, len(names), LOOKED_UP_AT_ONCE):
+            some = names[first : first + LOOKED_UP_AT_ONCE]
+            found = await asyncio.gather(*(self.reader.look_up(*name) for name in some))
+            there |= {name for name, held in zip(some, found, strict=True) if held is not None}
+        return there
+
     async def _mark_erased(self, tenant: str, sha256: str, erasure: str, held: Held | None) -> Held | None:
         """The mark is first: what is killed after it leaves chunks without a name, and the mark says where."""
         meta = {
@@ -107,15 +116,6 @@ class ContentStore:
             if error.code not in WRONG_LAST_SEQUENCE:
                 raise
         return await self.reader.look_up(tenant, sha256)
-
-    async def _look_up_all(self, names: Sequence[tuple[str, str]]) -> set[tuple[str, str]]:
-        """Those that are there, or were erased."""
-        there = set()
-        for first in range(0, len(names), LOOKED_UP_AT_ONCE):
-            some = names[first : first + LOOKED_UP_AT_ONCE]
-            found = await asyncio.gather(*(self.reader.look_up(*name) for name in some))
-            there |= {name for name, held in zip(some, found, strict=True) if held is not None}
-        return there
 
     async def _put_at_once(self, parts: Sequence[_Part]) -> None:
         """All or nothing, and one fsync: ten times as fast as singly. Raises `StreamRefused`."""

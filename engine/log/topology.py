@@ -24,6 +24,8 @@ MESSAGE_ID = "Nats-Msg-Id"
 _MESSAGE_ID = re.compile(rb"\r\nNats-Msg-Id: *([^\r\n]*)", re.IGNORECASE)
 MAX_FAILURES = 100
 DUPLICATE_WINDOW_S = 120.0
+RESTORING = "relight-restoring"
+"""In the stream's metadata while it is restored: of which archive. Nobody else reads or writes it meanwhile."""
 MAX_EVENT_BYTES = 512 * 1024
 """Half of NATS' default max_payload: an event that is recorded can always be published."""
 
