@@ -8,7 +8,7 @@ import uuid_utils
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.js.api import StreamInfo, SubjectTransform
-from nats.js.errors import NotFoundError
+from nats.js.errors import BadRequestError, NotFoundError
 
 from relight.engine.errors import RestoreRefused
 from relight.engine.log.publishing import (
@@ -28,8 +28,8 @@ PLACEHOLDER = "ev.-.relight.-.placeholder"
 """Subject of what holds the place of a sequence that nothing stands on; purged before the stream is opened."""
 SHORT_WINDOW_S = 0.1
 """The shortest that the server takes: within two minutes of restoring there may be days of message ids."""
-DUPLICATE = 10201
-"""JetStream error code: the batch contains a duplicate message id."""
+NAME_TAKEN = 10058
+"""JetStream error code: there is a stream of this name."""
 AGAIN_S = 0.25
 GIVE_UP_S = 60.0
 READ_BATCH = 5_000
@@ -80,19 +80,10 @@ class ClosedStream:
         if self.last_seq is None:
             await self._create(messages[0].seq)
         for run in _runs(messages):
-            await self.fill(run[0].seq - 1)
+            await self._fill(run[0].seq - 1)
             for batch in _batches(run):
                 await self._store(batch)
                 advanced(len(batch))
-
-    async def fill(self, through_seq: int) -> None:
-        """With placeholders."""
-        if self.last_seq is None:
-            await self._create(1)
-        assert self.last_seq is not None
-        for first in range(self.last_seq + 1, through_seq + 1, MAX_BATCH_EVENTS):
-            last = min(first + MAX_BATCH_EVENTS - 1, through_seq)
-            await self._store([Message(seq, 0, PLACEHOLDER, b"") for seq in range(first, last + 1)])
 
     async def open(self) -> None:
         """Takes the placeholders away and lets everybody in; from then on nothing can be deleted any more."""
@@ -128,21 +119,35 @@ class ClosedStream:
             "subject_transform": SubjectTransform(src=f"{DOOR}>", dest=">"),
             "metadata": {RESTORING: self._archive},
         }
-        if (info := await self._info()) is not None:
-            # Recorders declare the stream where there is none: closed before one looks whether it still is empty.
-            await self._js.update_stream(info.config.evolve(**closed))
-            if (info := await self._info()) is not None and info.state.last_seq > 0:
-                raise RestoreRefused(f"stream {STREAM} was written to just now: stop whoever records, and begin again")
-            await self._js.delete_stream(STREAM)
-        await self._js.add_stream(
-            stream_config(self._replicas).evolve(
-                **closed,
-                first_seq=first_seq if first_seq > 1 else None,
-                duplicate_window=SHORT_WINDOW_S,
-                deny_delete=False,
-            )
+        wanted = stream_config(self._replicas).evolve(
+            **closed,
+            first_seq=first_seq if first_seq > 1 else None,
+            duplicate_window=SHORT_WINDOW_S,
+            deny_delete=False,
         )
+        while True:
+            if (info := await self._info()) is not None:
+                # Recorders declare the stream where there is none: closed before one looks whether it still is empty.
+                await self._js.update_stream(info.config.evolve(**closed))
+                if (info := await self._info()) is not None and info.state.last_seq > 0:
+                    raise RestoreRefused(
+                        f"stream {STREAM} was written to just now: stop whoever records, and begin again"
+                    )
+                await self._js.delete_stream(STREAM)
+            try:
+                await self._js.add_stream(wanted)
+                break
+            except BadRequestError as error:
+                if error.err_code != NAME_TAKEN:
+                    raise
         self.last_seq = first_seq - 1
+
+    async def _fill(self, through_seq: int) -> None:
+        """With placeholders."""
+        assert self.last_seq is not None
+        for first in range(self.last_seq + 1, through_seq + 1, MAX_BATCH_EVENTS):
+            last = min(first + MAX_BATCH_EVENTS - 1, through_seq)
+            await self._store([Message(seq, 0, PLACEHOLDER, b"") for seq in range(first, last + 1)])
 
     async def _store(self, batch: Sequence[Message]) -> None:
         """Until it is there: after an error or a silence, the stream's end says what of it was stored."""

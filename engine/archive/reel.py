@@ -46,7 +46,6 @@ class Reel:
             self._note(standing)
             if standing:
                 yield standing
-        self.last_seq = max(self.last_seq, self.survey.last_seq)
 
     async def copies(self) -> AsyncIterator[list[Message]]:
         """What stands nowhere any more, under fresh message ids and sequences behind all others; and behind old rulings

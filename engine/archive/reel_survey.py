@@ -12,7 +12,6 @@ class Survey:
 
     segments: int
     messages: int
-    last_seq: int
     all_vouched: bool
     turns: tuple[tuple[int, int], ...]
 
@@ -30,7 +29,6 @@ async def survey(reader: ArchiveReader) -> Survey:
     segments = messages = 0
     all_vouched = True
     turns: dict[int, int] = {}
-    ends: dict[int, int] = {}
     async for step in walk_manifests(reader):
         manifest = step.manifest
         if not step.vouched or manifest is None:
@@ -39,11 +37,9 @@ async def survey(reader: ArchiveReader) -> Survey:
         segments, messages = segments + 1, messages + manifest.messages
         incarnation = manifest.incarnation
         turns[incarnation] = min(turns.get(incarnation, manifest.first_seq), manifest.first_seq)
-        ends[incarnation] = max(ends.get(incarnation, 0), manifest.last_seq)
     return Survey(
         segments=segments,
         messages=messages,
-        last_seq=ends[max(ends)] if ends else 0,
         all_vouched=all_vouched,
         turns=tuple(sorted(turns.items())),
     )

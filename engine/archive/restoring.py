@@ -42,8 +42,6 @@ async def restore_stream(reel: Reel, stream: ClosedStream, seen: SeenContents, c
 
     async for messages in reel.messages():
         await put(messages, Fate.RESTORED)
-    if not stream.is_open:
-        await stream.fill(reel.last_seq)
     async for copies in reel.copies():
         await put(copies, Fate.COPIED)
     await comparison.ends()

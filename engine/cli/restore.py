@@ -18,7 +18,7 @@ def restore(
 ) -> None:
     """Bring back stream, contents and tables from an archive; what was cut short goes on where it was.
 
-    Stop whoever records and serves before. Exit code 1 where a part of the archive is damaged: all the rest is restored.
+    Stop whoever records and serves before. Exit code 1 where a part of the archive is damaged: the rest is restored.
     """
     with progress() as bar:
         tasks = {stage: bar.add_task(stage, total=None, start=False) for stage in ("events", "contents", "tables")}
@@ -42,7 +42,7 @@ def _print(found: Restored) -> None:
     would = "would be " if found.dry_run else ""
     lines = [
         f"archive {found.archive} at {found.place}: {found.segments} segments",
-        f"{found.restored} events {would}restored, {found.already} stood there already, up to sequence {found.last_seq}",
+        f"{found.restored} events {would}restored up to sequence {found.last_seq}, {found.already} stood there already",
     ]
     if found.copied:
         lines.append(f"{found.copied} events of an earlier incarnation of the stream {would}put behind them, as copies")
