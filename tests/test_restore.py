@@ -221,11 +221,11 @@ async def test_nobody_else_reads_or_writes_while_it_is_restored(tmp_path: Path, 
             await nats.stop()
             shutil.rmtree(nats.store)
             await nats.start()
-            with Recorder(stack.options(nats, spools)) as recorder:  # which declares the stream, but has no event yet
-                client = await connect(nats.url, name="test")
-                reader = await ArchiveReader.open(FolderStore(tmp_path / "archive"))
-                stream = ClosedStream(client, reader.root.archive)
-                await restore_stream(Reel(reader, await survey(reader)), stream, SeenContents(), lambda fate, n: None)
+            client = await connect(nats.url, name="test")
+            reader = await ArchiveReader.open(FolderStore(tmp_path / "archive"))
+            stream = ClosedStream(client, reader.root.archive)
+            await restore_stream(Reel(reader, await survey(reader)), stream, SeenContents(), lambda fate, n: None)
+            with Recorder(stack.options(nats, spools)) as recorder:
                 receipt = recorder.record(failed(1_000))
                 await until(lambda: recorder.health().failure is not None, "the recorder cannot publish")
                 assert (await client.jetstream().stream_info("EV")).state.last_seq == 900
