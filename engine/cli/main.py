@@ -14,6 +14,7 @@ from relight.engine.cli import (
     deadletters,
     demo,
     doctor,
+    erase,
     events,
     imports,
     operate,
@@ -44,6 +45,7 @@ app.command("digest")(data.digest)
 app.command("asyncapi")(asyncapi.asyncapi)
 app.command("rebuild")(rebuild.rebuild)
 app.command("restore")(restore.restore)
+app.command("erase")(erase.erase)
 app.add_typer(deadletters.app, name="deadletter")
 app.add_typer(retention.app, name="retention")
 app.add_typer(events.app, name="event")
