@@ -77,9 +77,9 @@ def _print_found(found: Found) -> None:
         print_models("Other events of the tenant refer to these, too", shared[:SHOWN], empty="")
         if len(shared) > SHOWN:
             out.print(f"... and {len(shared) - SHOWN} more (--json lists all)", highlight=False)
-    if found.unreadable:
+    if found.damaged_segments:
         out.print(
-            f"{found.unreadable} messages of archives cannot be read: what they refer to is not known",
+            f"{found.damaged_segments} segments of archives are damaged: what else they refer to is not known",
             highlight=False,
             soft_wrap=True,
         )

@@ -1,4 +1,4 @@
-"""Erases what a demand means from the content store, archives and spools; made again, it completes what was cut short."""
+"""Erases what a demand means from content store, archives and spools; made again, it completes what was cut short."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -45,14 +45,14 @@ class Erasable(BaseModel):
 
 
 class Found(BaseModel):
-    """What a demand comes to. `unreadable`: messages of archives that are damaged; what they refer to is not known."""
+    """What a demand comes to. `damaged_segments` of archives: what else they refer to is not known."""
 
     model_config = ConfigDict(frozen=True)
 
     erasure: str
     scope: str
     contents: tuple[Erasable, ...]
-    unreadable: int
+    damaged_segments: int
 
     @property
     def size_bytes(self) -> int:
@@ -99,11 +99,11 @@ class Erasing:
         async for messages, total in read_messages(self._places.client):
             self._matching.see(messages)
             self._advanced("stream", messages[-1].seq, total)
-        unreadable = 0
+        damaged_segments = 0
         for number, store in enumerate(self._places.archives):
             async for salvaged in salvage_archive(await ArchiveReader.open_damaged(store)):
                 self._matching.see(salvaged.messages)
-                unreadable += len(salvaged.harmed)
+                damaged_segments += not salvaged.sound
             self._advanced("archives", number + 1, len(self._places.archives))
         uses = self._matching.uses()
         wanted = {sha256 for sha256, use in uses.items() if use.matching} | set(self._demand.contents)
@@ -130,7 +130,7 @@ class Erasing:
                 )
                 for sha256, there in zip(self._digests, held, strict=True)
             ),
-            unreadable=unreadable,
+            damaged_segments=damaged_segments,
         )
 
     async def erase(self, record: Callable[[Sequence[RecorderErased]], object]) -> Erased:
@@ -141,12 +141,12 @@ class Erasing:
         async def erase_one(sha256: str) -> None:
             nonlocal done, stored_bytes, archived
             # In this order: an archiver that copies it now looks at the store again after it did.
-            stored_bytes += await self._contents.erase(self._demand.tenant, sha256, self._demand.erasure)
+            erased_bytes = await self._contents.erase(self._demand.tenant, sha256, self._demand.erasure)
             name = Reference(self._demand.tenant, sha256).name
             for store, digests in zip(self._places.archives, self._archived, strict=True):
                 archived += sha256 in digests
                 await store.delete(name)
-            done += 1
+            done, stored_bytes = done + 1, stored_bytes + erased_bytes
             self._advanced("contents", done, len(self._digests))
 
         await at_once(AT_ONCE, self._digests, erase_one)
