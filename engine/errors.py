@@ -20,6 +20,7 @@ RelightError
 │   └── ArchiveUnreachable   the folder or object store does not answer, or refuses the credentials
 ├── RestoreRefused           what would be restored into is not empty
 ├── ContentError             content is missing or does not match its digest
+│   └── ContentErased        it was deleted on demand
 ├── Rewound                  the stream was put back to an older copy while it was read
 ├── ProjectorError
 │   └── Fenced               another projector moved the position
@@ -118,6 +119,10 @@ class RestoreRefused(RelightError):
 
 class ContentError(RelightError):
     """Content is missing or does not match its digest."""
+
+
+class ContentErased(ContentError):
+    """Content was deleted on demand."""
 
 
 class Rewound(RelightError):

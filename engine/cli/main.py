@@ -14,10 +14,12 @@ from relight.engine.cli import (
     deadletters,
     demo,
     doctor,
+    erase,
     events,
     imports,
     operate,
     rebuild,
+    restore,
     retention,
     status,
     tokens,
@@ -44,6 +46,8 @@ app.command("digest")(data.digest)
 app.command("verify")(verify.verify)
 app.command("asyncapi")(asyncapi.asyncapi)
 app.command("rebuild")(rebuild.rebuild)
+app.command("restore")(restore.restore)
+app.command("erase")(erase.erase)
 app.add_typer(deadletters.app, name="deadletter")
 app.add_typer(retention.app, name="retention")
 app.add_typer(events.app, name="event")

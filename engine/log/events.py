@@ -42,10 +42,17 @@ def stored(message: Message) -> StoredEvent:
 
 async def read_all(client: Client) -> AsyncIterator[tuple[Sequence[StoredEvent], int]]:
     """Everything on the stream up to its end now, in batches, each with how many messages there are in all."""
+    async for batch, total in read_messages(client):
+        yield [stored(message) for message in batch], total
+
+
+async def read_messages(client: Client) -> AsyncIterator[tuple[Sequence[Message], int]]:
+    """The same, as it stands there."""
     async with Reader(client, BEGINNING) as reader:
         first, end = await _bounds(reader)
         async for batch in reader.through(end, limit=READ_BATCH):
-            yield [stored(message) for message in batch], end - first + 1
+            if batch:
+                yield batch, end - first + 1
 
 
 async def follow(client: Client, *, last: int, forever: bool) -> AsyncIterator[StoredEvent]:
