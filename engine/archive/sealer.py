@@ -1,0 +1,71 @@
+"""Seals what is in hand as the segment after a head; asked again after a failure, it writes the same bytes."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from relight.engine.archive.following import links_of
+from relight.engine.archive.keys import SigningKey
+from relight.engine.archive.sealing import add_segment
+from relight.engine.archive.segment import Head, Segment, seal
+from relight.engine.archive.store import ArchiveStore
+from relight.engine.clock import Clock
+from relight.engine.errors import ArchiveConflict
+from relight.engine.log.links import Link
+from relight.engine.log.reader import Message
+
+Keep = Callable[[Sequence[Message]], Awaitable[object]]
+"""Brings into the archive what messages refer to, before they are sealed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    segment: Segment
+    seqs: list[int]
+    links: list[Link]
+
+
+class Sealer:
+    """Of one segment; `keep` is asked until it has succeeded once."""
+
+    def __init__(
+        self,
+        store: ArchiveStore,
+        key: SigningKey,
+        clock: Clock,
+        keep: Keep | None,
+        messages: Sequence[Message],
+        *,
+        after: Head,
+        incarnation: int,
+    ) -> None:
+        self._store = store
+        self._key = key
+        self._clock = clock
+        self._keep = keep
+        self._messages = messages
+        self._after = after
+        self._incarnation = incarnation
+        self._made: Made | None = None
+
+    async def run(self) -> Made:
+        """The segment, durable. Raises `ArchiveConflict` where another archiver sealed this number."""
+        if self._keep is not None:
+            await self._keep(self._messages)
+            self._keep = None
+        if self._made is None:
+            self._made = await asyncio.to_thread(self._make)
+        made = self._made.segment
+        try:
+            await add_segment(self._store, made)
+        except ArchiveConflict:
+            # Of an earlier attempt perhaps, whose answer was lost.
+            if await self._store.read(made.name) != made.manifest_bytes:
+                raise
+        return self._made
+
+    def _make(self) -> Made:
+        segment = seal(
+            self._messages, self._after, incarnation=self._incarnation, key=self._key, sealed_at=self._clock.now()
+        )
+        return Made(segment, [message.seq for message in self._messages], links_of(self._messages))
