@@ -125,7 +125,7 @@ async def archived(folder: Path) -> tuple[list[Manifest], list[Message]]:
 
 
 async def sealed_through(work: Archiver, seq: int) -> None:
-    await until(lambda: work.look.sealed_seq >= seq, f"sealed through {seq}")
+    await until(lambda: work.seen().sealed_seq >= seq, f"sealed through {seq}")
 
 
 def without_holes(messages: Sequence[Message]) -> bool:

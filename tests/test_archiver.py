@@ -24,18 +24,18 @@ async def test_what_is_published_is_sealed_byte_for_byte(tmp_path: Path) -> None
         assert without_holes(messages)
         assert all(message.message_id for message in messages)
         assert [manifest.messages for manifest in manifests][:2] == [100, 100]
-        assert work.look.missing_messages == 0
+        assert work.seen().missing_messages == 0
 
 
 async def test_once_seals_what_is_there_and_ends_and_the_next_goes_on(tmp_path: Path) -> None:
     folder = tmp_path / "archive"
     async with nats_server() as nats, connected(nats) as client:
         publisher = Publisher(client)
-        assert (await sealed_once(nats, folder)).look.segment == 0
+        assert (await sealed_once(nats, folder)).seen().segment == 0
         await publisher.publish(30)
-        assert (await sealed_once(nats, folder)).look.sealed_seq == 30
+        assert (await sealed_once(nats, folder)).seen().sealed_seq == 30
         await publisher.publish(30)
         work = await sealed_once(nats, folder, limits=SealLimits(events=25))
         _, messages = await archived(folder)
         assert messages == await stream_messages(nats)
-        assert (work.look.segment, work.look.sealed_seq, work.look.messages) == (3, 60, 60)
+        assert (work.seen().segment, work.seen().sealed_seq, work.seen().messages) == (3, 60, 60)

@@ -27,7 +27,6 @@ from relight.engine.archive.store import ArchiveStore
 from relight.engine.clock import Clock
 from relight.engine.errors import (
     ArchiveConflict,
-    ArchiveDamaged,
     ArchiveError,
     ArchiveUnreachable,
     RelightError,
@@ -103,8 +102,8 @@ class Archiver:
         """Messages in hand; after the end, those that could not be sealed. The stream has them."""
         return len(self._hand.messages)
 
-    @property
-    def look(self) -> ArchiverLook:
+    def seen(self) -> ArchiverLook:
+        """How it is."""
         found = ArchiverLook(
             place=self._store.place,
             state=self._state,
@@ -167,7 +166,8 @@ class Archiver:
         """Tells of it and pauses, longer each time; raises it where somebody waits for an end."""
         if self._end is not None:
             raise error
-        if isinstance(error, ArchiveDamaged):  # somebody may put it right meanwhile
+        # What is wrong with the archive somebody may put right meanwhile: it is read anew.
+        if isinstance(error, ArchiveError) and not isinstance(error, ArchiveUnreachable):
             self._archive = self._sealed = None
         if self._state is not ArchiverState.FAILED:
             log.warning("archiver waits: %s", error, extra={"action": "archiver_waits"})
@@ -195,11 +195,6 @@ class Archiver:
     async def _opened(self) -> tuple[ArchiveReader, Sealed]:
         if self._archive is None or self._sealed is None:
             archive = await found_archive(self._store, self._key, now=self._clock.now())
-            if not archive.believes(self._key.id):
-                raise ArchiveError(
-                    f"archive {self._store.place}: key {self._key.id} is none of its keys: give the one that sealed it"
-                    " by RELIGHT_ARCHIVE_KEY, or have this one endorsed by it"
-                )
             sealed, self._checkpointed = await read_sealed(archive, self._advanced)
             for name in await clear_orphans(archive, sealed.head.segment):
                 log.info("cleared %s, which no segment names", name, extra={"action": "orphan_cleared"})
@@ -254,7 +249,7 @@ class Archiver:
         """What is in hand, tried until it is sealed or the archiver is stopped. Raises `ArchiveConflict`."""
         hand = self._hand
         sealer = Sealer(
-            self._store,
+            archive,
             self._key,
             self._clock,
             self._keep,

@@ -1,5 +1,6 @@
 """What follows from an archive's segments, kept in it: a cache, so that starting does not read thousands of them."""
 
+import asyncio
 import logging
 
 import orjson
@@ -12,7 +13,7 @@ from relight.engine.archive.keys import SigningKey
 from relight.engine.archive.models import FORMAT, Part, Whole
 from relight.engine.archive.reading import ArchiveReader
 from relight.engine.archive.sealed import Sealed
-from relight.engine.archive.segment import signed_part
+from relight.engine.archive.trust import vouched
 from relight.engine.errors import ArchiveDamaged
 from relight.events.values import Sha256, Time
 
@@ -46,7 +47,15 @@ class Checkpoint(Part):
 
 
 async def save_checkpoint(reader: ArchiveReader, key: SigningKey, sealed: Sealed) -> None:
-    """Signed as a manifest is; of the earlier ones one is kept."""
+    """Of the earlier ones one is kept."""
+    body = await asyncio.to_thread(_encoded, key, sealed)
+    await reader.store.replace(f"{CHECKPOINTS}{sealed.head.segment:012d}.zst", body)
+    for name in (await reader.store.names(CHECKPOINTS))[:-KEPT]:
+        await reader.store.delete(name)
+
+
+def _encoded(key: SigningKey, sealed: Sealed) -> bytes:
+    """One line of JSON, and one with who signed exactly these bytes, and how."""
     assert sealed.sealed_at is not None
     chains, coverage = sealed.chains, sealed.coverage
     checkpoint = Checkpoint(
@@ -69,10 +78,7 @@ async def save_checkpoint(reader: ArchiveReader, key: SigningKey, sealed: Sealed
         runs={publisher: tuple(runs) for publisher, runs in chains.runs.items()},
     )
     document = orjson.dumps(checkpoint.model_dump(mode="json"))
-    body = zstandard.compress(b"%b\n%b\n" % (document, f"{key.id}{key.sign(document)}".encode()), LEVEL)
-    await reader.store.replace(f"{CHECKPOINTS}{sealed.head.segment:012d}.zst", body)
-    for name in (await reader.store.names(CHECKPOINTS))[:-KEPT]:
-        await reader.store.delete(name)
+    return zstandard.compress(b"%b\n%b\n" % (document, f"{key.id} {key.sign(document)}".encode()), LEVEL)
 
 
 async def load_checkpoint(reader: ArchiveReader, last: int) -> Sealed | None:
@@ -91,11 +97,12 @@ async def load_checkpoint(reader: ArchiveReader, last: int) -> Sealed | None:
 async def _loaded(reader: ArchiveReader, name: str) -> Sealed:
     try:
         body = zstandard.ZstdDecompressor().decompressobj().decompress(await reader.store.read(name))
-        document, signed = signed_part(body)
+        document, _, signed = body.partition(b"\n")
+        key, _, signature = signed.decode().strip().partition(" ")
         found = Checkpoint.model_validate_json(document)
-    except (zstandard.ZstdError, ValidationError) as error:
+    except (zstandard.ZstdError, ValidationError, UnicodeDecodeError) as error:
         raise ArchiveDamaged(f"it cannot be read: {error}") from None
-    if not reader.vouches(signed[:16], document, signed[16:]):
+    if not vouched(reader, key, document, signature):
         raise ArchiveDamaged("it is not signed by a key of this archive")
     _, head = await reader.manifest(found.segment)
     if (found.archive, found.manifest_sha256) != (head.archive, head.manifest_sha256):

@@ -38,17 +38,11 @@ class ArchiveReader:
 
     @classmethod
     async def open(cls, store: ArchiveStore) -> "ArchiveReader":
-        root = await read_root(store)
+        try:
+            root = Root.model_validate_json(await store.read(ROOT))
+        except ValidationError as error:
+            raise ArchiveDamaged(f"archive {store.place}: {ROOT} is damaged or of a newer release: {error}") from None
         return cls(store, root, await _believed_keys(store, root))
-
-    def vouches(self, key: str, document: bytes, signature: str) -> bool:
-        """Whether a key of this archive signed these bytes."""
-        public = self._keys.get(key)
-        return public is not None and signed_by(public, document, signature)
-
-    def believes(self, key: str) -> bool:
-        """Whether it is a key of this archive."""
-        return key in self._keys
 
     async def segments(self) -> list[int]:
         """The numbers of the segments that are there, in order."""
@@ -111,14 +105,6 @@ def _decompressed(body: bytes) -> bytes:
         return zstandard.ZstdDecompressor().decompressobj().decompress(body)
     except zstandard.ZstdError as error:
         raise ArchiveDamaged(f"cannot be decompressed: {error}") from None
-
-
-async def read_root(store: ArchiveStore) -> Root:
-    """Raises `ArchiveDamaged`."""
-    try:
-        return Root.model_validate_json(await store.read(ROOT))
-    except ValidationError as error:
-        raise ArchiveDamaged(f"archive {store.place}: {ROOT} is damaged or of a newer release: {error}") from None
 
 
 async def _believed_keys(store: ArchiveStore, root: Root) -> dict[str, bytes]:

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from relight.engine.archive.following import links_of
 from relight.engine.archive.keys import SigningKey
+from relight.engine.archive.reading import ArchiveReader
 from relight.engine.archive.sealing import add_segment
 from relight.engine.archive.segment import Head, Segment, seal
-from relight.engine.archive.store import ArchiveStore
+from relight.engine.archive.trust import check_may_seal
 from relight.engine.clock import Clock
 from relight.engine.errors import ArchiveConflict
 from relight.engine.log.links import Link
@@ -30,7 +31,7 @@ class Sealer:
 
     def __init__(
         self,
-        store: ArchiveStore,
+        archive: ArchiveReader,
         key: SigningKey,
         clock: Clock,
         keep: Keep | None,
@@ -39,7 +40,7 @@ class Sealer:
         after: Head,
         incarnation: int,
     ) -> None:
-        self._store = store
+        self._archive = archive
         self._key = key
         self._clock = clock
         self._keep = keep
@@ -49,7 +50,11 @@ class Sealer:
         self._made: Made | None = None
 
     async def run(self) -> Made:
-        """The segment, durable. Raises `ArchiveConflict` where another archiver sealed this number."""
+        """The segment, durable.
+
+        Raises `ArchiveConflict` where another archiver sealed this number, `ArchiveError` where the key may not.
+        """
+        await check_may_seal(self._archive, self._key, self._after)
         if self._keep is not None:
             await self._keep(self._messages)
             self._keep = None
@@ -57,10 +62,10 @@ class Sealer:
             self._made = await asyncio.to_thread(self._make)
         made = self._made.segment
         try:
-            await add_segment(self._store, made)
+            await add_segment(self._archive.store, made)
         except ArchiveConflict:
             # Of an earlier attempt perhaps, whose answer was lost.
-            if await self._store.read(made.name) != made.manifest_bytes:
+            if await self._archive.store.read(made.name) != made.manifest_bytes:
                 raise
         return self._made
 

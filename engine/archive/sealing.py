@@ -1,6 +1,5 @@
 """Founds an archive, and adds sealed segments to it."""
 
-from contextlib import suppress
 from datetime import datetime
 
 import orjson
@@ -8,10 +7,10 @@ import uuid_utils
 
 from relight.engine.archive.keys import SigningKey
 from relight.engine.archive.models import FORMAT, ROOT, KeyStatement, Root, key_name
-from relight.engine.archive.reading import ArchiveReader, read_root, statement_body
+from relight.engine.archive.reading import ArchiveReader, statement_body
 from relight.engine.archive.segment import Head, Segment
 from relight.engine.archive.store import ArchiveStore
-from relight.engine.errors import ArchiveConflict, ArchiveDamaged
+from relight.engine.errors import ArchiveDamaged
 from relight.engine.log.topology import STREAM
 
 
@@ -21,13 +20,8 @@ async def found_archive(store: ArchiveStore, key: SigningKey, *, now: datetime) 
         if await store.names(""):
             raise ArchiveDamaged(f"archive {store.place}: there are files, but no {ROOT}: is it another folder?")
         root = Root(format=FORMAT, archive=uuid_utils.uuid4().hex, stream=STREAM, created_at=now, key=key.id)
-        with suppress(ArchiveConflict):  # another founded it just now
-            await store.create(ROOT, orjson.dumps(root.model_dump(mode="json"), option=orjson.OPT_INDENT_2))
-    root = await read_root(store)
-    # The key comes after the root: whoever was killed between the two is made good by the next one with its key.
-    if root.key == key.id and not await store.names(key_name(key.id)):
-        with suppress(ArchiveConflict):
-            await state_key(store, root.archive, key, endorsed_by=key, now=now)
+        await state_key(store, root.archive, key, endorsed_by=key, now=now)
+        await store.create(ROOT, orjson.dumps(root.model_dump(mode="json"), option=orjson.OPT_INDENT_2))
     return await ArchiveReader.open(store)
 
 

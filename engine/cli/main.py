@@ -9,6 +9,7 @@ import typer
 from rich.logging import RichHandler
 
 from relight.engine.cli import (
+    archive,
     asyncapi,
     data,
     deadletters,
@@ -42,6 +43,7 @@ app.command("query")(data.query)
 app.command("digest")(data.digest)
 app.command("asyncapi")(asyncapi.asyncapi)
 app.command("rebuild")(rebuild.rebuild)
+app.add_typer(archive.app, name="archive")
 app.add_typer(deadletters.app, name="deadletter")
 app.add_typer(retention.app, name="retention")
 app.add_typer(events.app, name="event")

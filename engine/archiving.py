@@ -1,0 +1,103 @@
+"""The archiver as the settings want it, and as a part of a process that serves."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+from nats.aio.client import Client
+
+from relight.engine.archive.archiver import Archiver
+from relight.engine.archive.following import Advanced
+from relight.engine.archive.hand import SealLimits
+from relight.engine.archive.keys import SigningKey, kept_key
+from relight.engine.archive.sealer import Keep
+from relight.engine.archive.store import ArchiveStore, FolderStore
+from relight.engine.clock import Clock
+from relight.engine.errors import SettingsError
+from relight.engine.servers import Servers
+from relight.engine.settings import Settings
+from relight.engine.stopping import Stopping
+from relight.engine.tables.connecting import connect_session
+from relight.engine.tables.pools import PROJECTOR_ROLE
+from relight.engine.tables.sealed import SealedTables
+
+SEGMENT = 0.98
+"""Share of the drain time: whoever records and projects comes before."""
+CLOSING_S = 2.0
+
+
+def archive_place(settings: Settings, given: str | None = None) -> str:
+    """Raises `SettingsError` where nothing says one."""
+    place = given or settings.archive
+    if place is None:
+        raise SettingsError("nothing says where the archive lies: set RELIGHT_ARCHIVE, or name it with --to")
+    return place
+
+
+def archive_store(place: str) -> ArchiveStore:
+    """Raises `SettingsError`."""
+    if "://" in place:
+        raise SettingsError(f"archive {place}: only folders are known; name one")
+    return FolderStore(Path(place).expanduser())
+
+
+def archive_key(settings: Settings) -> SigningKey:
+    """Made when it is first needed. Raises `ArchiveError`."""
+    return kept_key(settings.archive_key or settings.home / "keys" / "archive.pem")
+
+
+def make_archiver(
+    client: Client,
+    settings: Settings,
+    *,
+    place: str,
+    database_url: str | None,
+    keep: Keep | None = None,
+    advanced: Advanced | None = None,
+) -> Archiver:
+    """Not begun yet; `client` reads message ids. Raises `SettingsError`, `ArchiveError`."""
+    tables = None
+    if database_url is not None:
+        tables = SealedTables(
+            partial(
+                connect_session,
+                database_url,
+                role=PROJECTOR_ROLE,
+                statement_timeout_s=settings.session_statement_timeout_s,
+                name="relight-archiver",
+            )
+        )
+    return Archiver(
+        client,
+        archive_store(place),
+        archive_key(settings),
+        limits=SealLimits(events=settings.archive_seal_events, seal_s=settings.archive_seal_s),
+        clock=Clock(),
+        tables=tables,
+        keep=keep,
+        advanced=advanced,
+    )
+
+
+@asynccontextmanager
+async def archiving(
+    client: Client, servers: Servers, settings: Settings, stopping: Stopping
+) -> AsyncIterator["tuple[Archiver, asyncio.Task[None]]"]:
+    """An archiver at work, and its task; leaving seals what is in hand."""
+    archiver = make_archiver(client, settings, place=archive_place(settings), database_url=servers.database_url)
+    running = asyncio.create_task(archiver.run(), name="archiver")
+    try:
+        yield archiver, running
+    finally:
+        archiver.stop()
+        if not await stopping.within(SEGMENT, _over(running)):
+            running.cancel()
+            await asyncio.wait([running], timeout=CLOSING_S)
+        if archiver.unsealed:
+            stopping.cuts(f"{archiver.unsealed} messages were read and not sealed: they will be read again")
+
+
+async def _over(running: "asyncio.Task[None]") -> None:
+    await asyncio.wait([running])
