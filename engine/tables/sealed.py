@@ -123,7 +123,7 @@ class SealedTables:
     async def _look(self, session: Session) -> None:
         if self._archive is not None:
             async with asyncio.timeout(ANSWER_S):
-                if self.leads is None:
+                if not self._agreed:
                     self._known = await self._load(session, self._archive)
                 # Asked again by whoever holds it: so a session that ended is noticed.
                 if not self.leads:
