@@ -11,7 +11,9 @@ from nats.aio.client import Client
 from relight.engine.archive.archiver import Archiver
 from relight.engine.archive.following import Advanced
 from relight.engine.archive.hand import SealLimits
+from relight.engine.archive.history import OpenArchive
 from relight.engine.archive.keys import SigningKey, kept_key
+from relight.engine.archive.reading import ArchiveReader
 from relight.engine.archive.sealer import Keep
 from relight.engine.archive.store import ArchiveStore, FolderStore
 from relight.engine.clock import Clock
@@ -43,6 +45,14 @@ def archive_store(place: str) -> ArchiveStore:
     return FolderStore(Path(place).expanduser())
 
 
+def archive_opener(settings: Settings) -> OpenArchive | None:
+    """None where no archive is set."""
+    place = settings.archive
+    if place is None:
+        return None
+    return lambda: ArchiveReader.open(archive_store(place))
+
+
 def archive_key(settings: Settings) -> SigningKey:
     """Made when it is first needed. Raises `ArchiveError`."""
     return kept_key(settings.archive_key or settings.home / "keys" / "archive.pem")
@@ -72,7 +82,7 @@ def make_archiver(
     return Archiver(
         client,
         archive_store(place),
-        archive_key(settings),
+        partial(archive_key, settings),
         limits=SealLimits(events=settings.archive_seal_events, seal_s=settings.archive_seal_s),
         clock=Clock(),
         tables=tables,

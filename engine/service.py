@@ -9,7 +9,7 @@ from faststream import FastStream
 from nats.aio.client import Client
 from prometheus_client import CollectorRegistry
 
-from relight.engine.archiving import archiving
+from relight.engine.archiving import archive_opener, archiving
 from relight.engine.health.metrics import register_metrics
 from relight.engine.health.models import Health
 from relight.engine.health.probe import HealthProbe, Watched
@@ -254,7 +254,7 @@ async def _projecting(
             )
         )
 
-    projector = Projector(client, connect)
+    projector = Projector(client, connect, open_archive=archive_opener(settings))
     running = asyncio.create_task(projector.run(), name="projector")
     try:
         yield projector, running

@@ -73,7 +73,7 @@ async def archiver(
     work = Archiver(
         client,
         store or FolderStore(folder),
-        kept_key(folder.parent / "key.pem"),
+        lambda: kept_key(folder.parent / "key.pem"),
         limits=limits,
         clock=CLOCK,
         tables=tables,
@@ -95,7 +95,7 @@ async def sealed_once(nats: EmbeddedNats, folder: Path, *, limits: SealLimits = 
     client = await connect(nats.url, name="archiver", headers=Headers.MESSAGE_ID)
     try:
         work = Archiver(
-            client, FolderStore(folder), kept_key(folder.parent / "key.pem"), limits=limits, clock=CLOCK, **more
+            client, FolderStore(folder), lambda: kept_key(folder.parent / "key.pem"), limits=limits, clock=CLOCK, **more
         )
         await work.run(once=True)
         return work

@@ -18,7 +18,7 @@ async def main() -> None:
     client = await connect(nats_url, name="archiver to be killed", headers=Headers.MESSAGE_ID)
     key = kept_key(Path(folder).parent / "key.pem")
     limits = SealLimits(events=20, seal_s=0.05)
-    await Archiver(client, FolderStore(Path(folder)), key, limits=limits, clock=Clock()).run()
+    await Archiver(client, FolderStore(Path(folder)), lambda: key, limits=limits, clock=Clock()).run()
 
 
 asyncio.run(main())

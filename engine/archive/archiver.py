@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
 from nats.aio.client import Client
@@ -54,15 +54,16 @@ log = logging.getLogger(__name__)
 class Archiver:
     """Of one archive, until `stop`; then seals what is in hand. It may be killed at any moment.
 
-    `client` reads message ids. Of several archivers one is at work and the others stand by; what keeps the archive
-    right is that a manifest is never replaced: whoever comes second gets `ArchiveConflict`.
+    `client` reads message ids; `key` is asked before each segment, since it may be rotated. Of several archivers one is
+    at work and the others stand by; what keeps the archive right is that a manifest is never replaced: whoever comes
+    second gets `ArchiveConflict`.
     """
 
     def __init__(
         self,
         client: Client,
         store: ArchiveStore,
-        key: SigningKey,
+        key: Callable[[], SigningKey],
         *,
         limits: SealLimits,
         clock: Clock,
@@ -194,7 +195,7 @@ class Archiver:
 
     async def _opened(self) -> tuple[ArchiveReader, Sealed]:
         if self._archive is None or self._sealed is None:
-            archive = await found_archive(self._store, self._key, now=self._clock.now())
+            archive = await found_archive(self._store, self._key(), now=self._clock.now())
             sealed, self._checkpointed = await read_sealed(archive, self._advanced)
             for name in await clear_orphans(archive, sealed.head.segment):
                 log.info("cleared %s, which no segment names", name, extra={"action": "orphan_cleared"})
@@ -283,7 +284,7 @@ class Archiver:
 
     async def _checkpoint(self, archive: ArchiveReader, sealed: Sealed) -> None:
         try:
-            await save_checkpoint(archive, self._key, sealed)
+            await save_checkpoint(archive, self._key(), sealed)
         except ArchiveError as error:  # nothing rests on it: the next one will do
             log.warning("no checkpoint: %s", error, extra={"action": "no_checkpoint"})
         self._checkpointed = sealed.messages

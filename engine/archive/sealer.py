@@ -32,7 +32,7 @@ class Sealer:
     def __init__(
         self,
         archive: ArchiveReader,
-        key: SigningKey,
+        key: Callable[[], SigningKey],
         clock: Clock,
         keep: Keep | None,
         messages: Sequence[Message],
@@ -54,12 +54,13 @@ class Sealer:
 
         Raises `ArchiveConflict` where another archiver sealed this number, `ArchiveError` where the key may not.
         """
-        await check_may_seal(self._archive, self._key, self._after)
         if self._keep is not None:
             await self._keep(self._messages)
             self._keep = None
         if self._made is None:
-            self._made = await asyncio.to_thread(self._make)
+            key = self._key()
+            await check_may_seal(self._archive, key, self._after)
+            self._made = await asyncio.to_thread(self._make, key)
         made = self._made.segment
         try:
             await add_segment(self._archive.store, made)
@@ -69,8 +70,6 @@ class Sealer:
                 raise
         return self._made
 
-    def _make(self) -> Made:
-        segment = seal(
-            self._messages, self._after, incarnation=self._incarnation, key=self._key, sealed_at=self._clock.now()
-        )
+    def _make(self, key: SigningKey) -> Made:
+        segment = seal(self._messages, self._after, incarnation=self._incarnation, key=key, sealed_at=self._clock.now())
         return Made(segment, [message.seq for message in self._messages], links_of(self._messages))
