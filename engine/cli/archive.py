@@ -1,5 +1,6 @@
 """`relight archive`, `relight archive status|trim`."""
 
+import getpass
 import sys
 from dataclasses import asdict
 from typing import Annotated
@@ -12,7 +13,9 @@ from relight.engine.app import archiving as engine
 from relight.engine.archive.coverage import named
 from relight.engine.archive.look import ArchiverLook, ArchiverState
 from relight.engine.archive.status import ArchiveStatus
+from relight.engine.archive.trimming import TrimPlan
 from relight.engine.cli.output import Json, err, fail, out, print_json, progress, run, settings
+from relight.engine.tables.keeping import parse_keep
 
 app = typer.Typer(help="Write the archive, and say how it is.", invoke_without_command=True)
 
@@ -119,6 +122,55 @@ def _print_status(found: ArchiveStatus) -> None:
         lines.append(f"{found.stream.lag_events:,} events and {found.stream.lag_s:,.0f} s behind the stream")
     for line in lines:
         out.print(line, highlight=False, soft_wrap=True, markup=False)
+
+
+@app.command("trim")
+def trim(
+    keep: Annotated[str, typer.Option(help="How long messages stay on the stream: 36h, 7d, 12w, 2y.")],
+    to: To = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Compare everything, and take nothing away.")] = False,
+    decided_by: Annotated[
+        str | None, typer.Option(help="Who decided it, for the record; your login if not given.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Take off the stream what is older than --keep, projected and sealed; each message is compared with the archive
+    first. Of every ruling's subject the last message stays. It needs a projector at work, and is recorded.
+    """
+    limit = parse_keep(keep, "--keep")
+    if limit is None:
+        raise typer.BadParameter("messages that are kept forever need no trimming", param_hint="--keep")
+    here = settings()
+    with progress() as bar:
+        task = bar.add_task("messages compared", total=None)
+        done = run(
+            engine.trim_stream(
+                here,
+                place=to,
+                keep=limit,
+                dry_run=dry_run,
+                decided_by=decided_by or getpass.getuser(),
+                advanced=lambda seq, end: bar.update(task, completed=seq, total=end),
+            )
+        )
+    if as_json:
+        print_json(done)
+        return
+    plan = done if isinstance(done, TrimPlan) else done.plan
+    verb = "would be trimmed" if isinstance(done, TrimPlan) else "trimmed"
+    out.print(
+        f"{verb}: {plan.observations:,} observations and {plan.rulings:,} rulings up to sequence {plan.through_seq:,},"
+        f" {plan.body_bytes / 1e6:,.1f} MB; all of them are in the archive as they stood",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if plan.limited_by != "age":
+        out.print(
+            f"Not further, though older than {plan.older_than:%Y-%m-%d %H:%M:%S} UTC: the tables have come to"
+            f" {plan.projected_seq:,}, the archive to {plan.sealed_seq:,}.",
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 def _faults(found: ArchiveStatus) -> list[str]:
