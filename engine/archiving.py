@@ -4,20 +4,20 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
-from pathlib import Path
 
 from nats.aio.client import Client
 
 from relight.engine.archive.archiver import Archiver
+from relight.engine.archive.contents import ContentKeeper
 from relight.engine.archive.following import Advanced
 from relight.engine.archive.hand import SealLimits
 from relight.engine.archive.history import OpenArchive
 from relight.engine.archive.keys import SigningKey, kept_key
 from relight.engine.archive.reading import ArchiveReader
-from relight.engine.archive.sealer import Keep
-from relight.engine.archive.store import ArchiveStore, FolderStore
+from relight.engine.archive.store import open_store
 from relight.engine.clock import Clock
 from relight.engine.errors import SettingsError
+from relight.engine.log.topology import REQUEST_TIMEOUT_S
 from relight.engine.servers import Servers
 from relight.engine.settings import Settings
 from relight.engine.stopping import Stopping
@@ -38,19 +38,12 @@ def archive_place(settings: Settings, given: str | None = None) -> str:
     return place
 
 
-def archive_store(place: str) -> ArchiveStore:
-    """Raises `SettingsError`."""
-    if "://" in place:
-        raise SettingsError(f"archive {place}: only folders are known; name one")
-    return FolderStore(Path(place).expanduser())
-
-
 def archive_opener(settings: Settings) -> OpenArchive | None:
     """None where no archive is set."""
     place = settings.archive
     if place is None:
         return None
-    return lambda: ArchiveReader.open(archive_store(place))
+    return lambda: ArchiveReader.open(open_store(place))
 
 
 def archive_key(settings: Settings) -> SigningKey:
@@ -64,10 +57,13 @@ def make_archiver(
     *,
     place: str,
     database_url: str | None,
-    keep: Keep | None = None,
     advanced: Advanced | None = None,
 ) -> Archiver:
-    """Not begun yet; `client` reads message ids. Raises `SettingsError`, `ArchiveError`."""
+    """Not begun yet; `client` reads message ids. Contents that events refer to are kept with them.
+
+    Raises `SettingsError`, `ArchiveError`.
+    """
+    store = open_store(place)
     tables = None
     if database_url is not None:
         tables = SealedTables(
@@ -81,12 +77,12 @@ def make_archiver(
         )
     return Archiver(
         client,
-        archive_store(place),
+        store,
         partial(archive_key, settings),
         limits=SealLimits(events=settings.archive_seal_events, seal_s=settings.archive_seal_s),
         clock=Clock(),
         tables=tables,
-        keep=keep,
+        keep=ContentKeeper(client.jetstream(timeout=REQUEST_TIMEOUT_S), store).keep,
         advanced=advanced,
     )
 

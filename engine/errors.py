@@ -22,6 +22,7 @@ RelightError
 ├── TrimRefused              the stream must not be trimmed: something on it is not as it was sealed
 ├── HistoryGone              the stream was trimmed, and what is left of it does not do for what was asked
 ├── ContentError             content is missing or does not match its digest
+│   └── ContentErased        it was deleted on demand
 ├── Rewound                  the stream was put back to an older copy while it was read
 ├── ProjectorError
 │   └── Fenced               another projector moved the position
@@ -128,6 +129,10 @@ class HistoryGone(RelightError):
 
 class ContentError(RelightError):
     """Content is missing or does not match its digest."""
+
+
+class ContentErased(ContentError):
+    """Content was deleted on demand."""
 
 
 class Rewound(RelightError):

@@ -15,6 +15,7 @@ from observing import found, probing
 from stack import connected, nats_server, until
 
 from relight.engine.archive import standby
+from relight.engine.archive.contents import Kept
 from relight.engine.archive.hand import SealLimits
 from relight.engine.archive.look import ArchiverState
 from relight.engine.errors import ArchiveUnreachable
@@ -227,13 +228,15 @@ async def test_what_messages_refer_to_is_kept_before_they_are_sealed(tmp_path: P
         await Publisher(client).publish(250)
         kept: list[int] = []
 
-        async def keep(messages: Sequence[Message]) -> None:
+        async def keep(messages: Sequence[Message]) -> Kept:
             if not kept:
                 kept.append(0)
                 raise ArchiveUnreachable("the first time it is away")
             assert not list(folder.glob(f"segments/{len(kept):012d}.json"))
             kept.append(len(messages))
+            return Kept(copied=1)
 
         async with archiver(nats, folder, keep=keep) as (work, _):
             await sealed_through(work, 250)
         assert kept == [0, 100, 100, 50]
+        assert work.seen().contents == 3

@@ -12,8 +12,9 @@ from relight.engine.archive.following import Advanced, read_sealed
 from relight.engine.archive.look import ArchiverLook
 from relight.engine.archive.reading import ArchiveReader
 from relight.engine.archive.status import ArchiveStatus, OnStream, stream_beyond
+from relight.engine.archive.store import open_store
 from relight.engine.archive.trimming import StreamTrimmed, Trimming, TrimPlan
-from relight.engine.archiving import CLOSING_S, archive_place, archive_store, make_archiver
+from relight.engine.archiving import CLOSING_S, archive_place, make_archiver
 from relight.engine.embedded.home import running
 from relight.engine.health.readiness import Readiness
 from relight.engine.log.receipts import Ack
@@ -99,7 +100,7 @@ async def trim_stream(
     advanced: Advanced,
 ) -> TrimPlan | StreamTrimmed:
     """Raises `TrimRefused`, `ArchiveError`, `Unreachable`, `RebuildRefused`."""
-    store = archive_store(archive_place(settings, place))
+    store = open_store(archive_place(settings, place))
     async with AsyncExitStack() as stack:
         archive = await ArchiveReader.open(store)
         servers, service = await stack.enter_async_context(ready_servers(settings))
@@ -125,7 +126,7 @@ async def trim_stream(
 
 async def archive_status(settings: Settings, *, place: str | None, advanced: Advanced) -> ArchiveStatus:
     """Of the archive; and of the stream, where servers run. None is started for it."""
-    store = archive_store(archive_place(settings, place))
+    store = open_store(archive_place(settings, place))
     archive = await ArchiveReader.open(store)
     sealed, _ = await read_sealed(archive, advanced)
     up = None if settings.nats_url else running(settings.home)

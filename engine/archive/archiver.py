@@ -91,6 +91,7 @@ class Archiver:
         self._failing_since = 0.0
         self._read_seq = 0
         self._end: int | None = None
+        self._contents = self._contents_missing = 0
         self.missing: list[tuple[int, int]] = []
         """Sequences that this one found gone before they were sealed."""
 
@@ -115,6 +116,8 @@ class Archiver:
             in_hand=self.unsealed,
             oldest_in_hand=self._hand.oldest,
             missing_now=tuple(self.missing),
+            contents=self._contents,
+            contents_missing=self._contents_missing,
             tables_failure=None if self._tables is None else self._tables.failure,
         )
         return found if self._sealed is None else self._sealed.told(found)
@@ -270,6 +273,8 @@ class Archiver:
         moved, missing = sealed.take(segment.manifest, segment.head, made.seqs, made.links)
         hand.clear()
         self._is(ArchiverState.LIVE)
+        self._contents += made.kept.copied
+        self._contents_missing += len(made.kept.missing)
         if missing:
             self.missing += missing
             log.error(

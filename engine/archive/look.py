@@ -22,6 +22,7 @@ class ArchiverLook:
 
     `oldest_in_hand`: when the stream took the first message that is read and not sealed. `missing_*`: what was gone
     from the stream before it was sealed, in all and noticed by this process; `holes`: publishers whose chain has one.
+    `contents`: copied by this process; `contents_missing`: events refer to them, and neither store nor archive has them.
     """
 
     place: str
@@ -47,3 +48,5 @@ class ArchiverLook:
     forks: int = 0
     unread: tuple[int, ...] = ()
     tables_failure: str | None = None
+    contents: int = 0
+    contents_missing: int = 0

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import NamedTuple
 
 import orjson
 import zstandard
@@ -28,6 +29,13 @@ MAX_FRAME_BYTES = 512 << 20
 """Decompressed; no frame of ours comes near."""
 
 
+class Fault(NamedTuple):
+    """What is wrong with one of the archive's own files."""
+
+    name: str
+    detail: str
+
+
 class ArchiveReader:
     """Of an archive that exists; `open` raises `ArchiveDamaged` where its root or keys are not right."""
 
@@ -35,6 +43,7 @@ class ArchiveReader:
         self.store = store
         self.root = root
         self._keys = keys
+        self.faults: Sequence[Fault] = ()
 
     @classmethod
     async def open(cls, store: ArchiveStore) -> "ArchiveReader":
@@ -43,6 +52,11 @@ class ArchiveReader:
         except ValidationError as error:
             raise ArchiveDamaged(f"archive {store.place}: {ROOT} is damaged or of a newer release: {error}") from None
         return cls(store, root, await _believed_keys(store, root))
+
+    @classmethod
+    async def open_damaged(cls, store: ArchiveStore) -> "ArchiveReader":
+        """With as much of its root and keys as can be believed. Raises `ArchiveDamaged` where that is nothing."""
+        return await cls.open(store)
 
     async def segments(self) -> list[int]:
         """The numbers of the segments that are there, in order."""

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
+from relight.engine.archive.contents import Kept
 from relight.engine.archive.following import links_of
 from relight.engine.archive.keys import SigningKey
 from relight.engine.archive.reading import ArchiveReader
@@ -15,7 +16,7 @@ from relight.engine.errors import ArchiveConflict
 from relight.engine.log.links import Link
 from relight.engine.log.reader import Message
 
-Keep = Callable[[Sequence[Message]], Awaitable[object]]
+Keep = Callable[[Sequence[Message]], Awaitable[Kept]]
 """Brings into the archive what messages refer to, before they are sealed."""
 
 
@@ -24,6 +25,7 @@ class Made:
     segment: Segment
     seqs: list[int]
     links: list[Link]
+    kept: Kept
 
 
 class Sealer:
@@ -47,6 +49,7 @@ class Sealer:
         self._messages = messages
         self._after = after
         self._incarnation = incarnation
+        self._kept = Kept()
         self._made: Made | None = None
 
     async def run(self) -> Made:
@@ -55,7 +58,7 @@ class Sealer:
         Raises `ArchiveConflict` where another archiver sealed this number, `ArchiveError` where the key may not.
         """
         if self._keep is not None:
-            await self._keep(self._messages)
+            self._kept = await self._keep(self._messages)
             self._keep = None
         if self._made is None:
             key = self._key()
@@ -72,4 +75,4 @@ class Sealer:
 
     def _make(self, key: SigningKey) -> Made:
         segment = seal(self._messages, self._after, incarnation=self._incarnation, key=key, sealed_at=self._clock.now())
-        return Made(segment, [message.seq for message in self._messages], links_of(self._messages))
+        return Made(segment, [message.seq for message in self._messages], links_of(self._messages), self._kept)

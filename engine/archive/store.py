@@ -38,6 +38,11 @@ class ArchiveStore(Protocol):
         """Durably; it need not be there."""
 
 
+def open_store(where: str) -> ArchiveStore:
+    """A folder's path."""
+    return FolderStore(Path(where).expanduser())
+
+
 class FolderStore:
     """A folder; files are fsynced, and so are the folders that name them."""
 

@@ -19,6 +19,7 @@ from relight.engine.cli import (
     imports,
     operate,
     rebuild,
+    restore,
     retention,
     status,
     tokens,
@@ -43,6 +44,7 @@ app.command("query")(data.query)
 app.command("digest")(data.digest)
 app.command("asyncapi")(asyncapi.asyncapi)
 app.command("rebuild")(rebuild.rebuild)
+app.command("restore")(restore.restore)
 app.add_typer(archive.app, name="archive")
 app.add_typer(deadletters.app, name="deadletter")
 app.add_typer(retention.app, name="retention")

@@ -42,6 +42,8 @@ def archive_checks(look: ArchiverLook | None, stream: StreamLook, now: datetime)
         f"{look.missing_messages} messages went from the stream before they were sealed, at sequences"
         f" {named(look.missing_now or look.missing)}: `relight verify` says whose they were",
     )
+    yield archive(measurement="contents", observed=look.contents)
+    yield archive(measurement="missingContents", observed=look.contents_missing)
     yield archive(measurement="brokenChains", observed=look.holes)
     yield archive(measurement="forks", observed=look.forks).warned(
         look.forks, f"{look.forks} sealed events do not follow their publisher's chain: was a spool copied?"

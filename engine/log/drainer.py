@@ -7,10 +7,10 @@ from contextlib import suppress
 
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
-from nats.js.errors import NotFoundError
 
 from relight.engine.clock import Clock
 from relight.engine.errors import RecorderError
+from relight.engine.log.content_store import ContentStore
 from relight.engine.log.publishing import (
     MAX_BATCH_BYTES,
     MAX_BATCH_EVENTS,
@@ -20,7 +20,6 @@ from relight.engine.log.publishing import (
 )
 from relight.engine.log.receipts import Watermark
 from relight.engine.log.spool import Acked, Spool, Spooled, SpooledContent
-from relight.engine.log.topology import content_bucket
 
 TRANSIENT = (NatsError, TimeoutError, OSError, RecorderError)
 """What a restart, an election, a full server or a failing disk brings: tried again for ever."""
@@ -49,6 +48,7 @@ class Drainer:
     ) -> None:
         self._client = client
         self._js = client.jetstream(timeout=5)
+        self._contents = ContentStore(client)
         self._spool = spool
         self._acked = acked
         self._on_ack = on_ack
@@ -119,11 +119,6 @@ class Drainer:
         self._on_ack(Acked(first, last, seq, self._clock.now_us() // 1_000), size)
 
     async def _store(self, contents: list[SpooledContent]) -> None:
-        bucket = await content_bucket(self._js)
-        for content in contents:
-            name = f"{content.tenant}/{content.sha256}"
-            try:
-                await bucket.get_info(name)
-            except NotFoundError:
-                await bucket.put(name, content.body)
+        """What was erased meanwhile, here or elsewhere, is not stored: it leaves the spool like the others."""
+        await self._contents.put(contents)
         await self._on_content(contents)

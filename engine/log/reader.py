@@ -20,7 +20,7 @@ from nats.js.errors import NotFoundError
 from relight.engine.errors import Rewound
 from relight.engine.log.answers import answered
 from relight.engine.log.chain import message_sha256
-from relight.engine.log.topology import MESSAGE_ID, STREAM
+from relight.engine.log.topology import MESSAGE_ID, RESTORING, STREAM
 from relight.events.subjects import OBSERVATIONS
 
 IDLE_HEARTBEAT_S = 1.0
@@ -94,11 +94,13 @@ class Reader:
     """A push consumer without acknowledgements, made anew whenever its continuity is in doubt.
 
     `position` is the last message taken; before going on from it after a reconnect, and every few seconds, the
-    message there is compared. `batch` raises `Rewound` when it differs.
+    message there is compared. `batch` raises `Rewound` when it differs. A stream that is being restored is waited for,
+    but by who does it (`restoring`).
     """
 
-    def __init__(self, client: Client, position: Anchor) -> None:
+    def __init__(self, client: Client, position: Anchor, *, restoring: bool = False) -> None:
         self._client = client
+        self._restoring = restoring
         self._js = client.jetstream(timeout=5)
         self.position = position
         self._buffer: deque[Message] = deque()
@@ -223,6 +225,7 @@ class Reader:
         reconnects = self._client.stats["reconnects"]
         if self._expected == 0 or reconnects != self._reconnects or now - self._heard_at > SILENCE_S:
             self._reconnects = reconnects
+            await self._wait_until_restored()
             await self._check(now)
             await self._subscribe()
         elif now - self._checked_at > CHECK_EVERY_S:
@@ -268,6 +271,14 @@ class Reader:
             ),
         )
         self._consumer = info.name
+
+    async def _wait_until_restored(self) -> None:
+        """Before anything is compared: one that is being restored is incomplete, and has placeholders in it."""
+        if self._restoring:
+            return
+        metadata = (await self._js.stream_info(STREAM)).config.metadata or {}
+        if RESTORING in metadata:
+            raise TimeoutError(f"stream {STREAM} is being restored from archive {metadata[RESTORING]}: wait for it")
 
     async def _unsubscribe(self) -> None:
         subscription, self._subscription = self._subscription, None

@@ -11,7 +11,6 @@ from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 from nats.js.api import DiscardPolicy, ObjectStoreConfig, StorageType, StreamConfig
 from nats.js.errors import NotFoundError
-from nats.js.object_store import ObjectStore
 
 from relight.engine.errors import AccessRefused, Unreachable
 from relight.events.subjects import STREAM_SUBJECTS
@@ -25,6 +24,8 @@ MESSAGE_ID = "Nats-Msg-Id"
 _MESSAGE_ID = re.compile(rb"\r\nNats-Msg-Id: *([^\r\n]*)", re.IGNORECASE)
 MAX_FAILURES = 100
 DUPLICATE_WINDOW_S = 120.0
+RESTORING = "relight-restoring"
+"""In the stream's metadata while it is restored: of which archive. Nobody else reads or writes it meanwhile."""
 MAX_EVENT_BYTES = 512 * 1024
 """Half of NATS' default max_payload: an event that is recorded can always be published."""
 
@@ -146,10 +147,13 @@ async def ensure_stream(js: JetStreamContext, *, replicas: int = 1) -> None:
         await js.add_stream(config=stream_config(replicas))
 
 
-async def content_bucket(js: JetStreamContext) -> ObjectStore:
-    """The object store of contents, declared where it is not."""
+async def ensure_content_bucket(js: JetStreamContext) -> None:
+    """Declares the object store of contents where it is not; one of an earlier release learns to take batches."""
     try:
-        return await js.object_store(CONTENT_BUCKET)
+        config = (await js.stream_info(f"OBJ_{CONTENT_BUCKET}")).config
     except NotFoundError:
-        config = ObjectStoreConfig(description="contents of events, named <tenant>/<sha256>", storage=StorageType.FILE)
-        return await js.create_object_store(CONTENT_BUCKET, config=config)
+        wanted = ObjectStoreConfig(description="contents of events, named <tenant>/<sha256>", storage=StorageType.FILE)
+        await js.create_object_store(CONTENT_BUCKET, config=wanted)
+        config = (await js.stream_info(f"OBJ_{CONTENT_BUCKET}")).config
+    if not config.allow_atomic:
+        await js.update_stream(config.evolve(allow_atomic=True))
