@@ -84,7 +84,8 @@ async def test_killed_again_and_again_it_leaves_neither_hole_nor_doublet(
         with capsys.disabled():
             print(f"\n  seed {SEED}: killed when sealed through {killed_at} of {20 + 80 * KILLS}")
         (folder / f"segments/000000000001-{16 * '0'}.messages.zst").write_bytes(b"left by one that was killed")
-        await sealed_once(nats, folder)
+        for _ in range(2):  # what the last kill left can be told apart only once its number is sealed
+            await sealed_once(nats, folder)
         _, messages = await archived(folder)
         assert messages == await stream_messages(nats)
         assert len(list(folder.glob("segments/*.zst"))) == 2 * len(list(folder.glob("segments/*.json")))

@@ -22,7 +22,7 @@ class ArchiverLook:
 
     `oldest_in_hand`: when the stream took the first message that is read and not sealed. `missing_*`: what was gone
     from the stream before it was sealed, in all and noticed by this process; `holes`: publishers whose chain has one.
-    `contents`: copied by this process; `contents_missing`: events refer to them, and neither store nor archive has them.
+    `contents`: copied by this process; `contents_missing`: referred to, and neither in the store nor in the archive.
     """
 
     place: str
