@@ -3,6 +3,8 @@
 import random
 from pathlib import Path
 
+import asyncpg
+import stack
 from archiving import Publisher, archiver, sealed_once, sealed_through
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,9 +17,11 @@ from relight.engine.archive.keys import kept_key
 from relight.engine.archive.reading import ArchiveReader
 from relight.engine.archive.sealed import Sealed
 from relight.engine.archive.store import FolderStore
+from relight.engine.embedded.postgres import EmbeddedPostgres
 from relight.engine.log.links import Link
 from relight.engine.log.reader import Message
 from relight.engine.tables.connecting import connect_session
+from relight.engine.tables.migrate import migrate
 from relight.events.envelope import GENESIS
 
 NOTHING = Message(1, 0, "", b"")
@@ -158,3 +162,36 @@ async def test_a_damaged_segment_is_left_out_and_counted_and_sealing_goes_on(tmp
         assert (await known(folder))[1].chains.heads["p-test"].pseq == 100
         path.write_bytes(whole)
         assert (await known(folder))[1].chains.heads["p-test"].pseq == 310
+
+
+async def test_while_postgresql_is_away_sealing_goes_on_and_the_tables_follow_after(tmp_path: Path) -> None:
+    folder = tmp_path / "archive"
+    with stack.folder() as home:
+        async with nats_server() as nats, connected(nats) as client, EmbeddedPostgres(home, durable=False) as postgres:
+            connection = await asyncpg.connect(postgres.url)
+            await migrate(connection)
+            await connection.close()
+            publisher = Publisher(client)
+            await publisher.publish(20)
+            async with archiver(nats, folder, database=postgres.url) as (work, _):
+                await until(lambda: _row(postgres.url, 20), "the tables know of it")
+                await postgres.stop()
+                await publisher.publish(150)
+                await sealed_through(work, 170)
+                await until(lambda: work.seen().tables_failure)
+                await postgres.start()
+                row = await until(lambda: _row(postgres.url, 170), "the tables follow")
+                assert tuple(row) == (170, publisher.prev)
+
+
+async def _row(url: str, last_seq: int) -> asyncpg.Record | None:
+    try:
+        connection = await asyncpg.connect(url)
+    except (OSError, asyncpg.PostgresError):
+        return None
+    try:
+        return await connection.fetchrow(
+            "SELECT pseq, sha256 FROM sealed_heads JOIN archives USING (archive) WHERE last_seq = $1", last_seq
+        )
+    finally:
+        await connection.close()
