@@ -19,6 +19,8 @@ RelightError
 │   ├── ArchiveConflict      another archiver sealed this segment first
 │   └── ArchiveUnreachable   the folder or object store does not answer, or refuses the credentials
 ├── RestoreRefused           what would be restored into is not empty
+├── TrimRefused              the stream must not be trimmed: something on it is not as it was sealed
+├── HistoryGone              the stream was trimmed, and what is left of it does not do for what was asked
 ├── ContentError             content is missing or does not match its digest
 │   └── ContentErased        it was deleted on demand
 ├── Rewound                  the stream was put back to an older copy while it was read
@@ -115,6 +117,14 @@ class ArchiveUnreachable(ArchiveError):
 
 class RestoreRefused(RelightError):
     """What would be restored into is not empty."""
+
+
+class TrimRefused(RelightError):
+    """The stream must not be trimmed: something on it is not as it was sealed."""
+
+
+class HistoryGone(RelightError):
+    """The stream was trimmed, and what is left of it does not do for what was asked."""
 
 
 class ContentError(RelightError):

@@ -9,6 +9,7 @@ from faststream import FastStream
 from nats.aio.client import Client
 from prometheus_client import CollectorRegistry
 
+from relight.engine.archiving import archive_opener, archiving
 from relight.engine.health.metrics import register_metrics
 from relight.engine.health.models import Health
 from relight.engine.health.probe import HealthProbe, Watched, service_id
@@ -20,7 +21,7 @@ from relight.engine.http.server import HttpServer, http_server
 from relight.engine.ingest import Ingest
 from relight.engine.log.reader import TRANSIENT
 from relight.engine.log.recorder import Recorder
-from relight.engine.log.topology import STREAM, close
+from relight.engine.log.topology import STREAM, Headers, close
 from relight.engine.log.watermarks import ProjectedWatermarks
 from relight.engine.messaging.application import build_application, stop_application
 from relight.engine.options import http_limits, pool_options, recorder_options
@@ -54,19 +55,22 @@ class Parts:
     """Which parts a process runs; what it answers over NATS it always does.
 
     `listens`: an address for the health endpoints, and with `api` for the API. `ingest`: events are taken from outside.
+    `archive`: where RELIGHT_ARCHIVE is set.
     """
 
     projector: bool = True
     listens: bool = True
     api: bool = True
     ingest: bool = True
+    archive: bool = True
 
     def __str__(self) -> str:
         names = {"projector": self.projector, "API": self.listens and self.api, "ingest": self.ingest}
+        names["archive"] = self.archive
         return ", ".join(name for name, runs in names.items() if runs) or "health only"
 
 
-PROJECTING = Parts(listens=False, api=False, ingest=False)
+PROJECTING = Parts(listens=False, api=False, ingest=False, archive=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +127,11 @@ async def serving(
         pool = await startup.pool(servers.database_url, pool_options(settings))
         stack.push_async_callback(_drained, pool, stopping)
         attester = await stack.enter_async_context(_proving(client, servers, settings))
-        projector = running = recorder = ingest = None
+        archiver = sealing = projector = running = recorder = ingest = None
+        if parts.archive and settings.archive is not None:
+            reading = await startup.stream_client(servers.nats_url, name="relight archiver", headers=Headers.MESSAGE_ID)
+            stack.push_async_callback(_closed, reading, stopping)
+            archiver, sealing = await stack.enter_async_context(archiving(reading, servers, settings, stopping))
         if parts.projector:
             projecting = _projecting(client, servers, settings, stopping)
             projector, running = await stack.enter_async_context(projecting)
@@ -136,6 +144,9 @@ async def serving(
         probe.readiness, probe.recorder = readiness, recorder.health if recorder is not None else None
         if running is not None:
             probe.vital.watch("projector", running)
+        if archiver is not None and sealing is not None:
+            probe.archiver = archiver.seen
+            probe.vital.watch("archiver", sealing)
         registry = CollectorRegistry()
         register_metrics(registry, probe)
         watch = projector.watch if projector is not None else _nobody
@@ -261,7 +272,7 @@ async def _projecting(
             )
         )
 
-    projector = Projector(client, connect)
+    projector = Projector(client, connect, open_archive=archive_opener(settings))
     running = asyncio.create_task(projector.run(), name="projector")
     try:
         yield projector, running

@@ -30,10 +30,14 @@ class Startup:
         self._readiness = readiness
         self._patient = patient
 
-    async def stream_client(self, nats_url: str) -> Client:
+    async def stream_client(
+        self, nats_url: str, *, name: str = "relight projector", headers: Headers = Headers.NONE
+    ) -> Client:
         """A client for reading, with the stream declared. Raises `AccessRefused`, `Unreachable`."""
         parts = urlsplit(nats_url)
-        return await self._waited(f"NATS at {parts.hostname}:{parts.port or 4222}", lambda: _stream_client(nats_url))
+        return await self._waited(
+            f"NATS at {parts.hostname}:{parts.port or 4222}", lambda: _stream_client(nats_url, name, headers)
+        )
 
     async def migrated(self, database_url: str) -> None:
         """Brings the tables up to this release. Raises `AccessRefused`, `MigrationError`, `Unreachable`."""
@@ -60,8 +64,8 @@ class Startup:
             retry_s = min(2 * retry_s, LAST_RETRY_S)
 
 
-async def _stream_client(nats_url: str) -> Client:
-    client = await connect(nats_url, name="relight projector", headers=Headers.NONE)
+async def _stream_client(nats_url: str, name: str, headers: Headers) -> Client:
+    client = await connect(nats_url, name=name, headers=headers)
     try:
         await ensure_stream(client.jetstream(timeout=REQUEST_TIMEOUT_S))
     except BaseException:

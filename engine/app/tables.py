@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from relight.engine.app.connections import clock, projector_session, query_pool, rebuild_sessions, stream_client
+from relight.engine.archiving import archive_opener
 from relight.engine.servers import found_servers
 from relight.engine.settings import Settings
 from relight.engine.tables.connecting import connect_session
@@ -12,7 +13,7 @@ from relight.engine.tables.migrate import Applied, MigrationStatus, migrate, sta
 from relight.engine.tables.queries import find, parse, run
 from relight.engine.tables.rebuild import Rebuild, Rebuilt
 from relight.engine.tables.refolding import Advanced
-from relight.engine.tables.retention import Retention, Trimmed, on_stream
+from relight.engine.tables.retention import Retention, Trimmed, in_archive, on_stream
 from relight.engine.tables.retention_plan import Plan, plan
 from relight.engine.tables.rollback import RolledBack, drop_previous, roll_back
 from relight.projections.catalog import projections
@@ -28,10 +29,11 @@ async def ask(settings: Settings, name: str, *, tenant: str, limit: int, argumen
 
 
 async def take_digest(settings: Settings, *, memory: bool, up_to_seq: int | None = None) -> Digest:
-    """Of PostgreSQL's tables, or of tables folded in memory from the stream, which needs no database."""
+    """Of PostgreSQL's tables, or of tables folded in memory, which needs no database: from the stream, and what that
+    was trimmed of from the archive. Raises `HistoryGone` where there is none."""
     if memory:
         async with stream_client(settings) as client:
-            return await digest_memory(client, up_to_seq=up_to_seq)
+            return await digest_memory(client, up_to_seq=up_to_seq, open_archive=archive_opener(settings))
     async with projector_session(settings) as session:
         return await digest_postgres(session)
 
@@ -68,6 +70,7 @@ async def rebuild_tables(
             chosen,
             clock=clock(),
             connect=open_session,
+            open_archive=archive_opener(settings),
             accept_difference=accept_difference,
             advanced=advanced,
         )
@@ -95,5 +98,8 @@ async def plan_retention(settings: Settings, keeping: Keeping) -> Plan:
 async def apply_retention(settings: Settings, keeping: Keeping, advanced: Advanced) -> Trimmed:
     """Raises `RebuildRefused` while a rebuild runs."""
     async with rebuild_sessions(settings, "retention") as (client, session, _, _connect):
-        retention = Retention(session, [on_stream(client)], keeping, now=clock().now(), advanced=advanced)
+        places, open_archive = [on_stream(client)], archive_opener(settings)
+        if open_archive is not None:
+            places.append(in_archive(open_archive))
+        retention = Retention(session, places, keeping, now=clock().now(), advanced=advanced)
         return await retention.run()

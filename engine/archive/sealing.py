@@ -4,6 +4,7 @@ from datetime import datetime
 
 import uuid_utils
 
+from relight.engine.archive.keyring import read_statements
 from relight.engine.archive.keys import SigningKey
 from relight.engine.archive.models import FORMAT, ROOT, KeyStatement, Root, key_name
 from relight.engine.archive.reading import ArchiveReader
@@ -17,12 +18,23 @@ from relight.engine.log.topology import STREAM
 async def found_archive(store: ArchiveStore, key: SigningKey, *, now: datetime) -> ArchiveReader:
     """The archive there, or a new one whose first key is this. Raises `ArchiveDamaged`, `ArchiveUnreachable`."""
     if not await store.has(ROOT):
-        if not await store.is_empty():
-            raise ArchiveDamaged(f"archive {store.place}: there are files, but no {ROOT}: is it another folder?")
-        root = Root(format=FORMAT, archive=uuid_utils.uuid4().hex, stream=STREAM, created_at=now, key=key.id)
-        await state_key(store, key, endorsed_by=key, after=Head(archive=root.archive), now=now)
+        archive = await _begun(store, key)
+        if archive is None:
+            archive = uuid_utils.uuid4().hex
+            await state_key(store, key, endorsed_by=key, after=Head(archive=archive), now=now)
+        root = Root(format=FORMAT, archive=archive, stream=STREAM, created_at=now, key=key.id)
         await store.create(ROOT, sign_document(root, key))
     return await ArchiveReader.open(store)
+
+
+async def _begun(store: ArchiveStore, key: SigningKey) -> str | None:
+    """The archive of which its founder, killed then, had stated only its key; None where there is nothing yet."""
+    if await store.is_empty():
+        return None
+    stated, _ = await read_statements(store)
+    if await store.names("") != [key_name(key.id)] or key.id not in stated:
+        raise ArchiveDamaged(f"archive {store.place}: there are files, but no {ROOT}: is it another folder?")
+    return stated[key.id][0].archive
 
 
 async def state_key(

@@ -7,7 +7,7 @@ import typer
 from relight.engine.app import archive_keys as engine
 from relight.engine.cli.output import Json, err, out, print_json, print_models, run, settings
 
-Where = Annotated[str | None, typer.Option("--archive", help="Which archive (RELIGHT_ARCHIVE).")]
+Where = Annotated[str | None, typer.Option("--archive", help="Where the archive lies (RELIGHT_ARCHIVE).")]
 
 key = typer.Typer(help="Keys that seal the archive: list, rotate.", no_args_is_help=True)
 

@@ -9,6 +9,7 @@ import typer
 from rich.logging import RichHandler
 
 from relight.engine.cli import (
+    archive,
     asyncapi,
     data,
     deadletters,
@@ -48,6 +49,7 @@ app.command("asyncapi")(asyncapi.asyncapi)
 app.command("rebuild")(rebuild.rebuild)
 app.command("restore")(restore.restore)
 app.command("erase")(erase.erase)
+app.add_typer(archive.app, name="archive")
 app.add_typer(deadletters.app, name="deadletter")
 app.add_typer(retention.app, name="retention")
 app.add_typer(events.app, name="event")

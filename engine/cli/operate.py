@@ -55,6 +55,9 @@ def serve(
     ] = False,
     no_projector: Annotated[bool, typer.Option("--no-projector", help="Another process projects.")] = False,
     no_ingest: Annotated[bool, typer.Option("--no-ingest", help="Take no events from outside.")] = False,
+    no_archive: Annotated[
+        bool, typer.Option("--no-archive", help="Another process writes the archive of RELIGHT_ARCHIVE.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Run the service for servers of yours: RELIGHT_NATS_URL and RELIGHT_DATABASE_URL are needed, and waited for.
@@ -64,7 +67,8 @@ def serve(
     something had to be cut off.
     """
     here = settings()
-    parts = Parts(api=not no_http, projector=not no_projector, ingest=not no_ingest)
+    archives = here.archive is not None and not no_archive
+    parts = Parts(api=not no_http, projector=not no_projector, ingest=not no_ingest, archive=archives)
 
     def announce(running: Running) -> None:
         if as_json:

@@ -52,7 +52,8 @@ def plan_(keep: Keep = None, table: Table = None, tenant: Tenant = None, as_json
     agree = "holds" if stream.position_agrees else "does NOT hold"
     out.print(
         f"It {agree} what stands at the tables' position {stream.position}, and {stream.anchors_agree} of"
-        f" {stream.anchors} anchors. A due row whose event it does not hold is kept.",
+        f" {stream.anchors} anchors. A due row whose event"
+        f" {'neither it nor the archive holds' if here.archive else 'it does not hold'} is kept.",
         highlight=False,
         soft_wrap=True,
     )

@@ -14,7 +14,9 @@ from typing import Generic, Self, TypeVar
 
 from nats.aio.client import Client
 
+from relight.engine.archive.look import ArchiverLook
 from relight.engine.clock import Clock
+from relight.engine.health.archive import archive_checks
 from relight.engine.health.limits import CACHE_S, LOOK_S
 from relight.engine.health.machine import disk_checks, disk_of, process_checks
 from relight.engine.health.models import Check, Health
@@ -59,12 +61,13 @@ def service_id(region: str) -> str:
 
 
 class HealthProbe:
-    """`check` looks; `recorder`, `readiness` and `vital` are set by whoever serves."""
+    """`check` looks; `recorder`, `archiver`, `readiness` and `vital` are set by whoever serves."""
 
     def __init__(self, watched: Watched) -> None:
         self.watched = watched
         self.pools = PoolWatch(watched.pools)
         self.recorder: Callable[[], RecorderHealth] | None = None
+        self.archiver: Callable[[], ArchiverLook] | None = None
         self.readiness: Readiness | None = None
         self.vital = VitalTasks()
         self.latest: Health | None = None
@@ -128,6 +131,7 @@ class HealthProbe:
             *self.pools.checks(now),
             *spool_checks(spools, now),
             *recorder_checks(self.recorder() if self.recorder else None, now),
+            *archive_checks(self.archiver() if self.archiver else None, stream, now),
             *disk_checks(disk, watched.home, now),
             *process_checks(self.readiness, self.vital.dead(), now),
         ]

@@ -21,6 +21,7 @@ from relight.engine.errors import Rewound
 from relight.engine.log.answers import answered
 from relight.engine.log.chain import message_sha256
 from relight.engine.log.topology import MESSAGE_ID, RESTORING, STREAM
+from relight.events.subjects import OBSERVATIONS
 
 IDLE_HEARTBEAT_S = 1.0
 GIVE_UP_S = 30.0
@@ -35,6 +36,7 @@ CHECK_EVERY_S = 5.0
 ANSWER_S = 15.0
 RETRY_S = 0.2
 TRANSIENT = (NatsError, TimeoutError, OSError)
+OBSERVED = f"{OBSERVATIONS}.>"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 log = logging.getLogger(__name__)
@@ -172,10 +174,10 @@ class Reader:
                 yield messages if messages[-1].seq <= end else [m for m in messages if m.seq <= end]
             elif silent_s > GIVE_UP_S:
                 raise TimeoutError(f"nothing came for {GIVE_UP_S:g} s")
-            elif silent_s > IDLE_HEARTBEAT_S and await self._at_end():
+            elif silent_s > IDLE_HEARTBEAT_S and await self.is_at_end():
                 return
 
-    async def _at_end(self) -> bool:
+    async def is_at_end(self) -> bool:
         """Whether nothing stands on the stream beyond the position."""
         try:
             await self._js.get_msg(STREAM, self.position.seq + 1, subject=">", next=True)
@@ -190,7 +192,10 @@ class Reader:
         return StreamState(first_seq=state.first_seq, last_seq=state.last_seq, messages=state.messages)
 
     async def holds(self, anchor: Anchor) -> bool:
-        """Whether what stands at the anchor is what was read there; so, too, where the stream was trimmed since."""
+        """Whether what stands at the anchor is what was read there; so, too, where the stream was trimmed since.
+
+        Trimmed is a place where nothing stands, and no observation before it: rulings stay.
+        """
         if anchor.seq == 0 or anchor.sha256 == UNREAD:
             return True
         state = await self.state()
@@ -201,8 +206,16 @@ class Reader:
         try:
             found = await self._js.get_msg(STREAM, anchor.seq)
         except NotFoundError:
-            return False
+            first = await self.first_observation()
+            return first is not None and first > anchor.seq
         return message_sha256(found.subject or "", found.data or b"") == anchor.sha256
+
+    async def first_observation(self) -> int | None:
+        """Where the first one stands; None where there is none."""
+        try:
+            return (await self._js.get_msg(STREAM, 1, subject=OBSERVED, next=True)).seq
+        except NotFoundError:
+            return None
 
     async def _make_sure(self) -> None:
         now = asyncio.get_running_loop().time()

@@ -8,8 +8,9 @@ import orjson
 from nats.aio.client import Client
 from pydantic import BaseModel
 
+from relight.engine.archive.history import OpenArchive, history_reader
 from relight.engine.errors import Rewound, Unreachable
-from relight.engine.log.reader import BEGINNING, TRANSIENT, Message, Reader
+from relight.engine.log.reader import BEGINNING, TRANSIENT, Message
 from relight.engine.tables.connecting import Session
 from relight.engine.tables.deadletters import count_open
 from relight.engine.tables.folding import Folded
@@ -96,20 +97,27 @@ async def _held_position(session: Session) -> tuple[str, int]:
     return f"{row['incarnation']}:{row['seq']}:{row['sha256'][:12] or '-'}", row["seq"]
 
 
-async def digest_memory(client: Client, *, up_to_seq: int | None = None) -> Digest:
-    """Of tables folded in memory from the stream alone, up to its end now or to `up_to_seq`; needs no database."""
-    folded, position = await fold_stream(client, up_to_seq=up_to_seq)
+async def digest_memory(
+    client: Client, *, up_to_seq: int | None = None, open_archive: OpenArchive | None = None
+) -> Digest:
+    """Of tables folded in memory from the stream alone, up to its end now or to `up_to_seq`; needs no database.
+
+    What it was trimmed of comes from the archive. Raises `HistoryGone` where there is none, `Unreachable`.
+    """
+    folded, position = await fold_stream(client, up_to_seq=up_to_seq, open_archive=open_archive)
     hashes = {table.name: TableHash() for table in tables()}
     for table in tables():
         _add_all(hashes[table.name], folded.tables.rows(table))
     return _digest("memory", position[0], position[1], len(folded.dead_letters), hashes)
 
 
-async def fold_stream(client: Client, *, up_to_seq: int | None = None) -> tuple[Folded, tuple[str, int]]:
-    """Everything that the stream says, and the position it was read to. Raises `Unreachable`."""
+async def fold_stream(
+    client: Client, *, up_to_seq: int | None = None, open_archive: OpenArchive | None = None
+) -> tuple[Folded, tuple[str, int]]:
+    """Everything that the stream says, and the position it was read to. Raises `HistoryGone`, `Unreachable`."""
     while True:
         try:
-            return await _folded(client, up_to_seq)
+            return await _folded(client, up_to_seq, open_archive)
         except Rewound:
             continue  # what was folded stands no more: once again, from the beginning
         except TRANSIENT as error:
@@ -118,9 +126,11 @@ async def fold_stream(client: Client, *, up_to_seq: int | None = None) -> tuple[
             ) from error
 
 
-async def _folded(client: Client, up_to_seq: int | None) -> tuple[Folded, tuple[str, int]]:
+async def _folded(
+    client: Client, up_to_seq: int | None, open_archive: OpenArchive | None
+) -> tuple[Folded, tuple[str, int]]:
     folded = Folded()
-    async with Reader(client, BEGINNING) as reader:
+    async with await history_reader(client, BEGINNING, open_archive=open_archive) as reader:
         end = min((await reader.state()).last_seq, up_to_seq or 1 << 62)
         last: Message | None = None
         async for messages in reader.through(end, limit=READ_BATCH):

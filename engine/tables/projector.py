@@ -10,11 +10,13 @@ from enum import StrEnum
 import asyncpg
 from nats.aio.client import Client
 
-from relight.engine.errors import Fenced, Rewound, Unreachable
+from relight.engine.archive.history import OpenArchive, history_reader
+from relight.engine.errors import ArchiveError, Fenced, HistoryGone, Rewound, Unreachable
 from relight.engine.log.answers import answered
 from relight.engine.log.chain import PublisherHead
 from relight.engine.log.reader import TRANSIENT, Anchor, Message, Reader
 from relight.engine.log.topology import STREAM
+from relight.engine.log.trims import trimmed_through
 from relight.engine.log.watermarks import announcement, push_subject
 from relight.engine.tables.connecting import Session
 from relight.engine.tables.deadletters import bury
@@ -45,6 +47,8 @@ COMMIT_S = 120.0
 
 DATABASE_AWAY = (OSError, TimeoutError, Unreachable, asyncpg.PostgresError, asyncpg.InterfaceError)
 
+KNOWN_TRIM = "SELECT EXISTS (SELECT FROM stream_trims WHERE through_seq >= $1)"
+
 log = logging.getLogger(__name__)
 
 
@@ -67,11 +71,17 @@ class Projector:
     """
 
     def __init__(
-        self, client: Client, connect: Callable[[], Awaitable[Session]], *, batch_events: int = BATCH_EVENTS
+        self,
+        client: Client,
+        connect: Callable[[], Awaitable[Session]],
+        *,
+        batch_events: int = BATCH_EVENTS,
+        open_archive: OpenArchive | None = None,
     ) -> None:
         self._client = client
         self._connect = connect
         self._batch_events = batch_events
+        self._open_archive = open_archive
         self._watched: dict[str, float] = {}
         self._heads = Heads()
         self._leads = False
@@ -111,7 +121,7 @@ class Projector:
                 if not stand_by:
                     raise
                 await asyncio.sleep(FENCED_S)
-            except DATABASE_AWAY as error:
+            except (*DATABASE_AWAY, HistoryGone, ArchiveError) as error:
                 await self._failed(error)
             except Exception as error:  # the daemon's edge: whatever it is, health shows it and the next try may do
                 log.exception("projector failed, retrying", extra={"action": "projector_failed"})
@@ -177,7 +187,7 @@ class Projector:
         self._heads = Heads()
         self.position = await load_position(session)
         self.state, self.failure = ProjectorState.LIVE, None
-        async with Reader(self._client, self.position.anchor) as reader:
+        async with await self._reader(session, self.position) as reader:
             writing: asyncio.Task[Position] | None = None
             try:
                 while True:
@@ -200,6 +210,20 @@ class Projector:
                     await asyncio.wait([writing])
                     if not writing.cancelled() and writing.exception() is None:
                         self.position = writing.result()
+
+    async def _reader(self, session: Session, position: Position) -> Reader:
+        """Raises `HistoryGone` where the stream was trimmed of what these tables lack, and no archive has it."""
+        while True:
+            try:
+                asking = trimmed_through(self._client.jetstream(timeout=STANDBY_S))
+                through = await answered(self._client, asking, within_s=2 * STANDBY_S)
+                break
+            except TRANSIENT:
+                await asyncio.sleep(RETRY_S)
+        # Tables that know of the trim were folded beyond it, wherever a rewind has put their position since.
+        if through > position.seq and await session.fetchval(KNOWN_TRIM, through):
+            return Reader(self._client, position.anchor)
+        return await history_reader(self._client, position.anchor, open_archive=self._open_archive, through=through)
 
     async def _read(self, reader: Reader) -> tuple[Sequence[Message], bool]:
         try:

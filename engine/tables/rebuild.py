@@ -9,9 +9,10 @@ from datetime import datetime
 from nats.aio.client import Client
 from pydantic import BaseModel
 
+from relight.engine.archive.history import OpenArchive, history_reader
 from relight.engine.clock import Clock
 from relight.engine.errors import RebuildRefused, Rewound, Unreachable
-from relight.engine.log.reader import BEGINNING, TRANSIENT, Anchor, Reader
+from relight.engine.log.reader import BEGINNING, TRANSIENT, Anchor
 from relight.engine.tables.connecting import Session
 from relight.engine.tables.deadletters import retry
 from relight.engine.tables.digest import hash_tables, lock_for_reading
@@ -77,7 +78,8 @@ class Compared:
 class Rebuild:
     """`keeper` holds the lock and reads the live tables, `builder` makes the others; both act as the projector.
 
-    With `connect`, a long stream is folded by several processes where there are processors for them.
+    With `connect`, a long stream is folded by several processes where there are processors for them; what it was
+    trimmed of is folded from the archive.
     """
 
     def __init__(
@@ -89,6 +91,7 @@ class Rebuild:
         *,
         clock: Clock,
         connect: Connect | None = None,
+        open_archive: OpenArchive | None = None,
         accept_difference: bool = False,
         advanced: Advanced | None = None,
     ) -> None:
@@ -99,13 +102,15 @@ class Rebuild:
         self._tables = sorted((table for p in projections for table in p.tables), key=lambda table: table.name)
         self._clock = clock
         self._connect = connect
+        self._open_archive = open_archive
         self._accept_difference = accept_difference
         self._advanced = advanced
 
     async def run(self) -> Rebuilt:
         """Reads and writes of the live tables go on, but for the moment of the swap.
 
-        Raises `RebuildRefused`: another one runs, or the tables differ although their projection does not. Whatever
+        Raises `RebuildRefused`: another one runs, or the tables differ although their projection does not;
+        `HistoryGone`: the stream was trimmed, and there is no archive. Whatever
         is raised, and however the process ends: the live tables are as they were, and the next one begins anew.
         """
         sets = await find_sets(self._keeper)
@@ -130,7 +135,7 @@ class Rebuild:
         live = await load_position(self._keeper)
         marks = await load_marks(self._keeper)
         await make_shadow(self._builder, sets, self._tables)
-        async with Reader(self._client, BEGINNING) as reader:
+        async with await history_reader(self._client, BEGINNING, open_archive=self._open_archive) as reader:
             target = Target(sets=sets, schema=sets.shadow, projections=frozenset(self._projections))
             refolding = Refolding(self._builder, reader, target, Marks(marks))
             loading = time.monotonic()

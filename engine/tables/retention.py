@@ -10,6 +10,7 @@ import asyncpg
 from nats.aio.client import Client
 from pydantic import BaseModel
 
+from relight.engine.archive.history import OpenArchive
 from relight.engine.errors import RelightError, Rewound, Unreachable
 from relight.engine.log.reader import BEGINNING, TRANSIENT, Message, Reader
 from relight.engine.tables.connecting import Session
@@ -31,7 +32,7 @@ Key = tuple[str, str]
 Elsewhere = Callable[[], AsyncGenerator[tuple[Sequence[Message], int], None]]
 """A place that holds events, read from its beginning to the sequence given beside each batch.
 
-The stream is one; an archive will be another.
+The stream is one, an archive another.
 """
 
 
@@ -200,6 +201,19 @@ def on_stream(client: Client) -> Elsewhere:
             ) from error
         except TRANSIENT as error:
             raise Unreachable(f"stream EV cannot be read ({error!r}): is NATS up?") from error
+
+    return messages
+
+
+def in_archive(open_archive: OpenArchive) -> Elsewhere:
+    """Every message that was ever sealed, those included that a rewind replaced. Raises `ArchiveError`."""
+
+    async def messages() -> AsyncGenerator[tuple[Sequence[Message], int], None]:
+        archive = await open_archive()
+        last = 0
+        async for manifest, _ in archive.manifests():
+            last = max(last, manifest.last_seq)
+            yield await archive.messages(manifest), last
 
     return messages
 

@@ -23,6 +23,7 @@ BENCHMARKS = (
     "folded",
     "projecting",
     "rebuilding",
+    "archiving",
     "freshness",
     "subscriber_peer",
 )
