@@ -34,7 +34,7 @@ def archive_place(settings: Settings, given: str | None = None) -> str:
     """Raises `SettingsError` where nothing says one."""
     place = given or settings.archive
     if place is None:
-        raise SettingsError("nothing says where the archive lies: set RELIGHT_ARCHIVE, or name it with --to")
+        raise SettingsError("nothing says where the archive lies: set RELIGHT_ARCHIVE, or name it in the command")
     return place
 
 

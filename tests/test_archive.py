@@ -11,7 +11,7 @@ from relight.engine.archive.keys import kept_key
 from relight.engine.archive.reading import ArchiveReader
 from relight.engine.archive.records import decode_record, encode_record
 from relight.engine.archive.salvage import salvage_archive
-from relight.engine.archive.sealing import add_segment, found_archive
+from relight.engine.archive.sealing import add_segment, found_archive, state_key
 from relight.engine.archive.segment import Head, seal
 from relight.engine.archive.store import FolderStore
 from relight.engine.audit.archive import check_archive
@@ -81,6 +81,17 @@ async def test_any_message_comes_back_byte_for_byte(messages: list[Message], spl
     checked = await check_archive(store)
     assert checked.events == len(messages)
     assert all(finding.kind is Kind.INSERTED for finding in checked.findings), checked.findings
+
+
+async def test_an_archive_whose_founder_was_killed_is_founded_by_doing_it_again(tmp_path: Path) -> None:
+    store, key = MemoryStore(), kept_key(tmp_path / "key.pem")
+    await state_key(store, key, endorsed_by=key, after=Head(archive="0" * 32), now=NOW)
+    assert (await found_archive(store, key, now=NOW)).root.archive == "0" * 32
+    stranger = kept_key(tmp_path / "stranger.pem")
+    begun = MemoryStore()
+    await state_key(begun, key, endorsed_by=key, after=Head(archive="0" * 32), now=NOW)
+    with pytest.raises(ArchiveDamaged, match=r"but no archive\.json"):
+        await found_archive(begun, stranger, now=NOW)
 
 
 async def test_a_message_id_that_is_no_text_is_read_and_kept_as_it_is() -> None:
