@@ -166,7 +166,7 @@ def _told(account: str, jsz: list[dict[str, Any]]) -> StreamFacts | None:
     for answer in jsz:
         name = str(answer["server"]["name"])
         for detail in answer.get("data", {}).get("account_details") or ():
-            streams = detail.get("stream_detail") or () if detail.get("name") == account else ()
+            streams = detail.get("stream_detail") or () if account in (detail.get("name"), detail.get("id")) else ()
             for stream in streams:
                 if stream.get("name") == STREAM:
                     facts = StreamFacts.of(stream, alone=name)
