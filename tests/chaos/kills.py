@@ -1,0 +1,350 @@
+"""Kill rounds: a random victim at a random moment under load, again and again; then everything is counted."""
+
+import asyncio
+import os
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from chaos_plan import ChaosPlan
+from kept import NOTHING_ELSE, PROMISES, REFUSED, SERVERS, Kept, look
+from killing import KillScene, NotAtRest, all_killed, kill_scene, killed
+from ledger import Told
+from reporting import Report, Step
+
+PHASE = "kills"
+PUBLISHERS, PROJECTORS = 4, 2
+MOMENT_S = (0.02, 0.6)
+"""After the round before: any moment between."""
+DOWN_S = (0.0, 0.3)
+ADOPTING_S = (0.0, 0.4)
+INSIDE = 0.95
+"""The share of kills that have to lie inside the run, by sequence and by position."""
+
+Victim = Literal["publisher", "drainer", "projector", "NATS", "PostgreSQL"]
+LOT: dict[Victim, int] = {"publisher": 4, "drainer": 2, "projector": 3, "NATS": 2, "PostgreSQL": 2}
+"""How often each is drawn."""
+
+
+@dataclass(kw_only=True)
+class Kill:
+    """One round: who, how, and how far stream, tables and spools were in that moment."""
+
+    round: int
+    scene: int
+    victim: Victim
+    how: str
+    at_s: float
+    seq: int
+    projected_seq: int
+    spooled_events: int
+    down_s: float
+    end_seq: int = 0
+
+    @property
+    def is_inside(self) -> bool:
+        return 0 < self.seq < self.end_seq and 0 < self.projected_seq < self.end_seq
+
+
+async def play(plan: ChaosPlan, report: Report, step: Step) -> None:
+    """Scenes of `plan.scene_rounds` kills each."""
+    kills: list[Kill] = []
+    kept, told, checks, began = Kept(), Counter[str](), 0, time.monotonic()
+    while len(kills) < plan.rounds:
+        number = len(kills) // plan.scene_rounds + 1
+        rounds = min(plan.scene_rounds, plan.rounds - len(kills))
+        name = f"scene {plan.seed}-{number}"
+        scene = kill_scene(name, publishers=PUBLISHERS, projectors=PROJECTORS, logs=plan.logs, step=step)
+        async with scene as here:
+            playing = Playing(here, plan, number, first=len(kills), step=step)
+            try:
+                await playing.rounds(rounds)
+                await playing.end()
+            except NotAtRest as error:
+                playing.kept.lacks(NOTHING_ELSE, [f"not at rest: {error}"])
+        kills += playing.kills
+        checks += playing.checks
+        kept.add(playing.kept)
+        told.update(playing.told)
+        if len(playing.kills) < rounds:
+            break  # it came to nothing: no use in going on
+    _tell(report, plan, kills, kept, told, checks, time.monotonic() - began)
+
+
+class Playing:
+    """The rounds of one scene."""
+
+    def __init__(self, scene: KillScene, plan: ChaosPlan, number: int, *, first: int, step: Step) -> None:
+        self._scene, self._plan, self._number, self._first, self._step = scene, plan, number, first, step
+        self._chance = random.Random(f"{plan.seed} scene {number}")
+        self._began = time.monotonic()
+        self._down: dict[str, asyncio.Task[None]] = {}
+        self._since_check = Counter[str]()
+        self.kills: list[Kill] = []
+        self.kept = Kept()
+        self.told = Counter[str]()
+        self.checks = 0
+
+    async def rounds(self, rounds: int) -> None:
+        for done in range(rounds):
+            if done and done % self._plan.check_rounds == 0:
+                await self.check()
+            self._say(done, rounds)
+            await asyncio.sleep(self._chance.uniform(*MOMENT_S))
+            await self._round()
+
+    def _say(self, done: int, rounds: int) -> None:
+        if done % 10 == 0:
+            so_far, scene = self._first + done, self._scene
+            at = f"stream {scene.seq:,}, tables {scene.projected_seq:,}"
+            self._step(f"{scene.name}: {so_far} of {self._plan.rounds} kills; {at}")
+
+    async def _round(self) -> None:
+        victim = self._chance.choices(list(LOT), list(LOT.values()))[0]
+        draw, down_s = self._chance.random(), self._chance.uniform(*DOWN_S)
+        kill, key = self._aimed(victim, draw, down_s)
+        if (before := self._down.get(key)) is not None:
+            await before  # who is down already is up again first; others may well be down meanwhile
+        await kill()
+
+    def _aimed(self, victim: Victim, draw: float, down_s: float) -> tuple[Callable[[], Coroutine[Any, Any, None]], str]:
+        place = int(draw * (PROJECTORS if victim == "projector" else PUBLISHERS))
+        match victim:
+            case "publisher":
+                return lambda: self._kill_publisher(place, down_s), f"publisher {place}"
+            case "drainer":
+                return lambda: self._kill_drainer(place, down_s), "drainer"
+            case "projector":
+                return lambda: self._kill_projector(place, down_s), f"projector {place}"
+            case "NATS":
+                return lambda: self._kill_nats(down_s), "NATS"
+            case "PostgreSQL":
+                return lambda: self._kill_postgres(draw, down_s), "PostgreSQL"
+
+    async def _kill_publisher(self, place: int, down_s: float) -> None:
+        publishing = self._scene.publishers[place]
+        assert publishing.process is not None
+        seen = self._seen()
+        await killed(publishing.process)
+        await self._note("publisher", "its recorder and drainer with it", down_s, seen)
+
+        async def again() -> None:
+            await asyncio.sleep(down_s)
+            self._scene.start_publisher(publishing)
+
+        self._restart(f"publisher {place}", again())
+
+    async def _kill_drainer(self, place: int, down_s: float) -> None:
+        """Two publishers die; whoever takes the spool of one and drains that of the other dies while it does."""
+        scene = self._scene
+        dying = [scene.publishers[place], scene.publishers[(place + 1) % PUBLISHERS]]
+        for publishing in dying:
+            if (restarting := self._down.get(f"publisher {publishing.number}")) is not None:
+                await restarting
+        for publishing in dying:
+            assert publishing.process is not None
+            await killed(publishing.process)
+        adopter = scene.start_adopter()
+        await asyncio.sleep(self._chance.uniform(*ADOPTING_S))
+        seen = self._seen()
+        await killed(adopter)
+        await self._note("drainer", "two publishers, then whoever drains what they left", down_s, seen)
+
+        async def again() -> None:
+            await asyncio.sleep(down_s)
+            for publishing in dying:
+                scene.start_publisher(publishing)
+
+        task = self._restart("drainer", again())
+        for publishing in dying:
+            self._down[f"publisher {publishing.number}"] = task
+
+    async def _kill_projector(self, place: int, down_s: float) -> None:
+        seen = self._seen()
+        await killed(self._scene.projectors[place])
+        await self._note("projector", "one of two", down_s, seen)
+
+        async def again() -> None:
+            await asyncio.sleep(down_s)
+            self._scene.start_projector(place)
+
+        self._restart(f"projector {place}", again())
+
+    async def _kill_nats(self, down_s: float) -> None:
+        scene, seen = self._scene, self._seen()
+        await scene.nats.kill()
+        await self._note("NATS", "the server", down_s, seen)
+
+        async def again() -> None:
+            await asyncio.sleep(down_s)
+            await scene.nats.start()
+            await scene.nats_held(seen[0])
+            self.kept.counts[SERVERS] += 1
+
+        self._restart("NATS", again())
+
+    async def _kill_postgres(self, draw: float, down_s: float) -> None:
+        scene, seen = self._scene, self._seen()
+        backend = scene.a_backend(draw * 7 % 1)
+        how = ("the server", "all its processes", "one session's process")[int(draw * 3)]
+        if how == "one session's process" and backend is not None:
+            os.kill(backend, signal.SIGKILL)
+        elif how == "all its processes":
+            await all_killed(scene.postgres)
+        else:
+            await scene.postgres.kill()
+        await self._note("PostgreSQL", how, down_s, seen)
+
+        async def again() -> None:
+            if not scene.postgres.running:
+                await asyncio.sleep(down_s)
+                await scene.postgres.start()
+                await scene.postgres_held(seen[1])
+                self.kept.counts[SERVERS] += 1
+
+        self._restart("PostgreSQL", again())
+
+    def _seen(self) -> tuple[int, int]:
+        return self._scene.seq, self._scene.projected_seq
+
+    async def _note(self, victim: Victim, how: str, down_s: float, seen: tuple[int, int]) -> None:
+        self.kills.append(
+            Kill(
+                round=self._first + len(self.kills) + 1,
+                scene=self._number,
+                victim=victim,
+                how=how,
+                at_s=time.monotonic() - self._began,
+                seq=seen[0],
+                projected_seq=seen[1],
+                spooled_events=await asyncio.to_thread(self._scene.exposed),
+                down_s=down_s,
+            )
+        )
+
+    def _restart(self, key: str, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        self._down[key] = task = asyncio.create_task(work)
+        return task
+
+    async def _all_up(self) -> None:
+        await asyncio.gather(*self._down.values())
+        self._down.clear()
+
+    async def check(self) -> None:
+        """A checkpoint: nobody records, all is in the tables, everything is compared; then it goes on."""
+        await self._at_rest()
+        self._scene.go_on()
+
+    async def end(self) -> None:
+        """The last of them, after every publisher has said that it closes."""
+        await self._all_up()
+        await self._scene.rest()
+        await self._scene.end_publishers()
+        await self._at_rest()
+        for kill in self.kills:
+            kill.end_seq = self._scene.seq
+
+    async def _at_rest(self) -> None:
+        scene = self._scene
+        await self._all_up()
+        self._step(f"{scene.name}: at rest, comparing {scene.seq:,} events")
+        await scene.rest()
+        told = Told.read(scene.ledgers)
+        found = await look(told, nats_url=scene.nats.url, database_url=scene.postgres.url)
+        found.lacks(SERVERS, scene.went_back)
+        found.counts[SERVERS] = self.kept.counts[SERVERS]
+        self.checks += 1
+        # Each check looks at the whole scene: the last one's counts stand, but whatever any of them found.
+        for promise, lacking in self.kept.broken.items():
+            found.lacks(promise, (one for one in lacking if one not in found.broken[promise]))
+        self.kept = found
+        self.told = Counter(
+            spooled=len(told.spooled),
+            replicated=len(told.replicated),
+            projected=len(told.projected),
+            contents=len(told.contents),
+            won=len(told.won),
+            superseded=len(told.superseded),
+        )
+
+
+def _tell(
+    report: Report,
+    plan: ChaosPlan,
+    kills: list[Kill],
+    kept: Kept,
+    told: Counter[str],
+    checks: int,
+    took_s: float,
+) -> None:
+    by_victim = Counter(f"{kill.victim}" for kill in kills)
+    hows = Counter(f"{kill.victim}: {kill.how}" for kill in kills)
+    said = ", ".join(f"{victim} {times}" for victim, times in by_victim.most_common())
+    report.promise(
+        PHASE,
+        "rounds played; victims",
+        f"{len(kills):,}: {said}",
+        asked=f"{plan.rounds:,}",
+        kept=len(kills) == plan.rounds,
+        detail="the last scene did not come to rest: see below",
+    )
+    scenes = len({kill.scene for kill in kills})
+    report.figure(
+        PHASE,
+        "scenes; checks of everything; time; events",
+        f"{scenes}; {checks}; {took_s:,.0f} s; {kept.counts['events']:,}",
+    )
+    inside = [kill for kill in kills if kill.is_inside]
+    report.promise(
+        PHASE,
+        "kills inside the run, by stream sequence and by position",
+        f"{len(inside):,} of {len(kills):,}",
+        asked=f">= {INSIDE:.0%}",
+        kept=len(inside) >= INSIDE * len(kills) and bool(kills),
+        detail=str([(kill.round, kill.seq, kill.projected_seq, kill.end_seq) for kill in kills if not kill.is_inside]),
+    )
+    ended = [kill for kill in kills if kill.end_seq]
+    for name, values in (
+        ("stream sequence at the kills, share of its scene's end", [kill.seq / kill.end_seq for kill in ended]),
+        ("position of the tables at the kills, the same", [kill.projected_seq / kill.end_seq for kill in ended]),
+    ):
+        report.figure(PHASE, f"{name}: deciles", _deciles(values, "{:.2f}"))
+    depths = [float(kill.spooled_events) for kill in kills]
+    behind = [float(max(0, kill.seq - kill.projected_seq)) for kill in kills]
+    report.figure(PHASE, "events in spools alone at the kills: deciles", _deciles(depths, "{:,.0f}"))
+    report.figure(
+        PHASE, "events on the stream and not in the tables at the kills: deciles", _deciles(behind, "{:,.0f}")
+    )
+    busy = sum(kill.spooled_events > 0 or kill.seq > kill.projected_seq for kill in kills)
+    report.figure(PHASE, "kills with events on their way", f"{busy:,} of {len(kills):,}")
+    figures = ", ".join(f"{name} {number:,}" for name, number in told.items())
+    report.figure(PHASE, "told", figures)
+    for promise in PROMISES:
+        lacking = kept.broken[promise]
+        report.promise(
+            PHASE,
+            promise,
+            f"{kept.counts[promise]:,}" + (f", {len(lacking):,} not so" if lacking else ""),
+            asked="0" if promise == REFUSED else "all",
+            kept=not lacking,
+            detail=kept.examples(promise),
+        )
+    report.figures[PHASE] = {
+        "kills": [asdict(kill) for kill in kills],
+        "victims": hows,
+        "told": told,
+        "compared": kept.counts,
+        "broken": {promise: found for promise, found in kept.broken.items() if found},
+        "seconds": took_s,
+    }
+
+
+def _deciles(values: list[float], form: str) -> str:
+    ordered = sorted(values)
+    if not ordered:
+        return "none"
+    return " ".join(form.format(ordered[round(tenth / 10 * (len(ordered) - 1))]) for tenth in range(11))
