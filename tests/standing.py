@@ -7,10 +7,11 @@ from itertools import pairwise
 
 import asyncpg
 import orjson
+from nats.js.errors import NotFoundError
 
 from relight.engine.log.chain import body_sha256
 from relight.engine.log.reader import BEGINNING, Reader
-from relight.engine.log.topology import Headers, connect
+from relight.engine.log.topology import CONTENT_BUCKET, Headers, connect
 from relight.events.envelope import GENESIS
 from relight.projections.base import History
 from relight.projections.catalog import tables
@@ -83,6 +84,37 @@ async def on_stream(nats_url: str) -> OnStream:
                     found.add(message.body)
     finally:
         await client.close()
+    return found
+
+
+async def stored_contents(nats_url: str) -> dict[str, str]:
+    """What the content store holds, read in one go: by `<tenant>/<sha256>` the SHA-256 of the bytes that are there.
+
+    An object store's `get` makes a consumer each time, which the server keeps for a while, and only so many.
+    """
+    found, chunks = dict[str, str](), defaultdict[str, list[bytes]](list)
+    client = await connect(nats_url, name="relight drill")
+    try:
+        js = client.jetstream(timeout=10)
+        try:
+            messages = (await js.stream_info(f"OBJ_{CONTENT_BUCKET}")).state.messages
+        except NotFoundError:
+            return found
+        reading = await js.subscribe(f"$O.{CONTENT_BUCKET}.>", ordered_consumer=True)
+        metas = []
+        for _ in range(messages):
+            message = await reading.next_msg(timeout=10)
+            kind, name = message.subject.split(".")[2:]
+            if kind == "C":
+                chunks[name].append(message.data)
+            else:
+                metas.append(orjson.loads(message.data))
+        await reading.unsubscribe()
+    finally:
+        await client.close()
+    for meta in metas:
+        if not meta.get("deleted"):
+            found[meta["name"]] = body_sha256(b"".join(chunks[meta["nuid"]]))
     return found
 
 

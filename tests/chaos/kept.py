@@ -7,16 +7,13 @@ from typing import Any
 
 import asyncpg
 from ledger import Told
-from nats.js import JetStreamContext
-from standing import OnStream, differing, history_rows, on_stream
+from publishers import TENANT
+from standing import OnStream, differing, history_rows, on_stream, stored_contents
 
-from relight.engine.errors import ContentError
-from relight.engine.log.content import fetch_content
 from relight.engine.log.topology import Headers, connect
 from relight.engine.tables.connecting import connect_session
 from relight.engine.tables.digest import digest_memory, digest_postgres
 from relight.engine.tables.pools import PROJECTOR_ROLE
-from relight.events.values import Content
 
 EXAMPLES = 3
 
@@ -105,11 +102,7 @@ async def look(told: Told, *, nats_url: str, database_url: str) -> Kept:
     stream = await on_stream(nats_url)
     kept = judge(told, stream)
     kept.counts["events"] = stream.last_seq
-    client = await connect(nats_url, name="relight chaos")
-    try:
-        await _contents(kept, told, client.jetstream(timeout=10))
-    finally:
-        await client.close()
+    await _contents(kept, told, nats_url)
     rows = await history_rows(database_url, told.spooled)
     kept.counts[HISTORY] = len(told.spooled)
     kept.lacks(HISTORY, (id for id in told.spooled if rows[id] != 1))
@@ -118,14 +111,13 @@ async def look(told: Told, *, nats_url: str, database_url: str) -> Kept:
     return kept
 
 
-async def _contents(kept: Kept, told: Told, js: JetStreamContext) -> None:
+async def _contents(kept: Kept, told: Told, nats_url: str) -> None:
     wanted = {id: sha256 for id, sha256 in told.contents.items() if id in told.spooled}
+    stored = await stored_contents(nats_url) if wanted else {}
     kept.counts[CONTENTS] = len(wanted)
     for id, sha256 in wanted.items():
-        try:
-            await fetch_content(js, "acme", Content(sha256=sha256, size_bytes=0))
-        except ContentError as error:
-            kept.lacks(CONTENTS, [f"of {id}: {error}"])
+        if (held := stored.get(f"{TENANT}/{sha256}")) != sha256:
+            kept.lacks(CONTENTS, [f"of {id}: {sha256} is {'not there' if held is None else f'{held} there'}"])
 
 
 async def _heads(kept: Kept, stream: OnStream, database_url: str) -> None:

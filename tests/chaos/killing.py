@@ -1,9 +1,7 @@
 """A running scene whose processes are killed one after the other, and what is looked at while they are."""
 
 import asyncio
-import os
 import shutil
-import signal
 import tempfile
 import time
 from collections.abc import AsyncIterator
@@ -159,6 +157,14 @@ class KillScene:
                         found.append(process.pid)
         return sorted(found)[int(draw * len(found))] if found else None
 
+    async def kill_all_of_postgres(self) -> None:
+        """Every process at once, as a machine that stops; `kill` alone lets sessions end by themselves."""
+        server = psutil.Process(self.postgres.pid)
+        for process in [server, *server.children()]:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        await self.postgres.kill()
+
     async def rest(self) -> None:
         """Nobody records, and all that was recorded is in the tables. Raises `NotAtRest`."""
         self.pace.value = 0.0  # type: ignore[attr-defined]
@@ -196,15 +202,6 @@ async def killed(process: BaseProcess) -> None:
     """SIGKILL, and gone."""
     process.kill()
     await asyncio.to_thread(process.join, LOOKED_S)
-
-
-async def all_killed(postgres: EmbeddedPostgres) -> None:
-    """Every process of the server at once, as a machine that stops; `kill` alone lets sessions end by themselves."""
-    server = psutil.Process(postgres.pid)
-    for process in [server, *server.children()]:
-        with suppress(psutil.NoSuchProcess):
-            os.kill(process.pid, signal.SIGKILL)
-    await postgres.kill()
 
 
 @asynccontextmanager

@@ -12,14 +12,15 @@ from typing import Any, Literal
 
 from chaos_plan import ChaosPlan
 from kept import NOTHING_ELSE, PROMISES, REFUSED, SERVERS, Kept, look
-from killing import KillScene, NotAtRest, all_killed, kill_scene, killed
+from killing import KillScene, NotAtRest, kill_scene, killed
 from ledger import Told
 from reporting import Report, Step
 
 PHASE = "kills"
 PUBLISHERS, PROJECTORS = 4, 2
-MOMENT_S = (0.02, 0.6)
-"""After the round before: any moment between."""
+MOMENT_S = (0.02, 0.9)
+"""After the round before, and once stream and tables go on after the last kill of what they need."""
+STILL_S = 60.0
 DOWN_S = (0.0, 0.3)
 ADOPTING_S = (0.0, 0.4)
 INSIDE = 0.95
@@ -54,6 +55,7 @@ async def play(plan: ChaosPlan, report: Report, step: Step) -> None:
     """Scenes of `plan.scene_rounds` kills each."""
     kills: list[Kill] = []
     kept, told, checks, began = Kept(), Counter[str](), 0, time.monotonic()
+    still_s: dict[str, list[float]] = {"stream": [], "tables": []}
     while len(kills) < plan.rounds:
         number = len(kills) // plan.scene_rounds + 1
         rounds = min(plan.scene_rounds, plan.rounds - len(kills))
@@ -70,9 +72,11 @@ async def play(plan: ChaosPlan, report: Report, step: Step) -> None:
         checks += playing.checks
         kept.add(playing.kept)
         told.update(playing.told)
+        for what, seconds in playing.stood_still_s.items():
+            still_s[what] += seconds
         if len(playing.kills) < rounds:
             break  # it came to nothing: no use in going on
-    _tell(report, plan, kills, kept, told, checks, time.monotonic() - began)
+    _tell(report, plan, kills, kept, told, still_s, checks, time.monotonic() - began)
 
 
 class Playing:
@@ -83,7 +87,9 @@ class Playing:
         self._chance = random.Random(f"{plan.seed} scene {number}")
         self._began = time.monotonic()
         self._down: dict[str, asyncio.Task[None]] = {}
-        self._since_check = Counter[str]()
+        self._standing: list[asyncio.Task[None]] = []
+        self.stood_still_s: dict[str, list[float]] = {"stream": [], "tables": []}
+        """From the kill of a server or projector until there was more."""
         self.kills: list[Kill] = []
         self.kept = Kept()
         self.told = Counter[str]()
@@ -109,7 +115,30 @@ class Playing:
         kill, key = self._aimed(victim, draw, down_s)
         if (before := self._down.get(key)) is not None:
             await before  # who is down already is up again first; others may well be down meanwhile
+        if victim != "publisher":
+            await self._gone_on()
         await kill()
+
+    async def _gone_on(self) -> None:
+        """Kills must not come faster than what they hit can work, or nothing would be on its way."""
+        standing, self._standing = self._standing, []
+        await asyncio.gather(*standing)
+
+    def _stands_still(self, what: Literal["stream", "tables"]) -> None:
+        self._standing.append(asyncio.create_task(self._moves_again(what)))
+
+    async def _moves_again(self, what: Literal["stream", "tables"]) -> None:
+        scene, began = self._scene, time.monotonic()
+
+        def seq() -> int:
+            return scene.seq if what == "stream" else scene.projected_seq
+
+        before = seq()
+        while seq() <= before:
+            if time.monotonic() - began > STILL_S:
+                raise NotAtRest(f"{scene.name}: the {what} stood still at {before} for {STILL_S:g} s after a kill")
+            await asyncio.sleep(0.01)
+        self.stood_still_s[what].append(time.monotonic() - began)
 
     def _aimed(self, victim: Victim, draw: float, down_s: float) -> tuple[Callable[[], Coroutine[Any, Any, None]], str]:
         place = int(draw * (PROJECTORS if victim == "projector" else PUBLISHERS))
@@ -166,6 +195,7 @@ class Playing:
     async def _kill_projector(self, place: int, down_s: float) -> None:
         seen = self._seen()
         await killed(self._scene.projectors[place])
+        self._stands_still("tables")
         await self._note("projector", "one of two", down_s, seen)
 
         async def again() -> None:
@@ -177,6 +207,7 @@ class Playing:
     async def _kill_nats(self, down_s: float) -> None:
         scene, seen = self._scene, self._seen()
         await scene.nats.kill()
+        self._stands_still("stream")
         await self._note("NATS", "the server", down_s, seen)
 
         async def again() -> None:
@@ -194,9 +225,10 @@ class Playing:
         if how == "one session's process" and backend is not None:
             os.kill(backend, signal.SIGKILL)
         elif how == "all its processes":
-            await all_killed(scene.postgres)
+            await scene.kill_all_of_postgres()
         else:
             await scene.postgres.kill()
+        self._stands_still("tables")
         await self._note("PostgreSQL", how, down_s, seen)
 
         async def again() -> None:
@@ -231,6 +263,7 @@ class Playing:
         return task
 
     async def _all_up(self) -> None:
+        await self._gone_on()
         await asyncio.gather(*self._down.values())
         self._down.clear()
 
@@ -278,6 +311,7 @@ def _tell(
     kills: list[Kill],
     kept: Kept,
     told: Counter[str],
+    still_s: dict[str, list[float]],
     checks: int,
     took_s: float,
 ) -> None:
@@ -321,6 +355,9 @@ def _tell(
     )
     busy = sum(kill.spooled_events > 0 or kill.seq > kill.projected_seq for kill in kills)
     report.figure(PHASE, "kills with events on their way", f"{busy:,} of {len(kills):,}")
+    for what, after in (("stream", "NATS"), ("tables", "a projector or PostgreSQL")):
+        name = f"s from a kill of {after} until the {what} went on: deciles"
+        report.figure(PHASE, name, _deciles(still_s[what], "{:.1f}"))
     figures = ", ".join(f"{name} {number:,}" for name, number in told.items())
     report.figure(PHASE, "told", figures)
     for promise in PROMISES:
@@ -337,6 +374,7 @@ def _tell(
         "kills": [asdict(kill) for kill in kills],
         "victims": hows,
         "told": told,
+        "stood_still_s": still_s,
         "compared": kept.counts,
         "broken": {promise: found for promise, found in kept.broken.items() if found},
         "seconds": took_s,

@@ -7,18 +7,21 @@ import publishers
 
 from relight.engine.log.recorder import Recorder, RecorderOptions
 from relight.engine.servers import Servers
-from relight.engine.service import PROJECTING, serving
+from relight.engine.service import PROJECTING, Parts, serving
 from relight.engine.settings import Settings
 
-
-def project(nats_url: str, monitor_url: str, database_url: str, home: Path) -> None:
-    asyncio.run(_project(nats_url, monitor_url, database_url, home))
+HEALTH = Parts(api=False, ingest=False)
 
 
-async def _project(nats_url: str, monitor_url: str, database_url: str, home: Path) -> None:
-    """As `relight serve --no-http --no-ingest` does."""
+def project(nats_url: str, monitor_url: str, database_url: str, home: Path, health_port: int | None = None) -> None:
+    asyncio.run(_project(nats_url, monitor_url, database_url, home, health_port))
+
+
+async def _project(nats_url: str, monitor_url: str, database_url: str, home: Path, health_port: int | None) -> None:
+    """As `relight serve --no-http --no-ingest` does; without a port nobody can ask how it is."""
     servers = Servers(nats=nats_url, monitors=(monitor_url,), database=database_url, ours=False)
-    async with serving(servers, Settings(home=home, region=publishers.REGION), PROJECTING, patient=True):
+    settings = Settings(home=home, region=publishers.REGION, http_port=health_port or 0)
+    async with serving(servers, settings, HEALTH if health_port else PROJECTING, patient=True):
         await asyncio.Event().wait()
 
 

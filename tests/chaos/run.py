@@ -7,11 +7,13 @@ from argparse import ArgumentParser
 from dataclasses import asdict
 from pathlib import Path
 
+import away
 import kills
+import wires
 from chaos_plan import PHASES, ChaosPlan
 from reporting import Report, machine, stepping, tell
 
-PLAYED = {"kills": kills.play}
+PLAYED = {"kills": kills.play, "away": away.play, "wires": wires.play}
 OPTIONS = ("seed", "rounds", "scene_rounds", "check_rounds", "away_s", "events_per_s", "wires_s")
 
 
