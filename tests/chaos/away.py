@@ -3,11 +3,9 @@
 import asyncio
 import time
 
-import orjson
 from chaos_plan import ChaosPlan
-from outages import Outage, outage, tell_costs, tell_kept
+from outages import Outage, gaps, outage, tell_costs, tell_kept
 from reporting import Report, Step, s
-from stack import connected, on_stream
 
 PHASE = "away"
 GROWTH_BYTES = 64 << 20
@@ -110,7 +108,7 @@ async def _capped(plan: ChaosPlan, report: Report, step: Step) -> None:
         told, found = await here.judged()
         _tell_caps(report, here, before.rss_bytes, gone, back, cap=CAPPED_BYTES)
         tell_costs(report, PHASE, "at the cap, refusals among them", here.costs(gone, back))
-        said = await _gaps(here)
+        said = await gaps(here.nats)
         report.promise(
             PHASE,
             "events refused at the cap; recorder.gap says",
@@ -120,10 +118,3 @@ async def _capped(plan: ChaosPlan, report: Report, step: Step) -> None:
         )
         report.figure(PHASE, "caught up after", s(took_s))
         tell_kept(report, PHASE, "at the cap", found, also_refused=True)
-
-
-async def _gaps(here: Outage) -> int:
-    """Refused events, as the stream holds it for ever."""
-    async with connected(here.nats) as client:
-        bodies = [orjson.loads(message.body) for message in await on_stream(client)]
-    return sum(body["data"]["refused_events"] for body in bodies if body["type"] == "recorder.gap")

@@ -5,7 +5,7 @@ import shutil
 import tempfile
 import time
 from array import array
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from multiprocessing.process import BaseProcess
@@ -15,15 +15,18 @@ from typing import Any
 import aiohttp
 import asyncpg
 import kept
+import orjson
 import psutil
 from forked import CONTEXT, forked
 from killing import NotAtRest, killed
 from ledger import Told
+from mounts import small_disk
 from projectors import project
 from proxy import Proxy, proxied
 from publishers import REGION, TENANT
 from reporting import Report, Step, ms
-from steady import EXPOSED, RECORDED, REFUSED, SteadyOrders, record_steadily
+from stack import connected, on_stream
+from steady import EXPOSED, FAILURE_BYTES, RECORDED, REFUSED, SteadyOrders, record_steadily
 
 from relight.engine.embedded.nats import EmbeddedNats
 from relight.engine.embedded.ports import free_port
@@ -63,6 +66,7 @@ class Outage:
     pace: Any
     shared: Any
     results: Any
+    said_failure: Any
     health_url: str
     samples: list[Sample] = field(default_factory=list)
     calls: list[tuple[float, float]] = field(default_factory=list)
@@ -79,6 +83,11 @@ class Outage:
     @property
     def refused(self) -> int:
         return round(self.shared[REFUSED])
+
+    @property
+    def failure(self) -> str:
+        """What the recorder says that it waits for; empty when for nothing."""
+        return bytes(self.said_failure.value).decode()
 
     async def watch(self) -> None:
         process = psutil.Process(self.publisher.pid)
@@ -139,14 +148,23 @@ class Outage:
 
 @asynccontextmanager
 async def outage(
-    name: str, *, events_per_s: float, step: Step, through_proxy: bool = False, logs: str | None, **options: Any
+    name: str,
+    *,
+    events_per_s: float,
+    step: Step,
+    through_proxy: bool = False,
+    logs: str | None,
+    disks: Mapping[str, int] | None = None,
+    **options: Any,
 ) -> AsyncIterator[Outage]:
-    """`options`: of the publisher's recorder. Under way when it begins."""
+    """Under way when it begins. `disks`: MiB of those that are mounted in its folder; `options`: of the recorder."""
     folder = Path(tempfile.mkdtemp(prefix="relight-chaos-", dir="/tmp"))
     folder.chmod(0o755)
     step(f"{name}: starting servers and a publisher of {events_per_s:,.0f} events/s")
     try:
         async with AsyncExitStack() as stack:
+            for place, megabytes in (disks or {}).items():
+                stack.enter_context(small_disk(folder / place, megabytes))
             nats = await stack.enter_async_context(EmbeddedNats(folder / "servers"))
             postgres = await stack.enter_async_context(EmbeddedPostgres(folder / "servers"))
             connection = await asyncpg.connect(postgres.url)
@@ -169,8 +187,14 @@ async def outage(
                 **options,
             )
             pace, shared = CONTEXT.RawValue("d", events_per_s), CONTEXT.RawArray("d", [0.0] * 3)
+            failure = CONTEXT.RawArray("c", FAILURE_BYTES)
             orders = SteadyOrders(
-                options=given, ledger=folder / "ledgers" / "1.ledger", pace=pace, shared=shared, results=theirs
+                options=given,
+                ledger=folder / "ledgers" / "1.ledger",
+                pace=pace,
+                shared=shared,
+                failure=failure,
+                results=theirs,
             )
             publisher = forked(record_steadily, orders, log=folder / "publisher.log")
             stack.push_async_callback(killed, publisher)
@@ -184,6 +208,7 @@ async def outage(
                 pace=pace,
                 shared=shared,
                 results=ours,
+                said_failure=failure,
                 health_url=f"http://127.0.0.1:{port}/health",
             )
             watching = asyncio.create_task(here.watch())
@@ -197,6 +222,13 @@ async def outage(
         if logs is not None:
             await asyncio.to_thread(_keep_logs, folder, Path(logs) / name)
         await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+
+
+async def gaps(nats: EmbeddedNats) -> int:
+    """Refused events, as the stream holds it for ever."""
+    async with connected(nats) as client:
+        bodies = [orjson.loads(message.body) for message in await on_stream(client)]
+    return sum(body["data"]["refused_events"] for body in bodies if body["type"] == "recorder.gap")
 
 
 async def _health(http: aiohttp.ClientSession, url: str) -> tuple[int | None, float | None]:

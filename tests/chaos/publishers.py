@@ -21,8 +21,8 @@ from relight.events.decisions import DecisionCheckpointed, DecisionOutcomeKnown,
 REGION, TENANT = "eu", "acme"
 CONTESTED = 2
 """Subjects on which all publishers rule."""
-BURST_EVENTS = 200
-PAUSE_S = 0.2
+BURST_EVENTS = 150
+PAUSE_S = 0.3
 RULING_S = 0.04
 THINKS_S = 0.01
 FOLLOWED = 30

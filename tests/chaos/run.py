@@ -8,12 +8,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 import away
+import disks
 import kills
 import wires
 from chaos_plan import PHASES, ChaosPlan
 from reporting import Report, machine, stepping, tell
 
-PLAYED = {"kills": kills.play, "away": away.play, "wires": wires.play}
+PLAYED = {"kills": kills.play, "away": away.play, "wires": wires.play, "disk": disks.play}
 OPTIONS = ("seed", "rounds", "scene_rounds", "check_rounds", "away_s", "events_per_s", "wires_s")
 
 

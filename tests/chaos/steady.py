@@ -30,10 +30,12 @@ class SteadyOrders:
     ledger: Path
     pace: Any
     shared: Any
+    failure: Any
     results: Any
 
 
 RECORDED, EXPOSED, REFUSED = 0, 1, 2
+FAILURE_BYTES = 500
 
 
 def record_steadily(orders: SteadyOrders) -> None:
@@ -70,6 +72,7 @@ async def _record(orders: SteadyOrders) -> None:
                 shown, health = now, recorder.health()
                 orders.shared[RECORDED], orders.shared[EXPOSED] = health.recorded_events, health.exposed_events
                 orders.shared[REFUSED] = health.refused_events
+                orders.failure.value = (health.failure or "").encode()[: FAILURE_BYTES - 1]
         while open_receipts:
             await asyncio.sleep(STEP_S)
             _tell(ledger, recorder.publisher, open_receipts)
