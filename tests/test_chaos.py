@@ -1,40 +1,13 @@
 """Chaos in small: outages, faults of the network and full disks; and that a broken promise would be noticed."""
 
-import asyncio
-import json
-import os
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import lacking
+from playing import CHAOS, chaos
 from stack import encoded, failed
-
-CHAOS = Path(__file__).parent / "chaos"
-WITHIN_S = 240.0
-
-
-async def chaos(tmp_path: Path, *arguments: str) -> dict[str, Any]:
-    """Plays it, asserts that every promise was kept, and gives all its figures."""
-    told = tmp_path / "told.json"
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        CHAOS / "run.py",
-        *arguments,
-        "--json",
-        told,
-        stdout=-1,
-        stderr=-2,
-        env=os.environ | {"PYTHONPATH": str(CHAOS.parent)},
-    )
-    said, _ = await asyncio.wait_for(process.communicate(), WITHIN_S)
-    assert process.returncode == 0, said.decode()
-    found: dict[str, Any] = json.loads(told.read_text())
-    assert [verdict for verdict in found["verdicts"] if verdict["kept"]] != []
-    assert [verdict for verdict in found["verdicts"] if verdict["kept"] is False] == []
-    return found
 
 
 async def test_nats_away_frozen_flapping_deaf_and_half_open_blocks_nobody_and_loses_nothing(tmp_path: Path) -> None:

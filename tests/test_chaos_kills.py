@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from test_chaos import chaos
+from playing import chaos
 
 
 async def test_thirty_kills_of_publishers_drainers_projectors_nats_and_postgresql_lose_and_double_nothing(
