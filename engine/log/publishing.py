@@ -7,11 +7,11 @@ import uuid_utils
 from nats.aio.client import Client
 from nats.errors import ConnectionClosedError
 from nats.js import JetStreamContext
-from nats.js.errors import NotFoundError
 
 from relight.engine.errors import RecorderError
 from relight.engine.log.answers import answered
 from relight.engine.log.spool import Spooled
+from relight.engine.log.standing import stands
 from relight.engine.log.topology import REQUEST_TIMEOUT_S, STREAM
 from relight.events.envelope import CONTENT_TYPE
 
@@ -63,7 +63,7 @@ async def _send(client: Client, events: Sequence[Spooled], batch_id: str) -> Non
 def framed(events: Sequence[Spooled], batch_id: str) -> bytes:
     """The first messages of a batch as NATS' protocol has them."""
     head = f"NATS/1.0\r\nContent-Type: {CONTENT_TYPE}\r\nNats-Batch-Id: {batch_id}\r\n".encode()
-    parts = []
+    parts: list[bytes] = []
     for number, (_, id, subject, body, _, _) in enumerate(events, 1):
         headers = b"%bNats-Msg-Id: %b\r\nNats-Batch-Sequence: %d\r\n\r\n" % (head, id.encode(), number)
         size = len(headers)
@@ -85,19 +85,11 @@ async def publish_one(client: Client, js: JetStreamContext, event: Spooled) -> i
     for attempt in range(MAX_HEALS):
         message_id = event.id if attempt == 0 else f"{event.id}#h{attempt}"
         seq, duplicate = await request(client, event.subject, event.body, {**HEADERS, "Nats-Msg-Id": message_id})
-        if not duplicate or await answered(client, _stands(js, seq, event), within_s=REQUEST_TIMEOUT_S + 1):
+        if not duplicate or await answered(client, stands(js, seq, event), within_s=REQUEST_TIMEOUT_S + 1):
             return seq
     raise RecorderError(
         f"event {event.id}: the stream calls it a duplicate {MAX_HEALS} times and holds it nowhere; look at its store"
     )
-
-
-async def _stands(js: JetStreamContext, seq: int, event: Spooled) -> bool:
-    try:
-        found = await js.get_msg(STREAM, seq)
-    except NotFoundError:
-        return False
-    return found.subject == event.subject and found.data == event.body
 
 
 async def request(client: Client, subject: str, body: bytes, headers: dict[str, str]) -> tuple[int, bool]:
