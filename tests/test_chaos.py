@@ -93,7 +93,7 @@ def test_half_a_line_of_a_ledger_counts_for_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("parts")
 def test_a_kill_before_or_after_the_work_does_not_count_as_inside_it() -> None:
-    from kills import Kill
+    from kill_figures import Kill
 
     def kill(seq: int, projected_seq: int) -> Kill:
         at = {"round": 1, "scene": 1, "at_s": 0.0, "spooled_events": 0, "down_s": 0.0, "end_seq": 100}

@@ -29,13 +29,5 @@ def _run(target: Callable[..., None], log: str, *arguments: Any) -> None:
     said = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(said, 1)
     os.dup2(said, 2)
-    import asyncio
-
-    def dump(*_):
-        for t in asyncio.all_tasks():
-            t.print_stack(file=sys.stderr)
-        sys.stderr.flush()
-
-    signal.signal(signal.SIGUSR1, dump)
     gc.freeze()
     target(*arguments)

@@ -238,7 +238,7 @@ async def kill_scene(
                         await killed(process)
     finally:
         if logs is not None:
-            await asyncio.to_thread(_keep_logs, folder, Path(logs) / name)
+            await asyncio.to_thread(keep_logs, folder, Path(logs) / name)
         await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
 
@@ -258,7 +258,7 @@ async def _under_way(scene: KillScene) -> None:
         await asyncio.wait([watching])
 
 
-def _keep_logs(folder: Path, to: Path) -> None:
+def keep_logs(folder: Path, to: Path) -> None:
     to.mkdir(parents=True, exist_ok=True)
     for log in [*folder.glob("*.log"), *folder.glob("servers/*/log")]:
         shutil.copy(log, to / "-".join(log.relative_to(folder).parts))

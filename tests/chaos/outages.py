@@ -18,7 +18,7 @@ import kept
 import orjson
 import psutil
 from forked import CONTEXT, forked
-from killing import NotAtRest, killed
+from killing import NotAtRest, keep_logs, killed
 from ledger import Told
 from mounts import small_disk
 from projectors import project
@@ -220,7 +220,7 @@ async def outage(
             yield here
     finally:
         if logs is not None:
-            await asyncio.to_thread(_keep_logs, folder, Path(logs) / name)
+            await asyncio.to_thread(keep_logs, folder, Path(logs) / name)
         await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
 
@@ -251,12 +251,6 @@ def disk_bytes(spools: Path) -> int:
         with suppress(FileNotFoundError):
             size += path.stat().st_size
     return size
-
-
-def _keep_logs(folder: Path, to: Path) -> None:
-    to.mkdir(parents=True, exist_ok=True)
-    for log in [*folder.glob("*.log"), *folder.glob("servers/*/log")]:
-        shutil.copy(log, to / "-".join(log.relative_to(folder).parts))
 
 
 def tell_costs(report: Report, phase: str, name: str, costs: list[float]) -> None:
