@@ -216,6 +216,7 @@ async def kill_scene(
         async with EmbeddedNats(folder / "servers") as nats, EmbeddedPostgres(folder / "servers") as postgres:
             connection = await asyncpg.connect(postgres.url)
             await migrate(connection)
+            assert await connection.fetchval("SHOW fsync") == "on", "a killed PostgreSQL proves nothing otherwise"
             await connection.close()
             scene = KillScene(name=name, folder=folder, nats=nats, postgres=postgres, pace=CONTEXT.RawValue("d", 1.0))
             scene.ledgers.mkdir()
