@@ -9,7 +9,7 @@ LOCK := $(BIN)/uv --quiet --no-config pip compile pyproject.toml --extra embedde
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 
-.PHONY: help setup check test format demo bench drill lock wheel clean
+.PHONY: help setup check test format demo bench drill chaos lock wheel clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -38,7 +38,10 @@ bench: .venv/.dev ## run the benchmarks
 	@$(BIN)/python tests/bench/run.py
 
 drill: .venv/.dev ## run the load drill (ARGS='rolling --seconds 20', ARGS=--help): minutes, and both cores
-	@$(BIN)/python tests/drill/run.py $(ARGS)
+	@PYTHONPATH=tests $(BIN)/python tests/drill/run.py $(ARGS)
+
+chaos: .venv/.dev ## kill, freeze and fill up what the recorder rests on (ARGS='kills --rounds 100', ARGS=--help): an hour
+	@PYTHONPATH=tests $(BIN)/python tests/chaos/run.py $(ARGS)
 
 lock: .venv/.dev ## pin the dependencies again (UPGRADE=--upgrade for newer ones)
 	@$(LOCK) --group dev --output-file requirements/dev.txt >/dev/null

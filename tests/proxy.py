@@ -9,7 +9,11 @@ from urllib.parse import urlsplit
 
 @dataclass
 class Proxy:
-    """`deaf`: the server's bytes are dropped from now on, and its connections cut when that ends."""
+    """`deaf`: the server's bytes are dropped from now on, and its connections cut when that ends.
+
+    `hang`: the connections that there are stay open and carry nothing any more, in either direction, as when the other
+    end's machine is gone; new ones work.
+    """
 
     url: str = ""
     deaf: bool = False
@@ -17,6 +21,10 @@ class Proxy:
     asked: int = 0
     """Pieces that clients sent; of one that waits for each answer, its round trips."""
     writers: set[asyncio.StreamWriter] = field(default_factory=set)
+    hanging: set[asyncio.StreamWriter] = field(default_factory=set)
+
+    def hang(self) -> None:
+        self.hanging |= self.writers
 
     def cut(self) -> None:
         """Ends every connection; clients make new ones."""
@@ -33,7 +41,7 @@ async def proxied(url: str) -> AsyncIterator[Proxy]:
     async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, answers: bool) -> None:
         try:
             while data := await reader.read(65_536):
-                if answers and proxy.deaf:
+                if (answers and proxy.deaf) or writer in proxy.hanging:
                     proxy.swallowed_bytes += len(data)
                     continue
                 proxy.asked += not answers
@@ -44,6 +52,7 @@ async def proxied(url: str) -> AsyncIterator[Proxy]:
         finally:
             writer.transport.abort()
             proxy.writers.discard(writer)
+            proxy.hanging.discard(writer)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

@@ -2,12 +2,15 @@
 
 import asyncio
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import lacking
+from reporting import Report
+from standing import OnStream
 from typer.main import get_group
 
 from relight.engine.cli.main import app
@@ -33,7 +36,16 @@ async def test_a_small_drill_loses_doubles_and_refuses_nothing(tmp_path: Path) -
     options = [str(word) for option in SMALL.items() for word in option]
     told = tmp_path / "told.json"
     process = await asyncio.create_subprocess_exec(
-        sys.executable, DRILL / "run.py", "load", "rolling", *options, "--json", told, stdout=-1, stderr=-2
+        sys.executable,
+        DRILL / "run.py",
+        "load",
+        "rolling",
+        *options,
+        "--json",
+        told,
+        stdout=-1,
+        stderr=-2,
+        env=os.environ | {"PYTHONPATH": str(DRILL.parent)},
     )
     said, _ = await asyncio.wait_for(process.communicate(), WITHIN_S)
     assert process.returncode == 0, said.decode()
@@ -73,7 +85,6 @@ def test_only_a_503_problem_while_postgresql_is_away_is_forgiven(
     title: str, failures: list[dict[str, Any]], kept: bool
 ) -> None:
     from outage import tell_failures
-    from verdict import Report
 
     report = Report()
     met = {"failures": failures, "sides": {"http": {"failed": 1, "asked": 9}}, "none_ready_s": 0.0}
@@ -81,10 +92,7 @@ def test_only_a_503_problem_while_postgresql_is_away_is_forgiven(
     assert (report.broken == []) == kept
 
 
-@pytest.mark.usefixtures("drill")
 def test_a_hole_and_a_repeat_in_a_publishers_numbers_are_noticed() -> None:
-    from guarantees import OnStream
-
     stream = OnStream()
     stream.numbers |= {"whole": [1, 2, 3], "hole": [1, 3], "repeat": [1, 2, 2], "headless": [2, 3]}
     assert stream.out_of_order == ["hole", "repeat", "headless"]

@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -103,7 +104,8 @@ class SupervisedProcess:
     async def kill(self) -> None:
         """SIGKILL the server itself, as a crash would, and wait until all of it is gone."""
         if self.running:
-            os.kill(self.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it ended a moment ago, and its supervisor is about to notice
+                os.kill(self.pid, signal.SIGKILL)
         await self.wait()
 
     def logged(self) -> str:

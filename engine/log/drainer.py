@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
@@ -10,6 +11,7 @@ from nats.errors import Error as NatsError
 
 from relight.engine.clock import Clock
 from relight.engine.errors import RecorderError
+from relight.engine.log.answers import answered
 from relight.engine.log.content_store import ContentStore
 from relight.engine.log.publishing import (
     MAX_BATCH_BYTES,
@@ -20,12 +22,15 @@ from relight.engine.log.publishing import (
 )
 from relight.engine.log.receipts import Watermark
 from relight.engine.log.spool import Acked, Spool, Spooled, SpooledContent
+from relight.engine.log.standing import FORGETS_S, standing
+from relight.engine.log.topology import REQUEST_TIMEOUT_S
 
 TRANSIENT = (NatsError, TimeoutError, OSError, RecorderError)
 """What a restart, an election, a full server or a failing disk brings: tried again for ever."""
 RETRY_S = 0.05
 RETRY_MAX_S = 1.0
 IDLE_S = 1.0
+LOOKS, LOOK_S = 3, 60.0
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +60,11 @@ class Drainer:
         self._on_content = on_content
         self._clock = clock
         self._woken = asyncio.Event()
+        self._sent_at: float | None = None
+        """Of time.monotonic: since when what was sent has no answer."""
+        self._answered = not spool.durable
+        """Or nobody else can have sent of this spool."""
+        self._looks = 0
         self.failure: str | None = None
 
     def wake(self) -> None:
@@ -102,18 +112,64 @@ class Drainer:
         self.failure = str(error) or type(error).__name__
 
     async def _publish(self, events: list[Spooled]) -> None:
-        if len(events) > 1 and self.failure is None:
+        if self._unsure(events[0]) and (found := await self._stored_already(events)):
+            self._acknowledge(events[: len(found)], found[-1])
+            return
+        self._sent_at = self._sent_at or time.monotonic()
+        if self.failure is not None:
+            # What was sent may be stored, and a batch with a duplicate is refused whole: one alone shows what works.
+            events = events[:1]
+        elif len(events) > 1:
             try:
                 self._acknowledge(events, await publish_batch(self._client, events))
                 return
             except StreamRefused as error:
                 log.info("batch refused, publishing singly: %s", error, extra={"action": "batch_refused"})
-        # After a failure the batch may or may not be stored, and a batch with a duplicate is refused whole.
-        for event in events:
-            self._acknowledge([event], await publish_one(self._client, self._js, event))
+        await self._publish_singly(events)
+
+    async def _publish_singly(self, events: Sequence[Spooled]) -> None:
+        done, seq, began = 0, 0, time.monotonic()
+        try:
+            for event in events:
+                began = time.monotonic()
+                seq = await publish_one(self._client, self._js, event)
+                done += 1
+        finally:
+            if done:
+                self._acknowledge(events[:done], seq)
+            if 0 < done < len(events):
+                self._sent_at = began
+
+    def _unsure(self, first: Spooled) -> bool:
+        """Whether it may have been stored so long ago that the stream does not know its id any more.
+
+        By this drainer, whose answer was lost; or, before it has sent anything, by one of a process that is dead.
+        """
+        if self._sent_at is not None:
+            return time.monotonic() - self._sent_at > FORGETS_S
+        return not self._answered and self._clock.now_us() / 1e6 - first.recorded_ms / 1e3 > FORGETS_S
+
+    async def _stored_already(self, events: Sequence[Spooled]) -> list[int]:
+        """Where the first of them stand.
+
+        A login that may not look is believed after a few tries, if it is answered otherwise: a repeated event does no
+        harm, one that is kept back for ever would.
+        """
+        try:
+            found = await answered(self._client, standing(self._js, events), within_s=LOOK_S)
+        except TRANSIENT:
+            await self._client.flush(timeout=round(REQUEST_TIMEOUT_S))
+            self._looks += 1
+            if self._looks < LOOKS:
+                raise
+            found = []
+        log.info("%d of %d events were stored already", len(found), len(events), extra={"action": "looked"})
+        self._sent_at, self._answered, self._looks = None, True, 0
+        return found
 
     def _acknowledge(self, events: Sequence[Spooled], seq: int) -> None:
         first, last = events[0].pseq, events[-1].pseq
+        self._sent_at, self._answered = None, True
         self._acked.advance(last)
         size = sum(len(event.body) for event in events)
         self._on_ack(Acked(first, last, seq, self._clock.now_us() // 1_000), size)

@@ -5,12 +5,13 @@ from collections.abc import Sequence
 import orjson
 import uuid_utils
 from nats.aio.client import Client
+from nats.errors import ConnectionClosedError
 from nats.js import JetStreamContext
-from nats.js.errors import NotFoundError
 
 from relight.engine.errors import RecorderError
 from relight.engine.log.answers import answered
 from relight.engine.log.spool import Spooled
+from relight.engine.log.standing import stands
 from relight.engine.log.topology import REQUEST_TIMEOUT_S, STREAM
 from relight.events.envelope import CONTENT_TYPE
 
@@ -36,20 +37,47 @@ async def publish_batch(client: Client, events: Sequence[Spooled]) -> int:
     Raises `StreamRefused`, `nats.errors.Error`, `TimeoutError`; after the latter two it may have been stored.
     """
     batch_id = uuid_utils.uuid4().hex
-    last = len(events)
-    for number, event in enumerate(events, 1):
-        headers = {
-            **HEADERS,
-            "Nats-Msg-Id": event.id,
-            "Nats-Batch-Id": batch_id,
-            "Nats-Batch-Sequence": str(number),
-        }
-        if number < last:
+    await _send(client, events[:-1], batch_id)
+    headers = {**_batch_headers(events[-1], batch_id, len(events)), "Nats-Batch-Commit": "1"}
+    return (await request(client, events[-1].subject, events[-1].body, headers))[0]
+
+
+async def _send(client: Client, events: Sequence[Spooled], batch_id: str) -> None:
+    """The batch's messages before its last, which nobody answers.
+
+    In one piece, past `Client.publish`, which checks and writes every header of every message anew: a third of what
+    draining took. Should nats-py rename the methods, only the speed goes.
+    """
+    command, flush = getattr(client, "_send_command", None), getattr(client, "_flush_pending", None)
+    if command is None or flush is None or any(len(event.body) > client.max_payload for event in events):
+        for number, event in enumerate(events, 1):
+            headers = _batch_headers(event, batch_id, number)
             await client.publish(event.subject, event.body, headers=headers)
-        else:
-            headers["Nats-Batch-Commit"] = "1"
-            return (await request(client, event.subject, event.body, headers))[0]
-    raise ValueError("a batch has at least one event")
+    elif not client.is_connected:
+        raise ConnectionClosedError
+    elif events:
+        await command(framed(events, batch_id))
+        await flush()
+
+
+def framed(events: Sequence[Spooled], batch_id: str) -> bytes:
+    """The first messages of a batch as NATS' protocol has them."""
+    head = f"NATS/1.0\r\nContent-Type: {CONTENT_TYPE}\r\nNats-Batch-Id: {batch_id}\r\n".encode()
+    parts: list[bytes] = []
+    for number, (_, id, subject, body, _, _) in enumerate(events, 1):
+        headers = b"%bNats-Msg-Id: %b\r\nNats-Batch-Sequence: %d\r\n\r\n" % (head, id.encode(), number)
+        size = len(headers)
+        parts += (b"HPUB %b %d %d\r\n" % (subject.encode(), size, size + len(body)), headers, body, b"\r\n")
+    return b"".join(parts)
+
+
+def _batch_headers(event: Spooled, batch_id: str, number: int) -> dict[str, str]:
+    return {
+        **HEADERS,
+        "Nats-Msg-Id": event.id,
+        "Nats-Batch-Id": batch_id,
+        "Nats-Batch-Sequence": str(number),
+    }
 
 
 async def publish_one(client: Client, js: JetStreamContext, event: Spooled) -> int:
@@ -57,19 +85,11 @@ async def publish_one(client: Client, js: JetStreamContext, event: Spooled) -> i
     for attempt in range(MAX_HEALS):
         message_id = event.id if attempt == 0 else f"{event.id}#h{attempt}"
         seq, duplicate = await request(client, event.subject, event.body, {**HEADERS, "Nats-Msg-Id": message_id})
-        if not duplicate or await answered(client, _stands(js, seq, event), within_s=REQUEST_TIMEOUT_S + 1):
+        if not duplicate or await answered(client, stands(js, seq, event), within_s=REQUEST_TIMEOUT_S + 1):
             return seq
     raise RecorderError(
         f"event {event.id}: the stream calls it a duplicate {MAX_HEALS} times and holds it nowhere; look at its store"
     )
-
-
-async def _stands(js: JetStreamContext, seq: int, event: Spooled) -> bool:
-    try:
-        found = await js.get_msg(STREAM, seq)
-    except NotFoundError:
-        return False
-    return found.subject == event.subject and found.data == event.body
 
 
 async def request(client: Client, subject: str, body: bytes, headers: dict[str, str]) -> tuple[int, bool]:

@@ -188,17 +188,18 @@ class Writer:
         return pairs
 
     def _encoded(self, taken: Taken, pseq: int, prev: str) -> Spooled:
+        # In the order of `Head`; by name it would take three times as long.
         head = Head(
-            id=taken.receipt.id,
-            type=taken.type,
-            version=taken.version,
-            entity=taken.entity,
-            time=_EPOCH + timedelta(microseconds=taken.time_us),
-            tenant=taken.tenant,
-            region=self._region,
-            correlationid=taken.correlation,
-            causationid=taken.causation,
-            traceparent=taken.traceparent,
+            taken.receipt.id,
+            taken.type,
+            taken.version,
+            taken.entity,
+            _EPOCH + timedelta(0, 0, taken.time_us),
+            taken.tenant,
+            self._region,
+            taken.correlation,
+            taken.causation,
+            taken.traceparent,
         )
         publisher = self._slot.publisher
         body = encode(head, taken.data, source=self._source, publisher=publisher, pseq=pseq, prev=prev, ruling=None)

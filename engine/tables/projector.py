@@ -45,7 +45,14 @@ FOLDED_AT_ONCE = 50
 COMMIT_S = 120.0
 """A commit that takes longer waits for a server that hangs: a new connection is made."""
 
-DATABASE_AWAY = (OSError, TimeoutError, Unreachable, asyncpg.PostgresError, asyncpg.InterfaceError)
+DATABASE_AWAY = (
+    OSError,
+    TimeoutError,
+    Unreachable,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # "cannot switch to state …": the server was killed in the middle of an answer
+)
 
 KNOWN_TRIM = "SELECT EXISTS (SELECT FROM stream_trims WHERE through_seq >= $1)"
 

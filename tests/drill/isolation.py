@@ -3,8 +3,8 @@
 import aiohttp
 import asyncpg
 from mix import MIX
+from reporting import Report
 from scene import Scene
-from verdict import Report
 
 from relight.projections.catalog import tables
 

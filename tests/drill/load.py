@@ -6,8 +6,8 @@ from typing import Any
 
 from cores import Cores
 from plan import SEED_API_MS
+from reporting import Report, ms
 from scene import Scene
-from verdict import Report, ms
 
 PHASE = "load"
 

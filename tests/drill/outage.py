@@ -6,8 +6,8 @@ from typing import Any
 
 import guarantees
 from plan import HEALTH_SAYS_WITHIN_S
+from reporting import Report, ms, s
 from scene import Scene
-from verdict import Report, ms, s
 
 from relight.engine.embedded.server import EmbeddedServer
 

@@ -8,8 +8,8 @@ from typing import Any
 import guarantees
 import isolation
 from plan import SWAP_WITHIN_S
+from reporting import Report, ms, s
 from scene import Scene
-from verdict import Report, ms, s
 
 PHASE = "rolling"
 

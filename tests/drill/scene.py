@@ -9,12 +9,13 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import asyncpg
 from children import Child, child
 from fleet import Fleet, Served, ServedFailed
 from plan import Plan
+from reporting import Step
 from watching import HealthWatch
 
 from relight.engine.embedded.nats import EmbeddedNats
@@ -23,12 +24,6 @@ from relight.engine.log.topology import STREAM, connect
 
 CAUGHT_UP_S = 180.0
 POLL_S = 0.05
-
-
-class Step(Protocol):
-    """Told what begins now, and how long it takes where that is known."""
-
-    def __call__(self, text: str, seconds: float | None = None) -> None: ...
 
 
 @dataclass(kw_only=True)
