@@ -30,9 +30,10 @@ class StreamRefused(RecorderError):
         self.code = code
 
 
-async def publish_batch(client: Client, events: Sequence[Spooled]) -> int:
+async def publish_batch(client: Client, events: Sequence[Spooled], *, after_seq: int | None = None) -> int:
     """Stores all of `events`, or none; returns the sequence of the last.
 
+    With `after_seq`, only if that is where the last message of the first event's subject stands (0: there is none).
     Raises `StreamRefused`, `nats.errors.Error`, `TimeoutError`; after the latter two it may have been stored.
     """
     batch_id = uuid_utils.uuid4().hex
@@ -44,6 +45,8 @@ async def publish_batch(client: Client, events: Sequence[Spooled]) -> int:
             "Nats-Batch-Id": batch_id,
             "Nats-Batch-Sequence": str(number),
         }
+        if number == 1 and after_seq is not None:
+            headers["Nats-Expected-Last-Subject-Sequence"] = str(after_seq)
         if number < last:
             await client.publish(event.subject, event.body, headers=headers)
         else:
@@ -57,19 +60,22 @@ async def publish_one(client: Client, js: JetStreamContext, event: Spooled) -> i
     for attempt in range(MAX_HEALS):
         message_id = event.id if attempt == 0 else f"{event.id}#h{attempt}"
         seq, duplicate = await request(client, event.subject, event.body, {**HEADERS, "Nats-Msg-Id": message_id})
-        if not duplicate or await answered(client, _stands(js, seq, event), within_s=REQUEST_TIMEOUT_S + 1):
+        if not duplicate or await answered(
+            client, stands(js, seq, event.subject, event.body), within_s=REQUEST_TIMEOUT_S + 1
+        ):
             return seq
     raise RecorderError(
         f"event {event.id}: the stream calls it a duplicate {MAX_HEALS} times and holds it nowhere; look at its store"
     )
 
 
-async def _stands(js: JetStreamContext, seq: int, event: Spooled) -> bool:
+async def stands(js: JetStreamContext, seq: int, subject: str, body: bytes) -> bool:
+    """Whether these bytes stand there."""
     try:
         found = await js.get_msg(STREAM, seq)
     except NotFoundError:
         return False
-    return found.subject == event.subject and found.data == event.body
+    return found.subject == subject and found.data == body
 
 
 async def request(client: Client, subject: str, body: bytes, headers: dict[str, str]) -> tuple[int, bool]:
