@@ -9,6 +9,7 @@ from faststream import FastStream
 from nats.aio.client import Client
 from prometheus_client import CollectorRegistry
 
+from relight.engine.healing.service import healing_beside
 from relight.engine.health.metrics import register_metrics
 from relight.engine.health.models import Health
 from relight.engine.health.probe import HealthProbe, Watched
@@ -52,19 +53,21 @@ class Parts:
     """Which parts a process runs; what it answers over NATS it always does.
 
     `listens`: an address for the health endpoints, and with `api` for the API. `ingest`: events are taken from outside.
+    `healing`: beside a projector, watches for events that the stream has lost.
     """
 
     projector: bool = True
     listens: bool = True
     api: bool = True
     ingest: bool = True
+    healing: bool = True
 
     def __str__(self) -> str:
         names = {"projector": self.projector, "API": self.listens and self.api, "ingest": self.ingest}
         return ", ".join(name for name, runs in names.items() if runs) or "health only"
 
 
-PROJECTING = Parts(listens=False, api=False, ingest=False)
+PROJECTING = Parts(listens=False, api=False, ingest=False, healing=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +130,8 @@ async def serving(
         if parts.ingest:
             recorder = await stack.enter_async_context(_recording(servers, settings, stopping))
             ingest = Ingest(recorder)
+        if parts.projector and parts.healing:
+            await stack.enter_async_context(healing_beside(client, servers, settings, recorder))
         probe = await stack.enter_async_context(HealthProbe(_watched(client, pool, projector, servers, settings)))
         probe.readiness, probe.recorder = readiness, recorder.health if recorder is not None else None
         if running is not None:

@@ -15,6 +15,7 @@ from relight.engine.cli import (
     demo,
     doctor,
     events,
+    heal,
     imports,
     operate,
     rebuild,
@@ -40,6 +41,7 @@ app.command("doctor")(doctor.doctor)
 app.command("migrate")(operate.migrate_command)
 app.command("query")(data.query)
 app.command("digest")(data.digest)
+app.command("heal")(heal.heal)
 app.command("asyncapi")(asyncapi.asyncapi)
 app.command("rebuild")(rebuild.rebuild)
 app.add_typer(deadletters.app, name="deadletter")
