@@ -19,7 +19,7 @@ from relight.engine.archive.store import FolderStore
 from relight.engine.embedded.nats import EmbeddedNats
 from relight.engine.healing.healer import Round
 from relight.engine.healing.missing import find_missing, standing
-from relight.engine.healing.watching import Healing, healer
+from relight.engine.healing.watching import Healing, healer, watch
 from relight.engine.log.control import ControlLog, Tail
 from relight.engine.log.links import link_of
 from relight.engine.log.numbers import Numbers
@@ -117,6 +117,7 @@ async def scene(database: str, *, events: int = 60, sync_always: bool = False) -
 
 async def read_links(client: Client) -> tuple[Links, list[Message]]:
     """Everything that can be read now."""
+    await until(lambda: client.is_connected, "the test's own client is connected again")
     messages: list[Message] = []
     async with Reader(client, BEGINNING) as reader:
         async for batch in reader.through((await reader.state()).last_seq, limit=10_000):
@@ -176,6 +177,31 @@ async def healing(
         await session.close(timeout=2)
 
 
+@asynccontextmanager
+async def watching(here: Scene, database: str) -> AsyncIterator[None]:
+    """A healer that watches by itself, as in the service."""
+
+    async def say(events: Any) -> None:
+        for event in events:
+            here.recorders[0].record(event)
+
+    def connect() -> Any:
+        return connect_session(database, role=stack.ROLE)
+
+    async with connected(here.nats) as client:
+        task = asyncio.create_task(watch(Healing(client=client, connect=connect, say=say, look_every_s=0.1)))
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.wait([task], timeout=stack.DEADLINE_S)
+
+
+async def tables_of(client: Client) -> dict[str, str]:
+    """Digests of what the stream says now, folded in memory."""
+    return (await digest_memory(client)).tables
+
+
 async def healed_until_whole(mender: Any, *, rounds: int = 6) -> list[Round]:
     """Rounds until nothing is left."""
     done = []
@@ -212,6 +238,3 @@ async def assert_tails(client: Client) -> None:
             link = link_of(Message(last.seq or 0, 0, subject, last.data or b""))
             assert link is not None
             assert link.pseq == numbers.highest
-
-
-__all__ = ["connected"]

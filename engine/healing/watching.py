@@ -40,6 +40,7 @@ class Healing:
     say: Callable[[Sequence[Event]], Awaitable[None]]
     store: ArchiveStore | None = None
     lost_after: timedelta = LOST_AFTER
+    look_every_s: float = LOOK_EVERY_S
 
 
 async def watch(healing: Healing) -> None:
@@ -49,7 +50,7 @@ async def watch(healing: Healing) -> None:
             session = await healing.connect()
             try:
                 while not await try_lock(session, LEAD):  # noqa: ASYNC110  # another process's ends without a word
-                    await asyncio.sleep(LOOK_EVERY_S)
+                    await asyncio.sleep(healing.look_every_s)
                 async with healer(healing, session) as (mender, asking):
                     await _Watch(healing, session, mender, asking).run()
             finally:
@@ -127,7 +128,7 @@ class _Watch:
                 await asyncio.sleep(RETRY_S)
                 continue
             with suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_EVERY_S):
+                async with asyncio.timeout(self._healing.look_every_s):
                     await self._asking.here.wait()
 
     async def _look(self) -> None:

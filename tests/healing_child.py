@@ -1,0 +1,34 @@
+"""A healer to be killed: one round from an archive."""
+
+import asyncio
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from relight.engine.archive.store import FolderStore
+from relight.engine.healing.watching import Healing, healer, one_round
+from relight.engine.log.topology import connect
+from relight.engine.tables.connecting import connect_session
+from relight.events.base import Event
+
+nats_url, database, archive, spools = sys.argv[1:]
+
+
+async def say(events: Sequence[Event]) -> None:
+    raise AssertionError("it is killed before it can say so")
+
+
+async def main() -> None:
+    client = await connect(nats_url, name="healer to be killed")
+    healing = Healing(
+        client=client,
+        connect=lambda: connect_session(database, role="relight_projector"),
+        say=say,
+        store=FolderStore(Path(archive)),
+    )
+    session = await healing.connect()
+    async with healer(healing, session) as (mender, _), one_round(session):
+        await mender.heal_all()
+
+
+asyncio.run(main())
