@@ -131,7 +131,7 @@ async def serving(
             recorder = await stack.enter_async_context(_recording(servers, settings, stopping))
             ingest = Ingest(recorder)
         if parts.projector and parts.healing:
-            await stack.enter_async_context(healing_beside(client, servers, settings, recorder))
+            await stack.enter_async_context(healing_beside(servers, settings, recorder))
         probe = await stack.enter_async_context(HealthProbe(_watched(client, pool, projector, servers, settings)))
         probe.readiness, probe.recorder = readiness, recorder.health if recorder is not None else None
         if running is not None:

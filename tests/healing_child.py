@@ -7,11 +7,11 @@ from pathlib import Path
 
 from relight.engine.archive.store import FolderStore
 from relight.engine.healing.watching import Healing, healer, one_round
-from relight.engine.log.topology import connect
+from relight.engine.log.topology import Headers, connect
 from relight.engine.tables.connecting import connect_session
 from relight.events.base import Event
 
-nats_url, database, archive, spools = sys.argv[1:]
+nats_url, database, archive = sys.argv[1:]
 
 
 async def say(events: Sequence[Event]) -> None:
@@ -19,15 +19,13 @@ async def say(events: Sequence[Event]) -> None:
 
 
 async def main() -> None:
-    client = await connect(nats_url, name="healer to be killed")
     healing = Healing(
-        client=client,
-        connect=lambda: connect_session(database, role="relight_projector"),
+        open_client=lambda: connect(nats_url, name="healer to be killed", headers=Headers.MESSAGE_ID),
+        open_session=lambda: connect_session(database, role="relight_projector"),
         say=say,
         store=FolderStore(Path(archive)),
     )
-    session = await healing.connect()
-    async with healer(healing, session) as (mender, _), one_round(session):
+    async with healer(healing) as (mender, session), one_round(session):
         await mender.heal_all()
 
 

@@ -10,22 +10,24 @@ from typing import Any
 
 import stack
 from nats.aio.client import Client
-from stack import Projecting, connected, until
+from stack import Projecting, until
 
 from relight.engine.archive.keys import kept_key
 from relight.engine.archive.sealing import add_segment, found_archive
 from relight.engine.archive.segment import Head, seal
 from relight.engine.archive.store import FolderStore
+from relight.engine.audit.auditing import audit
 from relight.engine.embedded.nats import EmbeddedNats
-from relight.engine.healing.healer import Round
-from relight.engine.healing.missing import find_missing, standing
+from relight.engine.healing.healer import Healer, Round
+from relight.engine.healing.missing import standing
 from relight.engine.healing.watching import Healing, healer, watch
 from relight.engine.log.control import ControlLog, Tail
 from relight.engine.log.links import link_of
 from relight.engine.log.numbers import Numbers
 from relight.engine.log.reader import BEGINNING, Message, Reader
 from relight.engine.log.recorder import Recorder
-from relight.engine.tables.connecting import Session, connect_session
+from relight.engine.log.topology import Headers, connect
+from relight.engine.tables.connecting import connect_session
 from relight.engine.tables.digest import digest_memory, digest_postgres
 from relight.events.base import Event
 from relight.events.breakers import BreakerClosed, BreakerOpened
@@ -153,11 +155,10 @@ def numbers_of(links: Links, seqs: Iterable[int]) -> dict[str, Numbers]:
     return {publisher: Numbers(runs) for publisher, runs in found.items()}
 
 
-@asynccontextmanager
-async def healing(
-    here: Scene, client: Client, store: FolderStore | None = None, lost_after: timedelta = timedelta()
-) -> AsyncIterator[tuple[Any, Session]]:
-    """A healer at hand, and its session; what it says is recorded by the first recorder, or kept in `said`."""
+def healing_on(
+    here: Scene, store: FolderStore | None = None, *, lost_after: timedelta = timedelta(), look_every_s: float = 0.1
+) -> Healing:
+    """What it says is recorded by the first recorder, and kept in `said`."""
 
     async def say(events: Any) -> None:
         here.said += events
@@ -165,36 +166,32 @@ async def healing(
             for event in events:
                 here.recorders[0].record(event)
 
-    def connect() -> Any:
-        return connect_session(here.database, role=stack.ROLE)
-
-    session = await connect()
-    given = Healing(client=client, connect=connect, say=say, store=store, lost_after=lost_after)
-    try:
-        async with healer(given, session) as (mender, _):
-            yield mender, session
-    finally:
-        await session.close(timeout=2)
+    return Healing(
+        open_client=lambda: connect(here.nats.url, name="relight healing", headers=Headers.MESSAGE_ID),
+        open_session=lambda: connect_session(here.database, role=stack.ROLE),
+        say=say,
+        store=store,
+        lost_after=lost_after,
+        look_every_s=look_every_s,
+    )
 
 
 @asynccontextmanager
-async def watching(here: Scene, database: str) -> AsyncIterator[None]:
+async def healing(here: Scene, store: FolderStore | None = None) -> AsyncIterator[Healer]:
+    """A healer at hand."""
+    async with healer(healing_on(here, store)) as (mender, _):
+        yield mender
+
+
+@asynccontextmanager
+async def watching(here: Scene) -> AsyncIterator[None]:
     """A healer that watches by itself, as in the service."""
-
-    async def say(events: Any) -> None:
-        for event in events:
-            here.recorders[0].record(event)
-
-    def connect() -> Any:
-        return connect_session(database, role=stack.ROLE)
-
-    async with connected(here.nats) as client:
-        task = asyncio.create_task(watch(Healing(client=client, connect=connect, say=say, look_every_s=0.1)))
-        try:
-            yield
-        finally:
-            task.cancel()
-            await asyncio.wait([task], timeout=stack.DEADLINE_S)
+    task = asyncio.create_task(watch(healing_on(here, lost_after=timedelta(minutes=1))))
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task], timeout=stack.DEADLINE_S)
 
 
 async def tables_of(client: Client) -> dict[str, str]:
@@ -202,7 +199,7 @@ async def tables_of(client: Client) -> dict[str, str]:
     return (await digest_memory(client)).tables
 
 
-async def healed_until_whole(mender: Any, *, rounds: int = 6) -> list[Round]:
+async def healed_until_whole(mender: Healer, *, rounds: int = 6) -> list[Round]:
     """Rounds until nothing is left."""
     done = []
     for _ in range(rounds):
@@ -216,8 +213,12 @@ async def assert_whole(here: Scene, projected: Projecting, undisturbed: dict[str
     """Final loss 0: every number stands, and both stores hold the tables of an undisturbed run."""
     await here.drained()
     await projected.caught_up()
-    missing, _ = await find_missing(projected.client, projected.session)
-    assert missing == {}
+    client = await connect(here.nats.url, name="relight audit", headers=Headers.MESSAGE_ID)
+    try:
+        audited = await audit(client, projected.session, now=stack.NOW)
+        assert audited.is_clean, audited.findings
+    finally:
+        await client.close()
     there = await standing(projected.client)
     assert all(pseq in there.numbers[publisher] for publisher, pseq in links.values())
     assert await projected.rows("SELECT * FROM publisher_gaps") == []

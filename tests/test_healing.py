@@ -117,10 +117,10 @@ async def test_a_damaged_store_is_healed_from_spools_twice_in_a_row(database: st
             await here.nats.stop()
             harmed = both(harmed, numbers_of(links, damage(here.nats, max(links), older)))
             await here.restart()
-            async with connected(here.nats) as client, healing(here, client) as (mender, _):
+            async with healing(here) as mender:
                 await healed_until_whole(mender)
             await assert_whole(here, projected, undisturbed, links)
-            await until(lambda: _says(projected, harmed), "exactly what was harmed is said to be healed")
+            await until(lambda harmed=harmed: _says(projected, harmed), "exactly what was harmed is said to be healed")
 
 
 async def _says(projected: Projecting, harmed: dict[str, Numbers]) -> bool:
@@ -145,7 +145,7 @@ async def test_a_damaged_store_is_healed_from_an_archive_where_no_spool_is_left(
         await here.nats.stop()
         harmed = numbers_of(links, damage(here.nats, max(links), older))
         await here.restart()
-        async with connected(here.nats) as client, healing(here, client, store) as (mender, _):
+        async with healing(here, store) as mender:
             first, *_ = await healed_until_whole(mender)
         assert missing_of(first.missing) == harmed
         await assert_whole(here, projected, undisturbed, links)

@@ -54,7 +54,7 @@ async def test_purges_and_silent_damage_are_noticed_and_healed_by_itself(databas
         links, _ = await read_links(projected.client)
         undisturbed = await tables_of(projected.client)
         js = projected.client.jetstream()
-        async with watching(here, database):
+        async with watching(here):
             await until(lambda: _audited(projected), "it looked the stream through")
             harmed: dict[str, Numbers] = {}
             for purge in ({"subject": "ctl.breaker.acme.db"}, {"seq": max(links) // 2}, {}):
@@ -106,7 +106,7 @@ async def test_a_healer_killed_in_the_middle_is_followed_by_one_that_ends_its_wo
         await here.nats.start()
         last = max(links)
         child = subprocess.Popen(
-            [sys.executable, CHILD, here.nats.url, database, str(tmp_path / "archive"), str(here.spools)],
+            [sys.executable, CHILD, here.nats.url, database, str(tmp_path / "archive")],
             stdout=subprocess.DEVNULL,
         )
         try:
@@ -119,7 +119,7 @@ async def test_a_healer_killed_in_the_middle_is_followed_by_one_that_ends_its_wo
             now, _ = await read_links(client)
             assert len(set(now.values())) < len(set(links.values())), "it was killed before it ended"
             store = FolderStore(tmp_path / "archive")
-            async with healing(here, client, store) as (mender, _):
+            async with healing(here, store) as mender:
                 await healed_until_whole(mender)
         said = {fact.publisher: Numbers() for fact in here.said}  # type: ignore[attr-defined]
         for fact in here.said:
@@ -130,7 +130,9 @@ async def test_a_healer_killed_in_the_middle_is_followed_by_one_that_ends_its_wo
 
 
 async def _last_seq(projected: stack.Projecting, seq: int) -> bool:
-    return projected.client.is_connected and bool((await projected.client.jetstream().stream_info(STREAM)).state.last_seq >= seq)
+    return projected.client.is_connected and bool(
+        (await projected.client.jetstream().stream_info(STREAM)).state.last_seq >= seq
+    )
 
 
 async def test_losses_heal_as_late_events_while_more_are_recorded(database: str) -> None:
@@ -152,7 +154,7 @@ async def test_losses_heal_as_late_events_while_more_are_recorded(database: str)
                 await asyncio.sleep(0.01)
 
         recording = asyncio.create_task(record_on())
-        async with watching(here, database):
+        async with watching(here):
             await until(lambda: _whole(projected, len(links)), "all is there again, and more")
             recording.cancel()
             await here.drained()
@@ -180,7 +182,7 @@ async def test_what_nobody_has_is_late_then_lost_by_name_until_it_is_declared(da
         await here.nats.start()
         async with (
             connected(here.nats) as client,
-            healing(here, client) as (mender, _),
+            healing(here) as mender,
             probing(here.nats, database, client=client) as probe,
         ):
             for asked in range(1, 6):

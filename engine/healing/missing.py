@@ -1,4 +1,4 @@
-"""Which numbers are used and do not stand on the stream."""
+"""Which numbers do not stand on the stream, and which have come since."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -7,8 +7,9 @@ from typing import Any
 
 from nats.aio.client import Client
 
+from relight.engine.audit.auditing import audit
 from relight.engine.log.links import link_of
-from relight.engine.log.numbers import Missing, Numbers, without
+from relight.engine.log.numbers import Missing, Numbers
 from relight.engine.log.reader import BEGINNING, Reader
 from relight.engine.tables.connecting import Connection
 
@@ -37,20 +38,13 @@ async def standing(client: Client, *, after_seq: int = 0) -> Standing:
 
 
 async def find_missing(client: Client, connection: Connection) -> tuple[dict[str, Numbers], int]:
-    """By publisher, and the sequence up to which the stream was read. What was declared lost is not missing."""
-    heads = await connection.fetch("SELECT publisher, highest_pseq FROM publisher_heads")
-    declared, trimmed = await declared_losses(connection), await _trimmed(connection)
-    there = await standing(client)
-    used = {publisher: numbers.highest for publisher, numbers in there.numbers.items()}
-    for publisher, highest in heads:
-        used[publisher] = max(highest, used.get(publisher, 0))
-    missing = {}
-    for publisher, highest in used.items():
-        stands = there.numbers.get(publisher, Numbers())
-        sealed = min(trimmed.get(publisher, 0), next((first for first, _ in stands), highest + 1) - 1)
-        if numbers := Numbers([(sealed + 1, highest)] if sealed < highest else []).minus(stands):
-            missing[publisher] = numbers
-    return without(missing, declared), there.end_seq
+    """An audit: the numbers whose right bytes do not stand, and the sequence up to which the stream was read.
+
+    What was declared lost, or trimmed, is not among them. `client` reads message ids. Raises what `audit` raises.
+    """
+    found = await audit(client, connection, now=await connection.fetchval("SELECT clock_timestamp()"))
+    harmed = {publisher: Numbers(runs) for publisher, runs in found.harmed.items()}
+    return harmed, found.checked.last_seq
 
 
 async def gaps(connection: Connection) -> dict[str, Numbers]:
@@ -60,14 +54,6 @@ async def gaps(connection: Connection) -> dict[str, Numbers]:
 
 async def declared_losses(connection: Connection) -> Missing:
     return _by_publisher(await connection.fetch("SELECT publisher, first_pseq, last_pseq FROM recorded_losses"))
-
-
-async def _trimmed(connection: Connection) -> dict[str, int]:
-    """Up to which number of a publisher's a trim may have taken them, where there was one."""
-    rows = await connection.fetch(
-        "SELECT publisher, max(pseq) FROM sealed_heads WHERE EXISTS (SELECT FROM stream_trims) GROUP BY publisher"
-    )
-    return {row[0]: row[1] for row in rows}
 
 
 def _by_publisher(rows: Iterable[Iterable[Any]]) -> dict[str, Numbers]:

@@ -6,8 +6,6 @@ from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 
-from nats.aio.client import Client
-
 from relight.engine import scope
 from relight.engine.archive.store import ArchiveStore, FolderStore
 from relight.engine.errors import AckNotProven
@@ -15,10 +13,11 @@ from relight.engine.healing.healer import LOST_AFTER
 from relight.engine.healing.watching import Healing, watch
 from relight.engine.log.receipts import Ack
 from relight.engine.log.recorder import Recorder
+from relight.engine.log.topology import Headers, connect
 from relight.engine.options import recorder_options
 from relight.engine.servers import Servers
 from relight.engine.settings import Settings
-from relight.engine.tables.connecting import Session, connect_session
+from relight.engine.tables.connecting import connect_session
 from relight.engine.tables.pools import PROJECTOR_ROLE
 from relight.events.base import Event
 from relight.events.envelope import PLATFORM
@@ -27,11 +26,9 @@ ENDING_S = 2.0
 
 
 @asynccontextmanager
-async def healing_beside(
-    client: Client, servers: Servers, settings: Settings, recorder: Recorder | None
-) -> AsyncIterator[None]:
+async def healing_beside(servers: Servers, settings: Settings, recorder: Recorder | None) -> AsyncIterator[None]:
     """Watches until the `with` ends; what is healed is recorded by `recorder`, or by one of its own for the while."""
-    watching = asyncio.create_task(watch(healing_of(client, servers, settings, recorder)), name="healing")
+    watching = asyncio.create_task(watch(healing_of(servers, settings, recorder)), name="healing")
     try:
         yield
     finally:
@@ -40,21 +37,13 @@ async def healing_beside(
 
 
 def healing_of(
-    client: Client,
-    servers: Servers,
-    settings: Settings,
-    recorder: Recorder | None,
-    *,
-    lost_after: timedelta = LOST_AFTER,
+    servers: Servers, settings: Settings, recorder: Recorder | None, *, lost_after: timedelta = LOST_AFTER
 ) -> Healing:
-    def connect() -> Awaitable[Session]:
-        return connect_session(
-            servers.database_url, role=PROJECTOR_ROLE, statement_timeout_s=settings.session_statement_timeout_s
-        )
-
     return Healing(
-        client=client,
-        connect=connect,
+        open_client=lambda: connect(servers.nats_url, name="relight healing", headers=Headers.MESSAGE_ID),
+        open_session=lambda: connect_session(
+            servers.database_url, role=PROJECTOR_ROLE, statement_timeout_s=settings.session_statement_timeout_s
+        ),
         say=_saying(recorder, servers, settings),
         store=_store(settings.archive),
         lost_after=lost_after,

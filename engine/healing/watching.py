@@ -3,13 +3,14 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
 from nats.aio.client import Client
 
 from relight.engine.archive.store import ArchiveStore
+from relight.engine.errors import Rewound
 from relight.engine.healing.asking import Asking
 from relight.engine.healing.healer import LOST_AFTER, Healer
 from relight.engine.healing.known import load_losses, missing_of
@@ -17,6 +18,7 @@ from relight.engine.healing.missing import declared_losses, gaps
 from relight.engine.healing.signs import AUDIT_EVERY, audited, look, suspicion, trimmed_through
 from relight.engine.log.numbers import both, without
 from relight.engine.log.reader import TRANSIENT
+from relight.engine.log.topology import close
 from relight.engine.tables.connecting import Session
 from relight.engine.tables.projector import DATABASE_AWAY
 from relight.events.base import Event
@@ -33,10 +35,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Healing:
-    """What healing works with. `connect` opens a session that acts as relight_projector."""
+    """What healing works with. `open_client` opens a client that reads message ids, `open_session` a session that acts
+    as relight_projector."""
 
-    client: Client
-    connect: Callable[[], Awaitable[Session]]
+    open_client: Callable[[], Awaitable[Client]]
+    open_session: Callable[[], Awaitable[Session]]
     say: Callable[[Sequence[Event]], Awaitable[None]]
     store: ArchiveStore | None = None
     lost_after: timedelta = LOST_AFTER
@@ -47,17 +50,14 @@ async def watch(healing: Healing) -> None:
     """Until cancelled. Of several processes the one whose session holds a lock watches; others stand by."""
     while True:
         try:
-            session = await healing.connect()
-            try:
+            async with AsyncExitStack() as stack:
+                session = await stack.enter_async_context(_session(healing))
                 while not await try_lock(session, LEAD):  # noqa: ASYNC110  # another process's ends without a word
                     await asyncio.sleep(healing.look_every_s)
-                async with healer(healing, session) as (mender, asking):
-                    await _Watch(healing, session, mender, asking).run()
-            finally:
-                try:
-                    await session.close(timeout=2)
-                except DATABASE_AWAY:
-                    session.terminate()
+                client = await healing.open_client()
+                stack.push_async_callback(close, client)
+                asking = await stack.enter_async_context(Asking(client))
+                await _Watch(healing, client, session, asking).run()
         except (*TRANSIENT, *DATABASE_AWAY) as error:
             log.info("healing waits: %r", error, extra={"action": "healing_retry"})
         except Exception:  # the daemon's edge: whatever it is, the next try may do
@@ -66,19 +66,31 @@ async def watch(healing: Healing) -> None:
 
 
 @asynccontextmanager
-async def healer(healing: Healing, session: Session) -> AsyncIterator[tuple[Healer, Asking]]:
-    async with Asking(healing.client) as asking:
-        yield (
-            Healer(
-                healing.client,
-                session,
-                asking,
-                store=healing.store,
-                say=healing.say,
-                lost_after=healing.lost_after,
-            ),
-            asking,
-        )
+async def healer(healing: Healing) -> AsyncIterator[tuple[Healer, Session]]:
+    """For single rounds; the session takes turns with others by `one_round`."""
+    async with AsyncExitStack() as stack:
+        session = await stack.enter_async_context(_session(healing))
+        client = await healing.open_client()
+        stack.push_async_callback(close, client)
+        asking = await stack.enter_async_context(Asking(client))
+        yield _healer(healing, client, session, asking), session
+
+
+def _healer(healing: Healing, client: Client, session: Session, asking: Asking) -> Healer:
+    return Healer(client, session, asking, store=healing.store, say=healing.say, lost_after=healing.lost_after)
+
+
+@asynccontextmanager
+async def _session(healing: Healing) -> AsyncIterator[Session]:
+    session = await healing.open_session()
+    try:
+        yield session
+    finally:
+        # An error of closing must not take the place of what ended the session, a cancellation above all.
+        try:
+            await session.close(timeout=2)
+        except DATABASE_AWAY:
+            session.terminate()
 
 
 async def try_lock(session: Session, key: int) -> bool:
@@ -107,10 +119,11 @@ async def one_round(session: Session) -> AsyncIterator[None]:
 class _Watch:
     """Of the process that leads."""
 
-    def __init__(self, healing: Healing, session: Session, mender: Healer, asking: Asking) -> None:
+    def __init__(self, healing: Healing, client: Client, session: Session, asking: Asking) -> None:
         self._healing = healing
+        self._client = client
         self._session = session
-        self._mender = mender
+        self._mender = _healer(healing, client, session, asking)
         self._asking = asking
         self._pause_s = FIRST_PAUSE_S
         self._next_round_at = 0.0
@@ -121,7 +134,7 @@ class _Watch:
         while True:
             try:
                 await self._look()
-            except TRANSIENT as error:
+            except (*TRANSIENT, Rewound) as error:
                 if self._session.is_closed():
                     raise
                 log.info("the stream cannot be looked at yet: %r", error, extra={"action": "healing_retry"})
@@ -132,7 +145,7 @@ class _Watch:
                     await self._asking.here.wait()
 
     async def _look(self) -> None:
-        seen, holds = await look(self._healing.client, self._session)
+        seen, holds = await look(self._client, self._session)
         before, why = await audited(self._session), None
         if before is not None and before[2] - before[1] > AUDIT_EVERY:
             why = f"it was looked through at {before[1]:%Y-%m-%d %H:%M} last"
