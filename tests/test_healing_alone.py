@@ -1,6 +1,8 @@
 """The healer at work by itself: it notices, takes turns, is killed, and what nobody has stays named."""
 
 import asyncio
+import json
+import os
 import shutil
 import signal
 import subprocess
@@ -8,8 +10,9 @@ import sys
 from pathlib import Path
 
 import stack
-from damage import flip, forget_index
+from damage import cut, flip, forget_index
 from healing_scene import (
+    Links,
     assert_whole,
     healed_until_whole,
     healing,
@@ -26,11 +29,17 @@ from stack import connected, drained, options, projecting, until
 
 from relight.engine.archive.store import FolderStore
 from relight.engine.embedded.nats import EmbeddedNats
+from relight.engine.healing.asking import Asking
 from relight.engine.healing.known import Loss, load_losses, missing_of
 from relight.engine.health.models import CheckStatus
+from relight.engine.log.healing import MISSING
 from relight.engine.log.numbers import Numbers
 from relight.engine.log.recorder import Recorder
 from relight.engine.log.topology import STREAM
+from relight.engine.servers import Servers
+from relight.engine.service import Parts, caught_up, serving
+from relight.engine.settings import Settings
+from relight.engine.tables.connecting import connect_session
 from relight.events.recorder import RecorderLost
 
 CHILD = Path(__file__).parent / "healing_child.py"
@@ -71,7 +80,7 @@ async def test_purges_and_silent_damage_are_noticed_and_healed_by_itself(databas
             await here.nats.stop()
             flip(here.nats, {max(links) + 3, max(links) + 40})
             await here.restart()
-            await until(lambda: _whole(projected, len(links)), "what was damaged in silence is healed")
+            await until(lambda: _whole(projected, links), "what was damaged in silence is healed")
         await assert_whole(here, projected, undisturbed, links)
 
 
@@ -83,15 +92,15 @@ async def _said(projected: stack.Projecting, harmed: dict[str, Numbers]) -> bool
     return await heals(projected) == harmed and not await losses(projected)
 
 
-async def _whole(projected: stack.Projecting, count: int) -> bool:
+async def _whole(projected: stack.Projecting, links: Links) -> bool:
     now, _ = await read_links(projected.client)
-    return len(set(now.values())) >= count and not await losses(projected)
+    return set(links.values()) <= set(now.values()) and not await losses(projected)
 
 
 async def test_a_healer_killed_in_the_middle_is_followed_by_one_that_ends_its_work(
     database: str, tmp_path: Path
 ) -> None:
-    async with scene(database, events=180, sync_always=True) as here, projecting(here.nats, database) as projected:
+    async with scene(database, events=120, sync_always=True) as here, projecting(here.nats, database) as projected:
         await here.close_recorders()
         shutil.rmtree(here.spools)
         await projected.caught_up()
@@ -155,7 +164,7 @@ async def test_losses_heal_as_late_events_while_more_are_recorded(database: str)
 
         recording = asyncio.create_task(record_on())
         async with watching(here):
-            await until(lambda: _whole(projected, len(links)), "all is there again, and more")
+            await until(lambda: _whole(projected, links), "all is there again, and more")
             recording.cancel()
             await here.drained()
         assert recorded > 50
@@ -241,3 +250,105 @@ async def _stored(nats: EmbeddedNats) -> dict[int, tuple[str, int]]:
             return (await read_links(client))[0]
     finally:
         await nats.stop()
+
+
+async def test_a_machine_that_was_off_heals_as_soon_as_it_is_back(database: str, tmp_path: Path) -> None:
+    async with scene(database) as here, projecting(here.nats, database) as projected:
+        await here.close_recorders()
+        away = tmp_path / "spool"
+        shutil.move(here.spools, away)
+        await projected.caught_up()
+        links, _ = await read_links(projected.client)
+        undisturbed = await tables_of(projected.client)
+        await projected.client.jetstream().purge_stream(STREAM, seq=50)
+        async with watching(here):
+            await until(lambda: _asked(projected, 3), "it was asked for in vain, and is asked for ever less often")
+            shutil.move(away, here.spools)
+            async with Recorder(options(here.nats, here.spools)) as recorder:
+                await until(lambda: _whole(projected, links), "it heals", within_s=5)
+                await drained(recorder)
+        await assert_whole(here, projected, undisturbed, links)
+
+
+async def _asked(projected: stack.Projecting, times: int) -> bool:
+    return any(loss.asked >= times for loss in await losses(projected))
+
+
+async def test_what_no_table_has_seen_is_healed_by_those_who_recorded_it(database: str) -> None:
+    async with scene(database) as here:
+        async with connected(here.nats) as client:
+            links, _ = await read_links(client)
+            undisturbed = await tables_of(client)
+        await here.nats.stop()
+        flip(here.nats, {20, 21, max(links) - 40})
+        cut(here.nats, max(links) - 12, None)
+        await here.restart()
+        async with projecting(here.nats, database) as projected, watching(here):
+            await until(lambda: _whole(projected, links), "it is whole")
+            await assert_whole(here, projected, undisturbed, links)
+
+
+async def test_who_asks_can_have_nothing_published_but_what_is_lost(database: str) -> None:
+    async with scene(database) as here, connected(here.nats) as client:
+        before, _ = await read_links(client)
+        everything = {publisher: Numbers([(1, 1 << 60)]) for publisher, _ in before.values()}
+        async with Asking(client) as asking:
+            await client.publish(MISSING, b"no request")
+            await client.publish(MISSING, b'{"missing": [{"publisher": "p", "runs": [[-1, 9e99]]}]}')
+            await asking.ask(everything | {"p-stranger": Numbers([(1, 9)])}, patient=False)
+        after, _ = await read_links(client)
+        assert after == before
+
+
+async def test_the_service_heals_and_records_it_and_relight_heal_says_what_is_left(
+    database: str, tmp_path: Path
+) -> None:
+    async with scene(database) as here, connected(here.nats) as client:
+        links, _ = await read_links(client)
+        servers = Servers(nats=here.nats.url, monitors=(here.nats.monitor_url,), database=database, ours=False)
+        settings = Settings(home=tmp_path, nats_url=here.nats.url, database_url=database)
+        async with serving(servers, settings, Parts(listens=False, api=False)) as service:
+            assert await caught_up(service, within_s=20)
+            await client.jetstream().purge_stream(STREAM, seq=30)
+            session = await connect_session(database, role=stack.ROLE)
+            assert service.recorder is not None
+            said_by = service.recorder.publisher
+
+            async def recorded() -> bool:
+                return bool(await session.fetchval("SELECT count(*) FROM recorded_heals WHERE said_by = $1", said_by))
+
+            await until(recorded, "it is healed, and recorded")
+            assert set((await read_links(client))[0].values()) >= set(links.values())
+        await here.close_recorders()
+        shutil.rmtree(here.spools)
+        await here.nats.stop()
+        flip(here.nats, {40})
+        await here.nats.start()
+        await until(lambda: client.is_connected)
+        for arguments, healed in ((["--dry-run"], 0), ([], 0)):
+            ended = await _relight(
+                "heal", "--json", *arguments, home=tmp_path / "other", nats=here.nats, database=database
+            )
+            assert ended.returncode == 1, ended.stderr
+            told = json.loads(ended.stdout)
+            assert len(told["healed"]) == healed
+            [left] = told["left"]
+            assert (left["publisher"], left["first_pseq"]) == links[40]
+        assert await session.fetchval("SELECT asked FROM stream_losses") == 1
+        await session.close()
+
+
+async def _relight(
+    *arguments: str, home: Path, nats: EmbeddedNats, database: str
+) -> "subprocess.CompletedProcess[str]":
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("RELIGHT_")}
+    given = {"RELIGHT_HOME": str(home), "RELIGHT_NATS_URL": nats.url, "RELIGHT_DATABASE_URL": database}
+    return await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-m", "relight.engine.cli.main", *arguments],
+        env=plain | given,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        stdin=subprocess.DEVNULL,
+    )

@@ -16,7 +16,7 @@ from relight.engine.log.numbers import Missing
 MAX_REQUEST_BYTES = 256 << 10
 """A quarter of NATS' default max_payload."""
 RUN_BYTES = 50
-QUIET_S = 1.0
+QUIET_S = 0.5
 """So long nobody says anything before the asking ends; who is at work is waited for."""
 MOST_S = 60.0
 LOOK_EVERY_S = 0.02

@@ -135,7 +135,7 @@ class _Watch:
             try:
                 await self._look()
             except (*TRANSIENT, Rewound) as error:
-                if self._session.is_closed():
+                if self._session.is_closed() or self._client.is_closed:
                     raise
                 log.info("the stream cannot be looked at yet: %r", error, extra={"action": "healing_retry"})
                 await asyncio.sleep(RETRY_S)
@@ -145,6 +145,8 @@ class _Watch:
                     await self._asking.here.wait()
 
     async def _look(self) -> None:
+        here = self._asking.here.is_set()
+        self._asking.here.clear()
         seen, holds = await look(self._client, self._session)
         before, why = await audited(self._session), None
         if before is not None and before[2] - before[1] > AUDIT_EVERY:
@@ -160,17 +162,16 @@ class _Watch:
             log.warning("looking the stream through: %s", why, extra={"action": "audit"})
             async with one_round(self._session):
                 self._paced(bool((await self._mender.heal_all()).left), anew=True)
-        elif await self._due():
+        elif await self._due(here):
             async with one_round(self._session):
-                self._paced(bool((await self._mender.heal_known()).left), anew=self._asking.here.is_set())
-        self._asking.here.clear()
+                self._paced(bool((await self._mender.heal_known()).left), anew=here)
 
-    async def _due(self) -> bool:
+    async def _due(self, here: bool) -> bool:
         known = missing_of(await load_losses(self._session))
         fresh = without(await gaps(self._session), both(known, await declared_losses(self._session)))
         if fresh:
             return True
-        waited = self._asking.here.is_set() or asyncio.get_running_loop().time() >= self._next_round_at
+        waited = here or asyncio.get_running_loop().time() >= self._next_round_at
         return bool(known) and waited
 
     def _paced(self, left: bool, *, anew: bool) -> None:

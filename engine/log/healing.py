@@ -98,9 +98,9 @@ class Mender:
         self._spools = spools
         self._record = record
         self._clock = clock
-        self._asked: asyncio.Queue[Msg] = asyncio.Queue(MAX_WAITING)
+        self._asked: asyncio.Queue[Msg | None] = asyncio.Queue(MAX_WAITING)
         self._looked_after = -1
-        self._was_here = self._waits = False
+        self._was_here = self._waits = self._others_healed = False
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -133,9 +133,10 @@ class Mender:
         What was lost further back shows in the tables, or in an audit.
         """
         reconnects = self._client.stats["reconnects"]
-        if not self._client.is_connected or reconnects == self._looked_after:
+        again = self._waits and self._others_healed
+        if not self._client.is_connected or (reconnects == self._looked_after and not again):
             return
-        healed, self._waits = 0, False
+        healed, self._waits, self._others_healed = 0, False, False
         async with aclosing(self._holdings()) as holdings:
             async for holding in holdings:
                 if tail := await self._lost_tail(holding.spool):
@@ -159,12 +160,14 @@ class Mender:
                 last = run[1] if run[0] == 1 else MOST
                 done = await self._heal_rulings(holding, subject, Numbers([run]), newest=last, patient=True)
                 healed += await self._say(subject, done)
-                self._waits = self._waits or len(done) < len(gone)
+                self._waits = self._waits or done.count < len(gone)
         return healed
 
     async def _somebody_is_here(self, message: Msg) -> None:
-        if self._waits and message.data != self._own.publisher.encode():
-            self._looked_after = -1
+        if message.data != self._own.publisher.encode():
+            self._others_healed = True
+            if self._waits and not self._asked.full():
+                self._asked.put_nowait(None)
 
     async def _take(self, message: Msg) -> None:
         if not self._asked.full():  # asked again later
@@ -176,6 +179,8 @@ class Mender:
                 message = await self._asked.get()
         except TimeoutError:
             return
+        if message is None:
+            return  # only to look again
         try:
             request = Request.model_validate_json(message.data)
         except ValidationError as error:
@@ -216,7 +221,7 @@ class Mender:
                 self._record(
                     RecorderHealed(publisher=publisher, first_pseq=first, events=last - first + 1, source="spool")
                 )
-        return len(healed)
+        return healed.count
 
     async def _heal_events(self, holding: Holding, lost: Numbers) -> Numbers:
         healed = Numbers()

@@ -43,8 +43,9 @@ class Numbers:
     def __bool__(self) -> bool:
         return bool(self._runs)
 
-    def __len__(self) -> int:
-        """How many numbers."""
+    @property
+    def count(self) -> int:
+        """How many numbers; no `len`, which would count runs for whoever iterates."""
         return sum(last - first + 1 for first, last in self._runs)
 
     def __contains__(self, number: int) -> bool:
@@ -110,4 +111,4 @@ def both(missing: Missing, other: Missing) -> dict[str, Numbers]:
 
 def count(missing: Missing) -> int:
     """How many numbers."""
-    return sum(map(len, missing.values()))
+    return sum(numbers.count for numbers in missing.values())

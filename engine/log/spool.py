@@ -271,10 +271,11 @@ class Spool:
         return [ControlCopy(*row) for row in rows]
 
     def newest_copy(self) -> ControlCopy | None:
-        """The one that stands last on the stream."""
+        """The one that was appended last."""
         with self._errors():
             row = self._db.execute(
-                "SELECT subject, rev, id, body, seq, recorded_ms FROM control_copies ORDER BY seq DESC LIMIT 1"
+                "SELECT subject, rev, id, body, seq, recorded_ms FROM control_copies"
+                " ORDER BY recorded_ms DESC, rev DESC LIMIT 1"
             ).fetchone()
         return None if row is None else ControlCopy(*row)
 
