@@ -155,9 +155,7 @@ def numbers_of(links: Links, seqs: Iterable[int]) -> dict[str, Numbers]:
     return {publisher: Numbers(runs) for publisher, runs in found.items()}
 
 
-def healing_on(
-    here: Scene, store: FolderStore | None = None, *, lost_after: timedelta = timedelta(), look_every_s: float = 0.1
-) -> Healing:
+def healing_on(here: Scene, store: FolderStore | None = None, *, lost_after: timedelta = timedelta()) -> Healing:
     """What it says is recorded by the first recorder, and kept in `said`."""
 
     async def say(events: Any) -> None:
@@ -172,7 +170,8 @@ def healing_on(
         say=say,
         store=store,
         lost_after=lost_after,
-        look_every_s=look_every_s,
+        look_every_s=0.1,
+        first_pause_s=0.5,
     )
 
 

@@ -44,6 +44,7 @@ class Healing:
     store: ArchiveStore | None = None
     lost_after: timedelta = LOST_AFTER
     look_every_s: float = LOOK_EVERY_S
+    first_pause_s: float = FIRST_PAUSE_S
 
 
 async def watch(healing: Healing) -> None:
@@ -125,7 +126,7 @@ class _Watch:
         self._session = session
         self._mender = _healer(healing, client, session, asking)
         self._asking = asking
-        self._pause_s = FIRST_PAUSE_S
+        self._pause_s = healing.first_pause_s
         self._next_round_at = 0.0
         self._held = True
 
@@ -175,5 +176,5 @@ class _Watch:
         return bool(known) and waited
 
     def _paced(self, left: bool, *, anew: bool) -> None:
-        self._pause_s = FIRST_PAUSE_S if anew or not left else min(2 * self._pause_s, LAST_PAUSE_S)
+        self._pause_s = self._healing.first_pause_s if anew or not left else min(2 * self._pause_s, LAST_PAUSE_S)
         self._next_round_at = asyncio.get_running_loop().time() + self._pause_s
