@@ -76,6 +76,9 @@ class Settings(BaseModel):
     archive_key: Path | None = Field(
         default=None, description="private key that seals archives; made in the home when first needed"
     )
+    archive_trust: str | None = Field(
+        default=None, description="id of the key that an archive has to begin with, or that sealed in it since"
+    )
     archive_seal_events: int = Field(default=20_000, ge=1, description="events at which a segment is sealed")
     archive_seal_s: Positive = Field(default=60, description="age of its oldest event at which a segment is sealed")
 

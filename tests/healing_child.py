@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from relight.engine.archive.store import FolderStore
+from relight.engine.archive.folder import FolderStore
 from relight.engine.healing.watching import Healing, healer, one_round
 from relight.engine.log.topology import Headers, connect
 from relight.engine.tables.connecting import connect_session

@@ -12,10 +12,10 @@ import stack
 from nats.aio.client import Client
 from stack import Projecting, until
 
+from relight.engine.archive.folder import FolderStore
 from relight.engine.archive.keys import kept_key
 from relight.engine.archive.sealing import add_segment, found_archive
 from relight.engine.archive.segment import Head, seal
-from relight.engine.archive.store import FolderStore
 from relight.engine.audit.auditing import audit
 from relight.engine.embedded.nats import EmbeddedNats
 from relight.engine.healing.healer import Healer, Round

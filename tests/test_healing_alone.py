@@ -27,7 +27,7 @@ from healing_scene import (
 from observing import found, probing
 from stack import connected, drained, options, projecting, until
 
-from relight.engine.archive.store import FolderStore
+from relight.engine.archive.folder import FolderStore
 from relight.engine.embedded.nats import EmbeddedNats
 from relight.engine.healing.asking import Asking
 from relight.engine.healing.known import Loss, load_losses, missing_of

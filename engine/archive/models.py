@@ -20,7 +20,7 @@ class Part(BaseModel):
 
 
 class Root(Part):
-    """`archive.json`, written once: whose archive this is, and which key is the first to be believed."""
+    """`archive.json`, written once: whose archive this is, and which key is the first to be believed; signed by it."""
 
     format: Literal[1]
     archive: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
@@ -32,7 +32,7 @@ class Root(Part):
 class File(Part):
     """A file beside a manifest: its name below the archive's place, bytes and SHA-256."""
 
-    name: str
+    name: Annotated[str, StringConstraints(pattern=r"^segments/[0-9]{12,}-[0-9a-f]{16}\.(messages|index)\.zst$")]
     size_bytes: Whole
     sha256: Sha256
 
@@ -84,27 +84,45 @@ class Manifest(Part):
 
 
 class Index(Part):
-    """Of each message in order: sequence, whose it is (`publishers[owners[i]]`; -1: no readable envelope), number, the
-    first 8 bytes of the SHA-256 of its record: which message is damaged, and where a number lies."""
+    """Of each message in order: sequence, whose it is (`publishers[owners[i]]`; -1: no readable envelope), number; of
+    its record the bytes, and the first 8 of its SHA-256: which message is damaged, and where a number lies."""
 
     seqs: tuple[int, ...]
     publishers: tuple[str, ...]
     owners: tuple[int, ...]
     pseqs: tuple[int, ...]
+    sizes: tuple[int, ...]
     leaves: Hex
 
 
 class KeyStatement(Part):
-    """`keys/<id>.json`: a public key. All but the first are endorsed by the key before them; `signature` is by that one
-    over the statement without it (the first signs itself)."""
+    """`keys/<id>.json`: a public key, signed by the one before it; the first signs itself.
+
+    It speaks for segments beyond `after_segment`, which was the last one then, with that manifest's SHA-256. The first
+    segment that it seals ends the key before it.
+    """
 
     format: Literal[1]
     archive: str
     key: str
     public: Hex
     endorsed_by: str
+    after_segment: Whole
+    after_sha256: Sha256
     stated_at: Time
-    signature: Hex
+
+
+class WitnessStatement(Part):
+    """`witnesses/<segment>-<key>.json`: another's word that this was the archive's head; signed by the witness."""
+
+    format: Literal[1]
+    archive: str
+    segment: Annotated[int, Field(ge=1)]
+    manifest_sha256: Sha256
+    witness: str
+    public: Hex
+    region: str
+    witnessed_at: Time
 
 
 def manifest_name(segment: int) -> str:
@@ -113,6 +131,10 @@ def manifest_name(segment: int) -> str:
 
 def key_name(key: str) -> str:
     return f"{KEYS}{key}.json"
+
+
+def witness_name(segment: int, key: str) -> str:
+    return f"{WITNESSES}{segment:012d}-{key}.json"
 
 
 def content_name(tenant_token: str, sha256: str) -> str:

@@ -5,50 +5,58 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 
 import orjson
 import zstandard
-from pydantic import ValidationError
 
-from relight.engine.archive.keys import key_id, signed_by
-from relight.engine.archive.models import (
-    KEYS,
-    ROOT,
-    SEGMENTS,
-    Index,
-    KeyStatement,
-    Manifest,
-    Root,
-    manifest_name,
-)
+from relight.engine.archive.keyring import Fault, Keyring, read_keyring
+from relight.engine.archive.keys import signed_by
+from relight.engine.archive.models import SEGMENTS, Index, Manifest, Root, manifest_name
 from relight.engine.archive.records import decode_record, split_records
-from relight.engine.archive.segment import Head, head_of, read_manifest, signed_part
+from relight.engine.archive.roots import believed_root, read_root
+from relight.engine.archive.segment import Head, head_of
+from relight.engine.archive.signed import read_document, signed_part
 from relight.engine.archive.store import ArchiveStore
 from relight.engine.errors import ArchiveDamaged
 from relight.engine.log.reader import Message
 
-MAX_FRAME_BYTES = 512 << 20
-"""Decompressed; no frame of ours comes near."""
-
 
 class ArchiveReader:
-    """Of an archive that exists; `open` raises `ArchiveDamaged` where its root or keys are not right."""
+    """Of an archive that exists; `faults`: what is wrong with its root and keys."""
 
-    def __init__(self, store: ArchiveStore, root: Root, keys: dict[str, bytes]) -> None:
+    def __init__(self, store: ArchiveStore, root: Root, keyring: Keyring, faults: Sequence[Fault]) -> None:
         self.store = store
         self.root = root
-        self._keys = keys
+        self.keyring = keyring
+        self.faults = faults
 
     @classmethod
-    async def open(cls, store: ArchiveStore) -> "ArchiveReader":
-        try:
-            root = Root.model_validate_json(await store.read(ROOT))
-        except ValidationError as error:
-            raise ArchiveDamaged(f"archive {store.place}: {ROOT} is damaged or of a newer release: {error}") from None
-        return cls(store, root, await _believed_keys(store, root))
+    async def open(cls, store: ArchiveStore, *, trust: str | None = None) -> "ArchiveReader":
+        """Raises `ArchiveDamaged` where its root or keys are not right, or `trust` is no key of this archive."""
+        root = await read_root(store)
+        keyring, faults = await read_keyring(store, root)
+        if faults:
+            raise ArchiveDamaged(f"archive {store.place}: {faults[0].name}: {faults[0].detail}")
+        if trust is not None and trust not in keyring.believed:
+            raise ArchiveDamaged(
+                f"archive {store.place}: key {trust}, which is to be trusted, is none of its keys: its first is"
+                f" {root.key}; this is another archive, or it was rewritten"
+            )
+        return cls(store, root, keyring, ())
 
-    async def segments(self) -> list[int]:
+    @classmethod
+    async def open_damaged(cls, store: ArchiveStore) -> "ArchiveReader":
+        """With as much of its root and keys as can be believed. Raises `ArchiveDamaged` where that is nothing."""
+        root, faults = await believed_root(store)
+        keyring, more = await read_keyring(store, root)
+        return cls(store, root, keyring, [*faults, *more])
+
+    async def read_keys(self) -> None:
+        """Anew: others may have been endorsed. Raises `ArchiveDamaged`."""
+        self.keyring = (await ArchiveReader.open(self.store)).keyring
+
+    async def segments(self, *, after: int = 0) -> list[int]:
         """The numbers of the segments that are there, in order."""
-        names = await self.store.names(SEGMENTS)
+        names = await self.store.names(SEGMENTS, after=manifest_name(after) if after else "")
         numbers = (name.removeprefix(SEGMENTS).removesuffix(".json") for name in names if name.endswith(".json"))
-        return sorted(int(number) for number in numbers if number.isdecimal())
+        return sorted(int(number) for number in numbers if number.isascii() and number.isdecimal())
 
     async def manifest(self, segment: int, after: Head | None = None) -> tuple[Manifest, Head]:
         """Signed by a key of the archive's, and if `after` is given, following it. Raises `ArchiveDamaged`."""
@@ -56,30 +64,37 @@ class ArchiveReader:
         body = await self.store.read(name)
         try:
             document, signature = signed_part(body)
-            manifest = read_manifest(document)
+            manifest = read_document(document, Manifest)
         except ArchiveDamaged as error:
             raise ArchiveDamaged(f"archive {self.store.place}: {name}: {error}") from None
-        public = self._keys.get(manifest.key)
+        public = self.keyring.public(manifest.key)
         if public is None or not signed_by(public, document, signature):
             raise ArchiveDamaged(f"archive {self.store.place}: {name} is not signed by a key of this archive")
         if (manifest.archive, manifest.segment) != (self.root.archive, segment):
             raise ArchiveDamaged(f"archive {self.store.place}: {name} belongs elsewhere")
-        if after is not None and manifest.previous_sha256 != after.manifest_sha256:
+        if after is not None and (manifest.previous_sha256, segment) != (after.manifest_sha256, after.segment + 1):
             raise ArchiveDamaged(f"archive {self.store.place}: {name} does not follow segment {after.segment}")
+        before = self.root.key if after is None or not after.segment else after.key
+        if not self.keyring.leads(before, manifest.key, segment=segment):
+            raise ArchiveDamaged(f"archive {self.store.place}: {name} is signed by a key that does not speak for it")
         return manifest, head_of(manifest, body)
 
     async def manifests(self, first: int = 1) -> AsyncIterator[tuple[Manifest, Head]]:
         """All from that one on, each following the one before. Raises `ArchiveDamaged`."""
         head = Head(archive=self.root.archive) if first == 1 else (await self.manifest(first - 1))[1]
-        for segment in await self.segments():
-            if segment >= first:
-                manifest, head = await self.manifest(segment, head)
-                yield manifest, head
+        for segment in await self.segments(after=first - 1):
+            manifest, head = await self.manifest(segment, head)
+            yield manifest, head
+
+    async def head(self) -> Head:
+        """The last sealed segment's. Raises `ArchiveDamaged`."""
+        segments = await self.segments()
+        return (await self.manifest(segments[-1]))[1] if segments else Head(archive=self.root.archive)
 
     async def index(self, manifest: Manifest) -> Index:
         """Raises `ArchiveDamaged`."""
         body = await self._file(manifest.index_file.name, manifest.index_file.sha256)
-        return Index.model_validate(orjson.loads(_decompressed(body)))
+        return Index.model_validate(orjson.loads(decompressed(body)))
 
     async def messages(self, manifest: Manifest) -> Sequence[Message]:
         """Exactly as sealed. Raises `ArchiveDamaged`."""
@@ -95,44 +110,13 @@ class ArchiveReader:
 
 def frame_messages(body: bytes, offset_bytes: int) -> Iterator[Message]:
     """Of the frame that begins there. Raises `ArchiveDamaged`."""
-    for record in split_records(_decompressed(body[offset_bytes:])):
+    for record in split_records(decompressed(body[offset_bytes:])):
         yield decode_record(record)
 
 
-def _decompressed(body: bytes) -> bytes:
-    """Of the first frame in `body`."""
+def decompressed(body: bytes) -> bytes:
+    """Of the first frame in `body`. Raises `ArchiveDamaged`."""
     try:
         return zstandard.ZstdDecompressor().decompressobj().decompress(body)
     except zstandard.ZstdError as error:
         raise ArchiveDamaged(f"cannot be decompressed: {error}") from None
-
-
-async def _believed_keys(store: ArchiveStore, root: Root) -> dict[str, bytes]:
-    """The root's key, and those that a believed one endorsed."""
-    stated: dict[str, KeyStatement] = {}
-    for name in await store.names(KEYS):
-        try:
-            found = KeyStatement.model_validate_json(await store.read(name))
-        except ValidationError:
-            raise ArchiveDamaged(f"archive {store.place}: {name} is damaged") from None
-        stated[found.key] = found
-    believed: dict[str, bytes] = {}
-    waiting = [root.key]
-    while waiting:
-        key = waiting.pop()
-        statement = stated.get(key)
-        if statement is None:
-            raise ArchiveDamaged(f"archive {store.place}: the statement of key {key} is missing")
-        public = bytes.fromhex(statement.public)
-        endorser = public if key == root.key else believed.get(statement.endorsed_by)
-        unsigned = statement_body(statement)
-        if key_id(public) != key or endorser is None or not signed_by(endorser, unsigned, statement.signature):
-            raise ArchiveDamaged(f"archive {store.place}: the statement of key {key} is not signed by its endorser")
-        believed[key] = public
-        waiting += [other.key for other in stated.values() if other.endorsed_by == key and other.key not in believed]
-    return believed
-
-
-def statement_body(statement: KeyStatement) -> bytes:
-    """What is signed."""
-    return orjson.dumps(statement.model_dump(mode="json", exclude={"signature"}), option=orjson.OPT_SORT_KEYS)

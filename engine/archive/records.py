@@ -7,13 +7,16 @@ from struct import Struct, error
 from relight.engine.errors import ArchiveDamaged
 from relight.engine.log.reader import Message
 
-HEAD = Struct(">QQHHI")
+HEAD = Struct(">QQIII")
 """Sequence, timestamp (Unix ns), bytes of subject, of message id, of body; these three follow."""
 LEAF_BYTES = 8
+ANY_BYTES = "surrogateescape"
+"""What is no UTF-8 in a subject or an id comes back as it was, too: nobody can send what cannot be archived."""
 
 
 def encode_record(message: Message) -> bytes:
-    subject, message_id = message.subject.encode(), message.message_id.encode()
+    subject = message.subject.encode(errors=ANY_BYTES)
+    message_id = message.message_id.encode(errors=ANY_BYTES)
     head = HEAD.pack(message.seq, message.timestamp_ns, len(subject), len(message_id), len(message.body))
     return b"".join((head, subject, message_id, message.body))
 
@@ -45,7 +48,10 @@ def decode_record(record: bytes) -> Message:
     ids = names + message_id
     if ids + body != len(record):
         raise ArchiveDamaged("a record has another length than it says")
-    try:
-        return Message(seq, timestamp_ns, record[HEAD.size : names].decode(), record[ids:], record[names:ids].decode())
-    except UnicodeDecodeError:
-        raise ArchiveDamaged("a record's subject or message id is no text") from None
+    return Message(
+        seq,
+        timestamp_ns,
+        record[HEAD.size : names].decode(errors=ANY_BYTES),
+        record[ids:],
+        record[names:ids].decode(errors=ANY_BYTES),
+    )

@@ -1,4 +1,4 @@
-"""Makes a segment out of messages: frames, index, manifest, signature; and reads what was signed."""
+"""Makes a segment out of messages: frames, index, manifest, signature."""
 
 import hashlib
 from collections.abc import Sequence
@@ -7,13 +7,12 @@ from datetime import datetime
 
 import orjson
 import zstandard
-from pydantic import ValidationError
 
 from relight.engine.archive.keys import SigningKey
 from relight.engine.archive.models import FORMAT, SEGMENTS, File, Frame, Index, Manifest, Span, manifest_name
 from relight.engine.archive.records import encode_record, leaf
-from relight.engine.errors import ArchiveDamaged
-from relight.engine.log.links import link_of
+from relight.engine.archive.signed import document_sha256, sign_document, signed_part
+from relight.engine.log.links import Link, link_of
 from relight.engine.log.reader import Message
 from relight.events.envelope import GENESIS
 
@@ -31,6 +30,7 @@ class Head:
     incarnation: int = 1
     last_seq: int = 0
     last_sha256: str = ""
+    key: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,10 +54,11 @@ def head_of(manifest: Manifest, manifest_bytes: bytes) -> Head:
     return Head(
         archive=manifest.archive,
         segment=manifest.segment,
-        manifest_sha256=_sha256(signed_part(manifest_bytes)[0]),
+        manifest_sha256=document_sha256(signed_part(manifest_bytes)[0]),
         incarnation=manifest.incarnation,
         last_seq=manifest.last_seq,
         last_sha256=manifest.last_sha256,
+        key=manifest.key,
     )
 
 
@@ -86,7 +87,7 @@ def seal(
 ) -> Segment:
     """The segment that follows `after`; at least one message, in ascending sequence."""
     body, frames = _frames(messages)
-    index, spans = _index(messages)
+    index, spans = index_of(messages, [link_of(message) for message in messages])
     index_body = zstandard.compress(orjson.dumps(index.model_dump()), LEVEL)
     segment = after.segment + 1
     messages_file, index_file = _file(segment, "messages", body), _file(segment, "index", index_body)
@@ -109,30 +110,11 @@ def seal(
         sealed_at=sealed_at,
         key=key.id,
     )
-    document = orjson.dumps(manifest.model_dump(mode="json"))
     return Segment(
         manifest=manifest,
         files={messages_file.name: body, index_file.name: index_body},
-        manifest_bytes=b"%b\n%b\n" % (document, key.sign(document).encode()),
+        manifest_bytes=sign_document(manifest, key),
     )
-
-
-def signed_part(manifest_bytes: bytes) -> tuple[bytes, str]:
-    """The document that is signed, and the signature. Raises `ArchiveDamaged`."""
-    document, _, rest = manifest_bytes.partition(b"\n")
-    signature = rest.removesuffix(b"\n")
-    if not signature.isalnum() or rest != signature + b"\n":
-        raise ArchiveDamaged("a manifest is one line of JSON and one of its signature: this is neither")
-    return document, signature.decode()
-
-
-def read_manifest(document: bytes) -> Manifest:
-    """Raises `ArchiveDamaged`."""
-    try:
-        return Manifest.model_validate_json(document)
-    except ValidationError as error:
-        fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        raise ArchiveDamaged(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}") from None
 
 
 def _frames(messages: Sequence[Message]) -> tuple[bytes, tuple[Frame, ...]]:
@@ -147,11 +129,11 @@ def _frames(messages: Sequence[Message]) -> tuple[bytes, tuple[Frame, ...]]:
     return b"".join(bodies), tuple(frames)
 
 
-def _index(messages: Sequence[Message]) -> tuple[Index, tuple[Span, ...]]:
+def index_of(messages: Sequence[Message], links: Sequence[Link | None]) -> tuple[Index, tuple[Span, ...]]:
+    """What is said of these messages; `links` are theirs."""
     spans, numbers = _Spans(), dict[str, int]()
     owners, pseqs = [], []
-    for message in messages:
-        link = link_of(message)
+    for link in links:
         if link is None:
             owners.append(-1)
             pseqs.append(0)
@@ -159,12 +141,14 @@ def _index(messages: Sequence[Message]) -> tuple[Index, tuple[Span, ...]]:
         owners.append(numbers.setdefault(link.publisher, len(numbers)))
         pseqs.append(link.pseq)
         spans.found.setdefault(link.publisher, []).append((link.pseq, link.sha256))
+    records = [encode_record(message) for message in messages]
     index = Index(
         seqs=tuple(message.seq for message in messages),
         publishers=tuple(numbers),
         owners=tuple(owners),
         pseqs=tuple(pseqs),
-        leaves=b"".join(leaf(encode_record(message)) for message in messages).hex(),
+        sizes=tuple(map(len, records)),
+        leaves=b"".join(map(leaf, records)).hex(),
     )
     return index, spans.spans()
 

@@ -1,18 +1,14 @@
-"""Where an archive's files lie: what a folder and an object store have in common, and the folder."""
+"""Where an archive's files lie: what a folder and an object store have in common, and how each is opened."""
 
-import asyncio
-import os
-from collections.abc import Callable
+from collections.abc import AsyncIterator
+from datetime import datetime
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol
+from urllib.parse import unquote, urlsplit
 
-import uuid_utils
-
-from relight.engine.errors import ArchiveConflict, ArchiveDamaged, ArchiveUnreachable
-
-PARTIAL = ".partial-"
-
-T = TypeVar("T")
+from relight.engine.archive.folder import FolderStore as FolderStore
+from relight.engine.archive.objects import open_bucket
+from relight.engine.errors import SettingsError
 
 
 class ArchiveStore(Protocol):
@@ -30,92 +26,42 @@ class ArchiveStore(Protocol):
         """Raises `ArchiveDamaged` when it is not there."""
         raise NotImplementedError
 
-    async def names(self, prefix: str) -> list[str]:
-        """What begins with the prefix, in order."""
+    async def has(self, name: str) -> bool:
+        """Whether it is there."""
+        raise NotImplementedError
+
+    async def is_empty(self) -> bool:
+        """Whether nothing at all is there."""
+        raise NotImplementedError
+
+    async def names(self, prefix: str, *, after: str = "") -> list[str]:
+        """What begins with the prefix and comes after that name, in order; nothing beside its folder is looked at."""
+        raise NotImplementedError
+
+    def each(self, prefix: str) -> AsyncIterator[str]:
+        """The same in no order, and never all of it at once."""
+        raise NotImplementedError
+
+    async def unfinished(self) -> list[str]:
+        """What was being written when its writer ended, or still is; no other method tells of it."""
+        raise NotImplementedError
+
+    async def written_at(self, name: str) -> datetime | None:
+        """Aware, UTC, by the store's clock; nothing where it is not there."""
         raise NotImplementedError
 
     async def delete(self, name: str) -> None:
         """Durably; it need not be there."""
 
 
-class FolderStore:
-    """A folder; files are fsynced, and so are the folders that name them."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self.place = str(folder)
-
-    async def create(self, name: str, body: bytes) -> None:
-        await self._done(lambda: self._write(name, body, anew=True))
-
-    async def replace(self, name: str, body: bytes) -> None:
-        await self._done(lambda: self._write(name, body, anew=False))
-
-    async def read(self, name: str) -> bytes:
-        return await self._done(lambda: self._read(name))
-
-    async def names(self, prefix: str) -> list[str]:
-        return await self._done(lambda: self._names(prefix))
-
-    async def delete(self, name: str) -> None:
-        await self._done(lambda: self._delete(name))
-
-    async def _done(self, work: Callable[[], T]) -> T:
-        try:
-            return await asyncio.to_thread(work)
-        except OSError as error:
-            raise ArchiveUnreachable(
-                f"archive {self.place}: {error.filename or ''} {error.strerror or error}; check the disk and its rights"
-            ) from error
-
-    def _write(self, name: str, body: bytes, *, anew: bool) -> None:
-        path = self._folder / name
-        _make_folders(path.parent)
-        partial = path.with_name(f"{PARTIAL}{uuid_utils.uuid4().hex}")
-        try:
-            descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(body)
-                file.flush()
-                os.fsync(file.fileno())
-            if anew:
-                os.link(partial, path)  # unlike a rename, it fails where there is one
-            else:
-                partial.rename(path)
-        except FileExistsError as error:
-            raise ArchiveConflict(f"archive {self.place}: {name} is there already: nothing was written") from error
-        finally:
-            partial.unlink(missing_ok=True)
-        _sync_folder(path.parent)
-
-    def _read(self, name: str) -> bytes:
-        try:
-            return (self._folder / name).read_bytes()
-        except (FileNotFoundError, NotADirectoryError):
-            raise ArchiveDamaged(f"archive {self.place}: {name} is not there") from None
-
-    def _names(self, prefix: str) -> list[str]:
-        found = (path for path in self._folder.rglob("*") if path.is_file() and not path.name.startswith(PARTIAL))
-        names = (path.relative_to(self._folder).as_posix() for path in found)
-        return sorted(name for name in names if name.startswith(prefix))
-
-    def _delete(self, name: str) -> None:
-        path = self._folder / name
-        path.unlink(missing_ok=True)
-        if path.parent.is_dir():
-            _sync_folder(path.parent)
-
-
-def _make_folders(folder: Path) -> None:
-    if not folder.is_dir():
-        _make_folders(folder.parent)
-        folder.mkdir(mode=0o700, exist_ok=True)
-        _sync_folder(folder.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def open_store(where: str) -> ArchiveStore:
+    """A folder's path, `file:///…`, or `s3://bucket/prefix`. Raises `SettingsError`; nothing is asked of it yet."""
+    parts = urlsplit(where)
+    match parts.scheme:
+        case "s3":
+            return open_bucket(where)
+        case "file" if parts.netloc in ("", "localhost") and parts.path.startswith("/"):
+            return FolderStore(Path(unquote(parts.path)))
+        case "" if where:
+            return FolderStore(Path(where).expanduser())
+    raise SettingsError(f"no archive can lie at {where!r}: name a folder, file:///folder, or s3://bucket/prefix")

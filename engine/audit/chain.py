@@ -56,7 +56,18 @@ class Late:
 class Chain:
     """`fronts` is shared by all chains: whose next number follows an event of this hash."""
 
-    __slots__ = ("copies", "fronts", "healed", "late", "named", "of_tenant", "publisher", "runs", "verdicts")
+    __slots__ = (
+        "copies",
+        "fronts",
+        "healed",
+        "is_unknown",
+        "late",
+        "named",
+        "of_tenant",
+        "publisher",
+        "runs",
+        "verdicts",
+    )
 
     def __init__(
         self, publisher: str, vouched: Mapping[int, tuple[str, str]], fronts: "dict[str, tuple[Chain, Run]]"
@@ -70,7 +81,14 @@ class Chain:
         self.healed = 0
         self.named = ""
         """By the source of its first event."""
+        self.is_unknown = False
+        """The tables would know it, were it a publisher."""
         self.of_tenant = False
+
+    def holds(self, number: int) -> bool:
+        """Whether it was seen."""
+        at = bisect_right(self.runs, number, key=FIRST) - 1
+        return at >= 0 and number <= self.runs[at].last
 
     def seat(self, number: int, place: Place, message: Message, fault: str) -> None:
         """Takes note of an event that is this number, whatever it says of itself."""
@@ -100,11 +118,13 @@ class Chain:
 
     def _seat_again(self, run: Run, number: int, place: Place, message: Message, fault: str) -> None:
         one = (place.sha256, message.seq, message.timestamp_ns)
-        if number == run.last and run.doubted is not None and place.prev == run.before and not fault:
+        if number == run.last and run.doubted is not None and place.prev == run.before and not (fault or place.healed):
             # The one that was there first does not follow the one before it, and this one does: they change places.
+            one = (run.sha256, run.seq, run.timestamp_ns)
+            known = self.verdicts.changed.get(number)
+            fault = known.why if known is not None else ""
             self.fronts.pop(run.sha256, None)
-            was, run.doubted = (run.sha256, run.seq, run.timestamp_ns), None
-            (run.sha256, run.seq, run.timestamp_ns), one = one, was
+            self.verdicts.replace(run, place, message)
             self.fronts[run.sha256] = (self, run)
         last = self.copies[-1] if self.copies else None
         if (

@@ -1,6 +1,6 @@
 """Numbers that were seen again: read once more beside the first of them, and told apart."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
 from operator import attrgetter
@@ -16,6 +16,7 @@ from relight.engine.log.topology import DUPLICATE_WINDOW_S
 MAX_ASKED = 200_000
 """Numbers that are compared one by one; of more, only the ends of their runs: the chain vouches for what is between."""
 WINDOW_NS = int(DUPLICATE_WINDOW_S * 1e9)
+NOTHING: Mapping[str, Ranges] = {}
 TWICE = "it stands there twice: no publisher of ours sends the same again so soon"
 ANOTHER = "another event has its number"
 COPY_CHANGED = "a healed copy of it has other bytes"
@@ -36,11 +37,11 @@ class Again:
     seen: dict[tuple[str, int], list[Seen]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, chains: Iterable[Chain]) -> "Again":
-        """What has to be looked at again; nothing, if `asked` is empty."""
+    def of(cls, chains: Iterable[Chain], doubtful: Mapping[str, Ranges] = NOTHING) -> "Again":
+        """What has to be looked at again, and numbers that are doubtful besides; nothing, if `asked` is empty."""
         found, left = cls(), MAX_ASKED
         for chain in chains:
-            ranges: Ranges = []
+            ranges: Ranges = list(doubtful.get(chain.publisher, []))
             for copies in chain.copies:
                 copies.compared = copies.events <= max(left, 2)
                 left -= copies.events if copies.compared else 2

@@ -20,10 +20,12 @@ NO_ENVELOPE = "its envelope says no publisher, number or hash"
 MISPLACED = "it stands on another subject than its body says"
 MISNAMED = "its message id is not that of its event"
 OTHER_SOURCE = "its publisher is not the one of its source"
-NEVER_FOLDED = frozenset({NO_JSON, NO_EVENT, NO_ENVELOPE, MISPLACED})
+UNREADABLE = frozenset({NO_JSON, NO_EVENT, NO_ENVELOPE})
+NEVER_FOLDED = UNREADABLE | {MISPLACED}
 """Faults that make a message a dead letter: no table has anything of it."""
-_HASH = re.compile(rb"[0-9a-f]{64}")
+_HASH = re.compile(rb"(?=([0-9a-f]{64}))")
 _PUBLISHER = re.compile(rb'"publisher" ?: ?"([^"\\]{1,1500})"')
+_PREV = re.compile(rb'"prev" ?: ?[^ ]([^,]{64})')
 _PSEQ = re.compile(rb'"pseq" ?: ?"?([0-9]{1,15})\b')
 _SOURCE = re.compile(rb'"source" ?: ?"([^"\\]{1,4000})"')
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]")
@@ -129,7 +131,8 @@ def _pieced(message: Message, sha256: str, healed: bool, fault: str, known: Cont
     names += [message.subject] if message.subject.startswith(f"{CONTROLS}.") else [named] if named else []
     name = next((name for name in names if name in known), names[0] if names else None)
     hashes = hashes_in(message.body)
-    prev = hashes[0] if len(hashes) == 1 else None
+    said = _PREV.search(message.body)
+    prev = said[1].decode("latin-1") if said else hashes[0] if hashes else None
     return Place(name, int(pseq[1]) or None if pseq else None, prev, sha256, healed, fault, named)
 
 

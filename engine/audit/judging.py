@@ -11,6 +11,9 @@ from relight.engine.audit.ranges import Ranges, merged, without
 from relight.engine.audit.runs import CHANGED, NOT_THE_FIRST, ONE_OF_TWO, Changed
 from relight.engine.audit.walking import Stray, Walk
 
+MAX_UNKNOWN = 100_000
+GUESSED = frozenset({CHANGED, ONE_OF_TWO, NOT_THE_FIRST})
+"""Said of an event by its neighbours alone."""
 WITHOUT_END = 1 << 62
 NOT_WRITTEN = "a number that was not due: its publisher went on below it"
 NOT_KNOWN = "the tables have folded the stream up to here, and do not know it"
@@ -98,6 +101,8 @@ def _judge_chain(
     told = tell(chain, again)
     found += told.findings
     absences = list(_absences(chain, known.expected.get(publisher), {run.sha256 for run in misplaced}))
+    if chain.is_unknown:  # whoever made it up, nothing is missing of it
+        absences = []
     for stray in [stray for stray in strays if stray.publisher == publisher]:
         if (at := _number_of(stray, absences, changed)) is not None:
             strays.remove(stray)
@@ -105,7 +110,7 @@ def _judge_chain(
     missing, truncated = _missing(publisher, absences, walk, known, changed, judgement)
     for kind, absences in ((Kind.MISSING, missing), (Kind.TRUNCATED, truncated)):
         judgement.found += (
-            (absence.after_seq + 0.5, _missing_finding(kind, publisher, absence)) for absence in absences
+            (absence.after_seq + 0.5, _missing_finding(kind, publisher, absence, known)) for absence in absences
         )
     found += _changed(publisher, changed, told)
     found += (
@@ -129,31 +134,33 @@ def _judge_chain(
 
 
 def _rename(walk: Walk) -> None:
-    """One event under a name that nobody knows, whose source names a publisher that lacks its first: it is that."""
+    """One event under a name that nobody knows, whose source names a publisher that lacks one there: it is that."""
     for publisher, chain in list(walk.chains.items()):
-        theirs = walk.chains.get(chain.named)
-        if not chain.named or chain.named == publisher or publisher in walk.known:
+        if chain.named in ("", publisher) or publisher in walk.known or len(chain.runs) != 1:
             continue
-        lacks = chain.named in walk.known if theirs is None else bool(theirs.runs) and theirs.runs[0].first == 2
-        if lacks and len(chain.runs) == 1 and chain.runs[0].last == 1:
+        [run], theirs = chain.runs, walk.chains.get(chain.named)
+        lacks = chain.named in walk.known if theirs is None else bool(theirs.runs) and not theirs.holds(run.first)
+        if lacks and run.events == 1 and not chain.copies:
             del walk.chains[publisher]
-            walk.strays.append(Stray(chain.runs[0].seq, chain.named, 1, OTHER_SOURCE))
+            walk.strays.append(Stray(run.seq, chain.named, run.first, OTHER_SOURCE))
 
 
 def _unknown(chain: Chain, walk: Walk, known: Circumstances) -> Iterator[Finding]:
-    """What the tables would know of, had their projector read it."""
-    if known.passed is None:
+    """What the tables would know of, had their projector read it: with them, it is taken off the chain."""
+    if known.passed is None or chain.publisher not in walk.passed:
         return
-    changed, theirs = chain.verdicts.changed, known.passed.get(chain.publisher, 0)
-    there = walk.passed.get(chain.publisher, 0)
-    guessed = {CHANGED, ONE_OF_TWO, NOT_THE_FIRST}
-    numbers = [n for n in range(theirs + 1, there + 1) if n not in changed or changed[n].why in guessed][:1_000]
-    if not numbers or not chain.runs or there > chain.runs[-1].last:
-        return
-    for number in numbers:
-        changed.pop(number, None)
-    seq = chain.runs[-1].seq if there == chain.runs[-1].last == numbers[0] else None
-    yield _finding(Kind.INSERTED, chain.publisher, numbers[0], numbers[-1], seq, NOT_KNOWN)
+    theirs, there = known.passed.get(chain.publisher, 0), walk.passed[chain.publisher]
+    changed = chain.verdicts.changed
+    for run in reversed(chain.runs) if there > theirs else ():
+        first, last = max(run.first, theirs + 1), min(run.last, there)
+        numbers = [n for n in range(first, last + 1)[:MAX_UNKNOWN] if n not in changed or changed[n].why in GUESSED]
+        if numbers:
+            seq = run.first_seq if numbers[0] == run.first else run.seq if numbers[0] == run.last else None
+            for number in numbers:
+                changed.pop(number, None)
+            yield _finding(Kind.INSERTED, chain.publisher, numbers[0], numbers[-1], seq, NOT_KNOWN)
+    if theirs == 0:
+        chain.is_unknown = True
 
 
 def _absences(chain: Chain, expected: Expected | None, misplaced: set[str]) -> Iterator[Absence]:
@@ -236,10 +243,10 @@ def _alike(changed: Mapping[int, Changed], number: int, told: Told) -> bool:
     return nothing_more and changed[number].why == changed[number + 1].why and not changed[number + 1].or_before
 
 
-def _missing_finding(kind: Kind, publisher: str, absence: Absence) -> Finding:
-    where = f"after sequence {absence.after_seq}" if absence.after_seq else "from the beginning"
-    if absence.before_seq != WITHOUT_END:
-        where = f"between sequences {absence.after_seq} and {absence.before_seq}"
+def _missing_finding(kind: Kind, publisher: str, absence: Absence, known: Circumstances) -> Finding:
+    where = f"between sequences {absence.after_seq} and {absence.before_seq}"
+    if absence.before_seq == WITHOUT_END:
+        where = f"after sequence {absence.after_seq}; {known.expected[publisher].holder} knows of them"
     return _finding(kind, publisher, absence.first, absence.last, None, where)
 
 

@@ -98,7 +98,7 @@ async def read_tables(session: Connection) -> TablesKnow:
             heads=heads,
             gaps=_merged(await session.fetch("SELECT publisher, first_pseq, last_pseq FROM publisher_gaps")),
             heals=_merged(await session.fetch("SELECT publisher, first_pseq, last_pseq FROM recorded_heals")),
-            sealed=await _sealed(session),
+            sealed=await read_sealed(session),
         )
 
 
@@ -110,7 +110,7 @@ async def read_allowed(session: Connection) -> Allowed:
             " ORDER BY publisher, first_pseq"
         )
         trimmed_seq = await session.fetchval("SELECT coalesce(max(through_seq), 0) FROM stream_trims")
-        sealed = await _sealed(session)
+        sealed = await read_sealed(session)
     return Allowed(losses=[Loss(*row.values()) for row in losses], sealed=sealed, trimmed_seq=trimmed_seq)
 
 
@@ -122,7 +122,8 @@ async def read_archives(session: Connection) -> list[ArchiveHead]:
     ]
 
 
-async def _sealed(session: Connection) -> list[tuple[str, SealedHead]]:
+async def read_sealed(session: Connection) -> list[tuple[str, SealedHead]]:
+    """By publisher, of every archive."""
     rows = await session.fetch("SELECT publisher, archive, pseq, sha256 FROM sealed_heads")
     return [(row["publisher"], SealedHead(row["archive"], row["pseq"], row["sha256"])) for row in rows]
 

@@ -19,8 +19,8 @@ class Run:
     """Numbers `first`..`last`, all seen. `sha256`, `seq` and `timestamp_ns` are the last one's; `before` and
     `before_seq` those of the one before it.
 
-    `doubted`: of that one the last gives this hash, which is another; which of the two was changed shows once somebody
-    vouches for the last. `bad`: the last is known not to be right. `vouched`: somebody else holds the last one's hash.
+    `doubted`: of that one the last gives this hash, which is another; whether it was changed, or the last is a forgery,
+    shows with the next. `bad`: the last is known not to be right. `vouched`: somebody else holds the last one's hash.
     """
 
     first: int
@@ -57,8 +57,8 @@ class Changed:
 
 @dataclass(slots=True)
 class Verdicts:
-    """Of a chain's events. `vouched`: hashes that others hold, and who; `unvouched` counts events beside changed ones
-    of which nothing says whether they are right."""
+    """Of a chain's events. `vouched`: hashes that others hold, and who; `unvouched` counts events of which
+    nothing says whether they are right, since the next one's hash of them is unreadable."""
 
     vouched: Mapping[int, tuple[str, str]]
     changed: dict[int, Changed] = field(default_factory=dict)
@@ -72,7 +72,7 @@ class Verdicts:
 
     def extend(self, run: Run, place: Place, message: Message, fault: str) -> None:
         """The next number of the run was seen."""
-        fault = self._link(run, place.prev, fault, run.last + 1)
+        fault = self._link(run, place.prev, fault)
         run.before, run.before_seq, run.before_vouched = run.sha256, run.seq, run.vouched
         run.last, run.sha256 = run.last + 1, place.sha256
         run.seq, run.timestamp_ns, run.bad, run.vouched = message.seq, message.timestamp_ns, False, False
@@ -80,28 +80,39 @@ class Verdicts:
 
     def join(self, below: Run, above: Run) -> None:
         """The number between them was seen; all of it is in `below` then."""
-        single = above.events == 1
         known = self.changed.get(above.first)
-        fault = self._link(below, above.first_prev, known.why if known else "", above.first)
-        if fault and not known:
-            self.blame(above.first, above.first_seq, fault)
-            above.bad = above.bad or single
-        if single:
+        fault = self._link(below, above.first_prev, known.why if known else "")
+        if above.events == 1:
             above.before, above.before_seq, above.before_vouched = below.sha256, below.seq, below.vouched
             above.doubted = below.doubted
-            if above.vouched or above.bad:
-                self._settle(above, sound=not above.bad)
-        elif below.doubted is not None:  # the one above it has a successor that fits, or was blamed for not
+            above.bad = above.bad or bool(fault)
+        elif below.doubted is not None:  # the next after it has come already
             self.blame(below.last, below.seq, CHANGED, below.doubted)
-        for name in ("last", "sha256", "seq", "timestamp_ns", "before", "before_seq", "before_vouched", "doubted"):
-            setattr(below, name, getattr(above, name))
-        below.bad, below.vouched = above.bad, above.vouched
+        if fault and not known:
+            self.blame(above.first, above.first_seq, fault)
+        below.last, below.sha256, below.seq, below.timestamp_ns = (
+            above.last,
+            above.sha256,
+            above.seq,
+            above.timestamp_ns,
+        )
+        below.before, below.before_seq, below.before_vouched = above.before, above.before_seq, above.before_vouched
+        below.doubted, below.bad, below.vouched = above.doubted, above.bad, above.vouched
+        if below.vouched:
+            self._settle(below)
+
+    def replace(self, run: Run, place: Place, message: Message) -> None:
+        """The run's last is forged, and this the one that follows the event before."""
+        self.changed.pop(run.last, None)
+        run.sha256, run.seq, run.timestamp_ns = place.sha256, message.seq, message.timestamp_ns
+        run.doubted, run.bad, run.vouched = None, False, False
+        self._of_last(run, "")
 
     def end(self, run: Run) -> None:
         """No more will come."""
-        if run.doubted is None:
-            return
-        if run.before_vouched:
+        if run.doubted is None or run.bad:
+            self._settle(run)
+        elif run.before_vouched:
             self.blame(run.last, run.seq, CHANGED)
         else:
             self.blame(run.last, run.before_seq, ONE_OF_TWO)
@@ -113,24 +124,19 @@ class Verdicts:
         found = self.changed.setdefault(number, Changed(seq, why))
         found.right = found.right or right
 
-    def _link(self, run: Run, prev: str | None, fault: str, number: int) -> str:
+    def _link(self, run: Run, prev: str | None, fault: str) -> str:
         """What the successor's `prev` tells of the run's last; gives the successor's own fault."""
+        self._settle(run)
         if prev == run.sha256:
-            self._settle(run, sound=True)
-        elif not run.bad and resembles(prev, run.sha256):
-            self._settle(run, sound=True)
+            return fault
+        if prev is None:
+            self.unvouched += not run.bad
+        elif resembles(prev, run.sha256):
             return fault or PREV_CHANGED
         elif run.bad:
             self.blame(run.last, run.seq, CHANGED, None if fault else prev)
-        elif run.doubted is not None:  # neither link of it holds
-            self._settle(run, sound=False)
-            self.blame(run.last, run.seq, CHANGED, None if fault else prev)
-        elif fault:
-            self.unvouched += 1
         else:
             run.doubted = prev
-            return fault
-        run.doubted = None
         return fault
 
     def _of_last(self, run: Run, fault: str) -> None:
@@ -139,24 +145,27 @@ class Verdicts:
         if fault or (sha256 is not None and sha256 != run.sha256):
             self.blame(run.last, run.seq, fault or NOT_VOUCHED.format(holder), sha256)
             run.bad = True
-            self._settle(run, sound=False)
         elif sha256 is not None:
             run.vouched = True
-            self._settle(run, sound=True)
+            self._settle(run)
 
-    def _settle(self, run: Run, *, sound: bool) -> None:
-        """The last is right, or not: so it shows which of two that do not fit together was changed."""
-        if run.doubted is None:
-            return
-        if sound:
+    def _settle(self, run: Run) -> None:
+        """Of two that do not fit together the former was changed: changing a hash leaves most of its digits, so it is
+        not the latter's `prev`. Unless somebody holds the former's hash, and the latter is known to be bad."""
+        if run.doubted is not None and not (run.bad and run.before_vouched):
             self.blame(run.last - 1, run.before_seq, CHANGED, run.doubted)
-        else:
-            self.unvouched += 1
         run.doubted = None
 
 
 def resembles(prev: str | None, sha256: str) -> bool:
-    """Whether a hash was this one before some of its digits were changed: two that differ agree in 4 of 64."""
-    if prev is None or abs(len(prev) - len(sha256)) > 1:
+    """Whether a hash was this one before something in it was changed: two that differ have next to nothing in common.
+
+    Counted from both ends, for an escape (`\\b`) makes one character of two.
+    """
+    if prev is None or abs(len(prev) - len(sha256)) > 2:
         return False
-    return sum(a == b for a, b in zip(prev, sha256, strict=False)) >= 40
+    return _equal_at_first(prev, sha256) + _equal_at_first(prev[::-1], sha256[::-1]) >= 32
+
+
+def _equal_at_first(one: str, other: str) -> int:
+    return next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))

@@ -4,8 +4,9 @@ from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from relight.engine.audit.chain import Chain
-from relight.engine.audit.envelopes import Place, hashes_in, place_of, token_of_tenant
+from relight.engine.audit.envelopes import UNREADABLE, Place, hashes_in, named_by_source, place_of, token_of_tenant
 from relight.engine.audit.runs import Run
+from relight.engine.log.links import document_of
 from relight.engine.log.reader import Message
 from relight.events.envelope import GENESIS
 
@@ -107,15 +108,17 @@ class Walk:
         if chain is None or number is None:
             self.strays.append(Stray(message.seq, place.publisher, place.pseq, place.fault))
             return
-        if not chain.runs and number == 1:
-            chain.named = place.named
+        if not chain.runs and chain.publisher not in self.known:
+            chain.named = place.named or named_by_source(document_of(message).get("source"))
         chain.seat(number, place, message, place.fault)
         if self.tenant is not None and not chain.of_tenant:
             chain.of_tenant = token_of_tenant(message) == self.tenant
 
     def _owner(self, message: Message, place: Place) -> tuple[Chain | None, int | None, Place]:
         """Whose event this is, and which: by the hash of the one before it, else as it says itself."""
-        hashes = [place.prev] if place.prev is not None else hashes_in(message.body)
+        hashes = [] if place.prev is None else [place.prev]
+        if place.fault in UNREADABLE:
+            hashes += hashes_in(message.body)
         for sha256 in hashes:
             front = self._fronts.get(sha256)
             if front is not None:

@@ -22,6 +22,7 @@ from relight.engine.cli import (
     retention,
     status,
     tokens,
+    verify,
 )
 from relight.engine.cli.output import err, fail
 from relight.engine.errors import RelightError
@@ -42,6 +43,7 @@ app.command("migrate")(operate.migrate_command)
 app.command("query")(data.query)
 app.command("digest")(data.digest)
 app.command("heal")(heal.heal)
+app.command("verify")(verify.verify)
 app.command("asyncapi")(asyncapi.asyncapi)
 app.command("rebuild")(rebuild.rebuild)
 app.add_typer(deadletters.app, name="deadletter")

@@ -1,24 +1,20 @@
 """Takes what no spool has from the archive: sealed bytes, verified by hash and signature, published again."""
 
-import hashlib
-import logging
 from collections import defaultdict
 from collections.abc import AsyncIterator
 
 from nats.aio.client import Client
 
-from relight.engine.archive.models import Manifest
-from relight.engine.archive.reading import ArchiveReader, frame_messages
+from relight.engine.archive.reading import ArchiveReader
+from relight.engine.archive.salvage import salvage_segment
 from relight.engine.archive.store import ArchiveStore
-from relight.engine.errors import ArchiveDamaged
+from relight.engine.archive.walking import walk_manifests
 from relight.engine.log.links import Link, document_of, link_of
 from relight.engine.log.numbers import Missing, Numbers
 from relight.engine.log.putting_back import put_back, put_back_rulings
 from relight.engine.log.spool import ControlCopy, Spooled
 from relight.engine.log.topology import REQUEST_TIMEOUT_S
 from relight.events.subjects import CONTROLS
-
-log = logging.getLogger(__name__)
 
 
 async def put_back_archived(client: Client, store: ArchiveStore, missing: Missing, *, patient: bool) -> Missing:
@@ -47,29 +43,15 @@ async def put_back_archived(client: Client, store: ArchiveStore, missing: Missin
 
 async def _sealed(store: ArchiveStore, missing: Missing) -> AsyncIterator[list[Link]]:
     """A segment's at a time."""
-    reader = await ArchiveReader.open(store)
-    async for manifest, _ in reader.manifests():
+    reader = await ArchiveReader.open_damaged(store)
+    async for step in walk_manifests(reader):
+        if step.manifest is None or not step.vouched:
+            continue
         wanted = {
             span.publisher: numbers
-            for span in manifest.spans
+            for span in step.manifest.spans
             if (numbers := missing.get(span.publisher, Numbers()).within(Numbers([(span.first_pseq, span.last_pseq)])))
         }
         if wanted:
-            yield await _links(reader, manifest, wanted)
-
-
-async def _links(reader: ArchiveReader, manifest: Manifest, wanted: Missing) -> list[Link]:
-    name, found = manifest.messages_file.name, list[Link]()
-    body = await reader.store.read(name)
-    for number, frame in enumerate(manifest.frames):
-        part = body[frame.offset_bytes : frame.offset_bytes + frame.size_bytes]
-        try:
-            if hashlib.sha256(part).hexdigest() != frame.sha256:
-                raise ArchiveDamaged(f"archive {reader.store.place}: frame {number} of {name} was altered")
-            for message in frame_messages(part, 0):
-                link = link_of(message)
-                if link is not None and link.pseq in wanted.get(link.publisher, ()):
-                    found.append(link)
-        except ArchiveDamaged as error:
-            log.error("not healed from there: %s", error, extra={"action": "archive_damaged"})
-    return found
+            links = [link_of(message) for message in (await salvage_segment(reader, step)).messages]
+            yield [link for link in links if link is not None and link.pseq in wanted.get(link.publisher, ())]

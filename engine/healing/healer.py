@@ -72,7 +72,7 @@ class Healer:
     async def audit(self) -> tuple[list[Loss], Look]:
         """Everything that is missing now, and how the stream was just before."""
         seen, _ = await look(self._client, self._session)
-        missing, self._read_to = await find_missing(self._client, self._session)
+        missing, self._read_to = await find_missing(self._client, self._session, self._store)
         return noticed(await load_losses(self._session), missing, await self._now()), seen
 
     async def heal_all(self) -> Round:

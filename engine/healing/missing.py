@@ -1,5 +1,6 @@
 """Which numbers do not stand on the stream, and which have come since."""
 
+import logging
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -7,13 +8,18 @@ from typing import Any
 
 from nats.aio.client import Client
 
+from relight.engine.archive.reading import ArchiveReader
+from relight.engine.archive.store import ArchiveStore
 from relight.engine.audit.auditing import audit
+from relight.engine.errors import ArchiveError
 from relight.engine.log.links import link_of
 from relight.engine.log.numbers import Missing, Numbers
 from relight.engine.log.reader import BEGINNING, Reader
 from relight.engine.tables.connecting import Connection
 
 READ_BATCH = 5_000
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -37,14 +43,30 @@ async def standing(client: Client, *, after_seq: int = 0) -> Standing:
     return found
 
 
-async def find_missing(client: Client, connection: Connection) -> tuple[dict[str, Numbers], int]:
+async def find_missing(
+    client: Client, connection: Connection, store: ArchiveStore | None
+) -> tuple[dict[str, Numbers], int]:
     """An audit: the numbers whose right bytes do not stand, and the sequence up to which the stream was read.
 
-    What was declared lost, or trimmed, is not among them. `client` reads message ids. Raises what `audit` raises.
+    What was declared lost, or trimmed, is not among them. An archive may know of what no table has seen. `client`
+    reads message ids. Raises what `audit` raises.
     """
-    found = await audit(client, connection, now=await connection.fetchval("SELECT clock_timestamp()"))
+    found = await audit(
+        client,
+        connection,
+        now=await connection.fetchval("SELECT clock_timestamp()"),
+        archive=None if store is None else await _reader(store),
+    )
     harmed = {publisher: Numbers(runs) for publisher, runs in found.harmed.items()}
     return harmed, found.checked.last_seq
+
+
+async def _reader(store: ArchiveStore) -> ArchiveReader | None:
+    try:
+        return await ArchiveReader.open_damaged(store)
+    except ArchiveError as error:
+        log.error("looking the stream through without the archive: %s", error, extra={"action": "archive_unread"})
+        return None
 
 
 async def gaps(connection: Connection) -> dict[str, Numbers]:

@@ -4,10 +4,9 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
-from pathlib import Path
 
 from relight.engine import scope
-from relight.engine.archive.store import ArchiveStore, FolderStore
+from relight.engine.archive.store import open_store
 from relight.engine.errors import AckNotProven
 from relight.engine.healing.healer import LOST_AFTER
 from relight.engine.healing.watching import Healing, watch
@@ -45,7 +44,7 @@ def healing_of(
             servers.database_url, role=PROJECTOR_ROLE, statement_timeout_s=settings.session_statement_timeout_s
         ),
         say=_saying(recorder, servers, settings),
-        store=_store(settings.archive),
+        store=None if settings.archive is None else open_store(settings.archive),
         lost_after=lost_after,
     )
 
@@ -69,7 +68,3 @@ async def _record(recorder: Recorder, events: Sequence[Event]) -> None:
     for receipt in receipts:
         with suppress(AckNotProven):  # without a spool on disk; it is on its way all the same
             await receipt.reached(Ack.SPOOLED)
-
-
-def _store(place: str | None) -> ArchiveStore | None:
-    return None if place is None else FolderStore(Path(place))
