@@ -40,7 +40,7 @@ from relight.engine.servers import Servers
 from relight.engine.service import Parts, caught_up, serving
 from relight.engine.settings import Settings
 from relight.engine.tables.connecting import connect_session
-from relight.events.recorder import RecorderLost
+from relight.events.recorder import RecorderLost, RecorderTrimmed
 
 CHILD = Path(__file__).parent / "healing_child.py"
 
@@ -298,6 +298,26 @@ async def test_who_asks_can_have_nothing_published_but_what_is_lost(database: st
             await asking.ask(everything | {"p-stranger": Numbers([(1, 9)])}, patient=False)
         after, _ = await read_links(client)
         assert after == before
+
+
+async def test_what_was_trimmed_on_purpose_is_not_put_back_by_those_who_recorded_it(database: str) -> None:
+    async with scene(database) as here, connected(here.nats) as client:
+        first, other = here.recorders
+        await asyncio.to_thread(other.stop)
+        here.recorders.remove(other)
+        links, _ = await read_links(client)
+        first.record(RecorderTrimmed(archive="a" * 32, through_seq=max(links), decided_by="ops"))
+        await drained(first)
+        js = client.jetstream()
+        for subject in ("ev.eu.breakers.acme.failed", "ev.eu.decisions.acme.*", "ev.eu.recorder.-.closed"):
+            await js.purge_stream(STREAM, subject=subject)
+        left, _ = await read_links(client)
+        await here.nats.stop()
+        await here.restart()
+        await until(lambda: client.is_connected)
+        async with Asking(client) as asking:  # whoever answers has looked after its tails before
+            await asking.ask({first.publisher: Numbers([(1, 1)])}, patient=True)
+        assert (await read_links(client))[0] == left
 
 
 async def test_the_service_heals_and_records_it_and_relight_heal_says_what_is_left(

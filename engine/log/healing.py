@@ -16,21 +16,24 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from relight.engine.clock import Clock
 from relight.engine.errors import RecorderError
 from relight.engine.log.answers import answered
+from relight.engine.log.links import document_of
 from relight.engine.log.numbers import MOST, Numbers
 from relight.engine.log.publishing import MAX_BATCH_BYTES, MAX_BATCH_EVENTS
 from relight.engine.log.putting_back import lacking, put_back, put_back_rulings, spooled
-from relight.engine.log.reader import TRANSIENT
+from relight.engine.log.reader import TRANSIENT, Message
 from relight.engine.log.slots import Slot, idle
 from relight.engine.log.spool import Spool
 from relight.engine.log.topology import REQUEST_TIMEOUT_S, STREAM
 from relight.events.base import Event
 from relight.events.recorder import RecorderHealed
-from relight.events.subjects import CONTROLS
+from relight.events.subjects import CONTROLS, OBSERVATIONS
 
 MISSING = "heal.missing"
 """Core NATS: `Request`s of who found something missing; whoever holds some of it answers with `Report`s."""
 HERE = "heal.here"
 """Core NATS: a recorder is there now, and would answer."""
+TRIMS = f"{OBSERVATIONS}.*.recorder.*.trimmed"
+"""The subjects of `recorder.trimmed`."""
 MAX_WAITING = 1_000
 LOOK_EVERY_S = 1.0
 
@@ -100,6 +103,7 @@ class Mender:
         self._clock = clock
         self._asked: asyncio.Queue[Msg | None] = asyncio.Queue(MAX_WAITING)
         self._looked_after = -1
+        self._trimmed_seq = 0
         self._was_here = self._waits = self._others_healed = False
 
     async def run(self) -> None:
@@ -137,6 +141,7 @@ class Mender:
         if not self._client.is_connected or (reconnects == self._looked_after and not again):
             return
         healed, self._waits, self._others_healed = 0, False, False
+        self._trimmed_seq = await self._trimmed_through()
         async with aclosing(self._holdings()) as holdings:
             async for holding in holdings:
                 if tail := await self._lost_tail(holding.spool):
@@ -150,10 +155,13 @@ class Mender:
     async def _look_after_rulings(self, holding: Holding) -> int:
         """Puts back lost rulings that follow what stands now; others wait for those between, which others may have."""
         newest, healed = holding.spool.newest_copy(), 0
-        if newest is None or not await lacking(self._client, self._js, [(newest.seq, spooled(newest))]):
+        if newest is None or newest.seq <= self._trimmed_seq:
+            return 0
+        if not await lacking(self._client, self._js, [(newest.seq, spooled(newest))]):
             return 0
         for subject in holding.spool.copied_subjects():
             copies = holding.spool.control_copies(subject, 1, MOST)
+            copies = [copy for copy in copies if copy.seq > self._trimmed_seq]
             gone = await lacking(self._client, self._js, [(copy.seq, spooled(copy)) for copy in copies])
             if gone:
                 run = next(iter(Numbers((event.pseq, event.pseq) for event in gone)))
@@ -256,25 +264,30 @@ class Mender:
         low, high = 0, len(tails) - 1  # tails[high] is gone; what a rewind left is the beginning
         while low < high:
             middle = (low + high) // 2
-            if await self._stands(spool, tails[middle]):
+            if await self._stands(spool, tails[middle]) is not False:
                 low = middle + 1
             else:
                 high = middle
         return (tails[low - 1] + 1 if low else 1), tails[-1]
 
     async def _stands(self, spool: Spool, pseq: int) -> bool | None:
-        """None: that cannot be told, for its bytes are not here any more, or the stream begins after it."""
+        """None: that cannot be told, for its bytes are not here any more, or it was trimmed."""
         events, place = spool.acked_events(pseq, pseq, 1, 1), spool.places(pseq, pseq).get(pseq, 0)
-        if not events or not place:
+        if not events or place <= self._trimmed_seq:
             return None
-        if not await lacking(self._client, self._js, [(place, events[0])]):
-            return True
-        asking = self._js.get_msg(STREAM, 1, subject=">", next=True)
+        return not await lacking(self._client, self._js, [(place, events[0])])
+
+    async def _trimmed_through(self) -> int:
+        """What stood up to there was taken off the stream on purpose; 0 where nobody said so."""
+        asking = self._js.get_last_msg(STREAM, TRIMS)
         try:
-            first = await answered(self._client, asking, within_s=REQUEST_TIMEOUT_S + 1)
+            found = await answered(self._client, asking, within_s=REQUEST_TIMEOUT_S + 1)
         except NotFoundError:
-            return False
-        return None if place < (first.seq or 0) else False
+            return 0
+        match document_of(Message(0, 0, found.subject or "", found.data or b"")):
+            case {"data": {"through_seq": int(through_seq)}}:
+                return through_seq
+        return 0
 
     async def _holdings(self) -> AsyncGenerator[Holding, None]:
         yield self._own
