@@ -10,6 +10,7 @@ from nats.aio.client import Client
 from prometheus_client import CollectorRegistry
 
 from relight.engine.archiving import archive_opener, archiving
+from relight.engine.healing.service import healing_beside
 from relight.engine.health.metrics import register_metrics
 from relight.engine.health.models import Health
 from relight.engine.health.probe import HealthProbe, Watched, service_id
@@ -55,7 +56,7 @@ class Parts:
     """Which parts a process runs; what it answers over NATS it always does.
 
     `listens`: an address for the health endpoints, and with `api` for the API. `ingest`: events are taken from outside.
-    `archive`: where RELIGHT_ARCHIVE is set.
+    `archive`: where RELIGHT_ARCHIVE is set. `healing`: beside a projector, watches for events that the stream has lost.
     """
 
     projector: bool = True
@@ -63,6 +64,7 @@ class Parts:
     api: bool = True
     ingest: bool = True
     archive: bool = True
+    healing: bool = True
 
     def __str__(self) -> str:
         names = {"projector": self.projector, "API": self.listens and self.api, "ingest": self.ingest}
@@ -70,7 +72,7 @@ class Parts:
         return ", ".join(name for name, runs in names.items() if runs) or "health only"
 
 
-PROJECTING = Parts(listens=False, api=False, ingest=False, archive=False)
+PROJECTING = Parts(listens=False, api=False, ingest=False, archive=False, healing=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,6 +140,8 @@ async def serving(
         if parts.ingest:
             recorder = await stack.enter_async_context(_recording(servers, settings, stopping))
             ingest = Ingest(recorder)
+        if parts.projector and parts.healing:
+            await stack.enter_async_context(healing_beside(servers, settings, recorder))
         probe = await stack.enter_async_context(
             HealthProbe(_watched(client, pool, projector, attester, servers, settings))
         )

@@ -17,6 +17,7 @@ from relight.engine.cli import (
     doctor,
     erase,
     events,
+    heal,
     imports,
     operate,
     rebuild,
@@ -44,6 +45,7 @@ app.command("doctor")(doctor.doctor)
 app.command("migrate")(operate.migrate_command)
 app.command("query")(data.query)
 app.command("digest")(data.digest)
+app.command("heal")(heal.heal)
 app.command("verify")(verify.verify)
 app.command("asyncapi")(asyncapi.asyncapi)
 app.command("rebuild")(rebuild.rebuild)

@@ -23,6 +23,9 @@ FIGURES = {
     "moved_at": "projection:movedAt",
     "gaps": "projection:gaps",
     "missing_events": "projection:missingEvents",
+    "late_events": "healing:lateEvents",
+    "lost_events": "healing:lostEvents",
+    "healed_events": "healing:healedEvents",
     "refused_events": "projection:refusedEvents",
     "forks": "projection:forks",
     "dead_letters": "projection:deadLetters",
@@ -57,6 +60,9 @@ class Figures(BaseModel):
     moved_at: datetime | None = None
     gaps: int | None = None
     missing_events: int | None = None
+    late_events: int | None = None
+    lost_events: int | None = None
+    healed_events: int | None = None
     refused_events: int | None = None
     forks: int | None = None
     dead_letters: int | None = None

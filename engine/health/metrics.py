@@ -30,6 +30,8 @@ GAUGES = {
     "relight_stream_utilization_ratio": ("stream:utilization", 0.01, "Share of the stream's fullest limit."),
     "relight_publisher_gaps": ("projection:gaps", 1.0, "Runs of publishers' numbers that are not on the stream."),
     "relight_missing_events": ("projection:missingEvents", 1.0, "Events that were numbered and are not on the stream."),
+    "relight_late_events": ("healing:lateEvents", 1.0, "Events that the stream has lost and that are being healed."),
+    "relight_lost_events": ("healing:lostEvents", 1.0, "Events that the stream has lost and that nobody has."),
     "relight_forked_events": ("projection:forks", 1.0, "Events that do not follow their publisher's chain."),
     "relight_refused_events": ("projection:refusedEvents", 1.0, "Events that full recorders say they refused."),
     "relight_dead_letters": ("projection:deadLetters", 1.0, "Messages that could not be folded and are not resolved."),
@@ -67,6 +69,7 @@ GAUGES = {
 
 COUNTERS = {
     "relight_recorder_recorded_events": ("recorder:recordedEvents", "Events that this process's recorder took."),
+    "relight_healed_events": ("healing:healedEvents", "Events that the stream had lost and that were put back."),
     "relight_recorder_refused_events": ("recorder:refusedEvents", "Events that it refused for want of space."),
 }
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -32,6 +32,12 @@ class Counts:
     refused_events: int
     forks: int
     dead_letters: int
+    late_events: int = 0
+    late_since: datetime | None = None
+    lost_events: int = 0
+    lost_since: datetime | None = None
+    named_losses: Sequence[str] = ()
+    healed_events: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,12 +152,34 @@ SELECT
 FROM projection_positions AS p
 """
 _COUNTS = """
+WITH declared AS (
+    SELECT publisher, range_agg(int8range(first_pseq, last_pseq, '[]')) AS runs FROM recorded_losses GROUP BY publisher
+), gaps AS (
+    SELECT unnest(int8multirange(int8range(first_pseq, last_pseq, '[]')) - coalesce(runs, '{}')) AS run
+    FROM publisher_gaps LEFT JOIN declared USING (publisher)
+), heals AS (
+    SELECT unnest(range_agg(int8range(first_pseq, last_pseq, '[]'))) AS run FROM recorded_heals GROUP BY publisher
+), losses AS (
+    SELECT
+        coalesce(sum(last_pseq - first_pseq + 1) FILTER (WHERE NOT lost), 0)::bigint AS late_events,
+        min(noticed_at) FILTER (WHERE NOT lost) AS late_since,
+        coalesce(sum(last_pseq - first_pseq + 1) FILTER (WHERE lost), 0)::bigint AS lost_events,
+        min(noticed_at) FILTER (WHERE lost) AS lost_since,
+        (array_agg(
+            publisher || ' ' || first_pseq || CASE WHEN last_pseq > first_pseq THEN '-' || last_pseq ELSE '' END
+            ORDER BY lost DESC, noticed_at, publisher, first_pseq
+        ))[1:3] AS named_losses
+    FROM stream_losses
+)
 SELECT
-    (SELECT count(*) FROM publisher_gaps) AS gaps,
-    (SELECT coalesce(sum(last_pseq - first_pseq + 1), 0)::bigint FROM publisher_gaps) AS missing_events,
+    (SELECT count(*) FROM gaps) AS gaps,
+    (SELECT coalesce(sum(upper(run) - lower(run)), 0)::bigint FROM gaps) AS missing_events,
+    (SELECT coalesce(sum(upper(run) - lower(run)), 0)::bigint FROM heals) AS healed_events,
+    losses.*,
     (SELECT coalesce(sum(refused_events), 0)::bigint FROM publisher_heads) AS refused_events,
     (SELECT coalesce(sum(broken_links), 0)::bigint FROM publisher_heads) AS forks,
     (SELECT count(*) FROM dead_letters WHERE resolved_at IS NULL) AS dead_letters
+FROM losses
 """
 
 

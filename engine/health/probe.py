@@ -17,6 +17,7 @@ from nats.aio.client import Client
 from relight.engine.archive.look import ArchiverLook
 from relight.engine.clock import Clock
 from relight.engine.health.archive import archive_checks
+from relight.engine.health.healing import healing_checks
 from relight.engine.health.limits import CACHE_S, LOOK_S
 from relight.engine.health.machine import disk_checks, disk_of, process_checks
 from relight.engine.health.models import Check, Health
@@ -128,6 +129,7 @@ class HealthProbe:
             *projector_checks(watched.projector, now),
             *lag_checks(at, behind, now),
             *event_checks(database, now),
+            *healing_checks(database, now),
             *self.pools.checks(now),
             *spool_checks(spools, now),
             *recorder_checks(self.recorder() if self.recorder else None, now),

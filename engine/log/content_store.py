@@ -19,10 +19,9 @@ from relight.engine.log.publishing import (
     StreamRefused,
     request,
 )
-from relight.engine.log.topology import CONTENT_BUCKET, REQUEST_TIMEOUT_S, ensure_content_bucket
+from relight.engine.log.topology import CONTENT_BUCKET, EXPECTED_LAST, REQUEST_TIMEOUT_S, ensure_content_bucket
 
 CHUNK_BYTES = 128 * 1024
-EXPECTED = "Nats-Expected-Last-Subject-Sequence"
 ROLLUP = {"Nats-Rollup": "sub"}
 LOOKED_UP_AT_ONCE = 64
 
@@ -109,7 +108,7 @@ class ContentStore:
             "digest": "",
             "description": f"{ERASED_BY}{erasure}",
         }
-        headers = {**ROLLUP, EXPECTED: str(held.seq if held else 0)}
+        headers = {**ROLLUP, EXPECTED_LAST: str(held.seq if held else 0)}
         try:
             await request(self._client, meta_subject(tenant, sha256), orjson.dumps(meta), headers)
         except StreamRefused as error:
@@ -174,7 +173,7 @@ def _parts(content: ContentBody) -> list[_Part]:
         for first in range(0, len(content.body), CHUNK_BYTES)
     ]
     meta = orjson.dumps(_meta(content.tenant, content.sha256, nuid, content.body))
-    return [*chunks, _Part(meta_subject(content.tenant, content.sha256), meta, {EXPECTED: "0"})]
+    return [*chunks, _Part(meta_subject(content.tenant, content.sha256), meta, {EXPECTED_LAST: "0"})]
 
 
 def _meta(tenant: str, sha256: str, nuid: str, body: bytes) -> dict[str, object]:

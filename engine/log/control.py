@@ -14,12 +14,14 @@ from nats.js.errors import NotFoundError
 
 from relight.engine import scope
 from relight.engine.clock import Clock
-from relight.engine.errors import AckTimeout, ControlError, Superseded, Unreachable
+from relight.engine.errors import AckTimeout, ControlError, RelightError, Superseded, Unreachable
 from relight.engine.log.answers import answered
 from relight.engine.log.chain import body_sha256
+from relight.engine.log.links import link_of
 from relight.engine.log.publishing import HEADERS, MAX_HEALS, WRONG_LAST_SEQUENCE, StreamRefused, request
+from relight.engine.log.reader import Message
 from relight.engine.log.spool import ControlCopy
-from relight.engine.log.topology import MAX_EVENT_BYTES, REQUEST_TIMEOUT_S, STREAM
+from relight.engine.log.topology import EXPECTED_LAST, MAX_EVENT_BYTES, REQUEST_TIMEOUT_S, STREAM
 from relight.engine.log.writer import data_json
 from relight.events.base import Control, Event
 from relight.events.catalog import decode
@@ -61,21 +63,28 @@ class ControlLog:
     async def tail(self, kind: type[Control], *, tenant: str, entity: str, timeout_s: float = 30) -> Tail:
         """The subject's last event: where to begin folding. `append` decides races, never this read.
 
-        Raises `Unreachable`; `ControlError` when what stands there is no ruling.
+        A last message that the server cannot read makes it say that there is none; its healing is waited for.
+        Raises `Unreachable`; `ControlError` when what stands there is no ruling, or cannot be read.
         """
         assert kind.POLICY is not None
         subject = control_subject(kind.POLICY, tenant, entity)
         deadline = time.monotonic() + timeout_s
         while True:
             try:
-                last = await self._answered(self._js.get_last_msg(STREAM, subject))
-                break
-            except NotFoundError:
-                return Tail(subject=subject)
+                if (last := await self._last(subject)) is not None:
+                    break
+                if not await self._counted(subject):
+                    return Tail(subject=subject)
+                failure: RelightError = ControlError(
+                    f"the last message on {subject} cannot be read, though the stream counts some there: its store is"
+                    " damaged; see `relight heal`, and try again"
+                )
             except TRANSIENT as error:
-                if time.monotonic() > deadline:
-                    raise Unreachable(f"the tail of {subject} cannot be read ({error!r}): is NATS up?") from error
-                await asyncio.sleep(RETRY_S)
+                failure = Unreachable(f"the tail of {subject} cannot be read ({error!r}): is NATS up?")
+                failure.__cause__ = error
+            if time.monotonic() > deadline:
+                raise failure
+            await asyncio.sleep(RETRY_S)
         try:
             return _tail(last)
         except Undecodable as error:
@@ -169,7 +178,7 @@ class ControlLog:
         """Where ours stands, or None while that is open; raises `Superseded` when another's stands there."""
         message_id = event_id
         for heal in range(1, MAX_HEALS):
-            headers = {**HEADERS, "Nats-Msg-Id": message_id, "Nats-Expected-Last-Subject-Sequence": str(after.seq)}
+            headers = {**HEADERS, "Nats-Msg-Id": message_id, EXPECTED_LAST: str(after.seq)}
             try:
                 seq, duplicate = await request(self._client, subject, body, headers)
                 if not duplicate:
@@ -178,7 +187,7 @@ class ControlLog:
                 if error.code not in WRONG_LAST_SEQUENCE:
                     raise  # full, or short of something: tried again until the deadline
                 duplicate = False
-            found = await self._follower(subject, after.seq)
+            found = await self._follower(after)
             if found is not None and found.data == body:
                 return found.seq
             if found is not None:
@@ -186,17 +195,50 @@ class ControlLog:
                     f"control event {event_id} on {subject} came after {_named(found)}: fold it, then decide again"
                 )
             if not duplicate:
+                await self._check_moved(after, event_id)
                 return None
             # Called a duplicate, yet it stands nowhere: the store lost it, and only a fresh message id is taken.
             message_id = f"{event_id}#h{heal}"
         return None
 
-    async def _follower(self, subject: str, seq: int) -> RawStreamMsg | None:
-        """The first event on the subject after `seq`: ours if we won, whoever appended since."""
+    async def _follower(self, after: Tail) -> RawStreamMsg | None:
+        """The first event on the subject that follows `after`: ours if we won, whoever appended since.
+
+        Older revisions behind it were lost and put back: they decide nothing.
+        """
+        seq = after.seq
+        while True:
+            try:
+                found = await self._answered(self._js.get_msg(STREAM, seq + 1, subject=after.subject, next=True))
+            except NotFoundError:
+                return None
+            seq = found.seq or 0
+            link = link_of(Message(seq, 0, after.subject, found.data or b""))
+            if link is None or link.pseq > after.rev:
+                return found
+
+    async def _check_moved(self, after: Tail, event_id: str) -> None:
+        """Raises `Superseded` where `after` is still the last revision but stands elsewhere now: it was put back."""
+        last = await self._last(after.subject)
+        if last is None:
+            return  # lost: until it is put back nobody can append
+        if (last.seq or 0) > after.seq and await self._follower(after) is None:
+            raise Superseded(
+                f"control event {event_id} on {after.subject}: revision {after.rev} was lost and put back as message"
+                f" {last.seq}: fold it, then decide again"
+            )
+
+    async def _last(self, subject: str) -> RawStreamMsg | None:
         try:
-            return await self._answered(self._js.get_msg(STREAM, seq + 1, subject=subject, next=True))
+            return await self._answered(self._js.get_last_msg(STREAM, subject))
         except NotFoundError:
             return None
+
+    async def _counted(self, subject: str) -> bool:
+        """Whether the stream counts messages on that subject, readable or not."""
+        asking = self._js.stream_info(STREAM, subjects_filter=subject)
+        info = await answered(self._client, asking, within_s=REQUEST_TIMEOUT_S + 1)
+        return bool((info.state.subjects or {}).get(subject))
 
     async def _answered(self, asking: Coroutine[Any, Any, RawStreamMsg]) -> RawStreamMsg:
         return await answered(self._client, asking, within_s=REQUEST_TIMEOUT_S + 1)

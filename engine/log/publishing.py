@@ -12,7 +12,7 @@ from relight.engine.errors import RecorderError
 from relight.engine.log.answers import answered
 from relight.engine.log.spool import Spooled
 from relight.engine.log.standing import stands
-from relight.engine.log.topology import REQUEST_TIMEOUT_S, STREAM
+from relight.engine.log.topology import EXPECTED_LAST, REQUEST_TIMEOUT_S, STREAM
 from relight.events.envelope import CONTENT_TYPE
 
 MAX_BATCH_EVENTS = 1_000  # the server takes no more in one batch
@@ -31,18 +31,19 @@ class StreamRefused(RecorderError):
         self.code = code
 
 
-async def publish_batch(client: Client, events: Sequence[Spooled]) -> int:
+async def publish_batch(client: Client, events: Sequence[Spooled], *, after_seq: int | None = None) -> int:
     """Stores all of `events`, or none; returns the sequence of the last.
 
+    With `after_seq`, only if that is where the last message of the first event's subject stands (0: there is none).
     Raises `StreamRefused`, `nats.errors.Error`, `TimeoutError`; after the latter two it may have been stored.
     """
     batch_id = uuid_utils.uuid4().hex
-    await _send(client, events[:-1], batch_id)
-    headers = {**_batch_headers(events[-1], batch_id, len(events)), "Nats-Batch-Commit": "1"}
+    await _send(client, events[:-1], batch_id, after_seq)
+    headers = {**_batch_headers(events[-1], batch_id, len(events), after_seq), "Nats-Batch-Commit": "1"}
     return (await request(client, events[-1].subject, events[-1].body, headers))[0]
 
 
-async def _send(client: Client, events: Sequence[Spooled], batch_id: str) -> None:
+async def _send(client: Client, events: Sequence[Spooled], batch_id: str, after_seq: int | None) -> None:
     """The batch's messages before its last, which nobody answers.
 
     In one piece, past `Client.publish`, which checks and writes every header of every message anew: a third of what
@@ -51,33 +52,36 @@ async def _send(client: Client, events: Sequence[Spooled], batch_id: str) -> Non
     command, flush = getattr(client, "_send_command", None), getattr(client, "_flush_pending", None)
     if command is None or flush is None or any(len(event.body) > client.max_payload for event in events):
         for number, event in enumerate(events, 1):
-            headers = _batch_headers(event, batch_id, number)
+            headers = _batch_headers(event, batch_id, number, after_seq)
             await client.publish(event.subject, event.body, headers=headers)
     elif not client.is_connected:
         raise ConnectionClosedError
     elif events:
-        await command(framed(events, batch_id))
+        await command(framed(events, batch_id, after_seq))
         await flush()
 
 
-def framed(events: Sequence[Spooled], batch_id: str) -> bytes:
+def framed(events: Sequence[Spooled], batch_id: str, after_seq: int | None = None) -> bytes:
     """The first messages of a batch as NATS' protocol has them."""
     head = f"NATS/1.0\r\nContent-Type: {CONTENT_TYPE}\r\nNats-Batch-Id: {batch_id}\r\n".encode()
+    condition = b"" if after_seq is None else f"{EXPECTED_LAST}: {after_seq}\r\n".encode()
     parts: list[bytes] = []
     for number, (_, id, subject, body, _, _) in enumerate(events, 1):
-        headers = b"%bNats-Msg-Id: %b\r\nNats-Batch-Sequence: %d\r\n\r\n" % (head, id.encode(), number)
+        headers = b"%b%bNats-Msg-Id: %b\r\nNats-Batch-Sequence: %d\r\n\r\n" % (head, condition, id.encode(), number)
         size = len(headers)
         parts += (b"HPUB %b %d %d\r\n" % (subject.encode(), size, size + len(body)), headers, body, b"\r\n")
+        condition = b""
     return b"".join(parts)
 
 
-def _batch_headers(event: Spooled, batch_id: str, number: int) -> dict[str, str]:
-    return {
+def _batch_headers(event: Spooled, batch_id: str, number: int, after_seq: int | None) -> dict[str, str]:
+    headers = {
         **HEADERS,
         "Nats-Msg-Id": event.id,
         "Nats-Batch-Id": batch_id,
         "Nats-Batch-Sequence": str(number),
     }
+    return headers if after_seq is None or number > 1 else {**headers, EXPECTED_LAST: str(after_seq)}
 
 
 async def publish_one(client: Client, js: JetStreamContext, event: Spooled) -> int:

@@ -22,6 +22,7 @@ REQUEST_TIMEOUT_S = 5.0
 RECONNECT_S = 0.2
 STATUS_LINE = b"NATS/1.0 "
 MESSAGE_ID = "Nats-Msg-Id"
+EXPECTED_LAST = "Nats-Expected-Last-Subject-Sequence"
 _MESSAGE_ID = re.compile(rb"\r\nNats-Msg-Id: *([^\r\n]*)", re.IGNORECASE)
 MAX_FAILURES = 100
 DUPLICATE_WINDOW_S = 120.0

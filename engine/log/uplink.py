@@ -15,10 +15,11 @@ from relight.engine.clock import Clock
 from relight.engine.errors import RecorderError, Unreachable
 from relight.engine.log.control import ControlLog
 from relight.engine.log.drainer import Drainer
+from relight.engine.log.healing import Holding, Mender
 from relight.engine.log.options import RecorderOptions
 from relight.engine.log.receipts import Watermark, complete
 from relight.engine.log.slots import Slot, orphans
-from relight.engine.log.spool import Acked, SpooledContent
+from relight.engine.log.spool import Acked, Spool, SpooledContent
 from relight.engine.log.topology import REQUEST_TIMEOUT_S, connect, ensure_stream
 from relight.engine.log.watermarks import ProjectedWatermarks
 from relight.engine.log.writer import Writer
@@ -199,6 +200,7 @@ class Uplink:
                     tasks.create_task(drainer.run())
                     tasks.create_task(self._evict())
                     tasks.create_task(self._drain_orphans(client))
+                    tasks.create_task(self._mender(client, reader).run())
                     tasks.create_task(_until_closed(client))
             finally:
                 if reader is not self._slot.spool:
@@ -219,6 +221,19 @@ class Uplink:
             publisher=self._slot.publisher,
             clock=self._clock,
             on_append=self._writer.put,
+        )
+
+    def _mender(self, client: Client, reader: Spool) -> Mender:
+        async def write(job: Callable[[Spool], None]) -> None:
+            await self._written(lambda: job(self._slot.spool))
+
+        writer = self._writer
+        return Mender(
+            client,
+            Holding(self._slot.publisher, reader, write),
+            spools=self._options.spools,
+            record=(lambda event: writer.put(writer.own(event))) if writer.announces else None,
+            clock=self._clock,
         )
 
     def _on_ack(self, acked: Acked, size: int) -> None:

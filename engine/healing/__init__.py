@@ -1,0 +1,1 @@
+"""Healing: watches for events that the stream has lost, has them published again, and names what nobody has."""
