@@ -24,7 +24,9 @@ FIGURES = {
     "gaps": "projection:gaps",
     "missing_events": "projection:missingEvents",
     "refused_events": "projection:refusedEvents",
-    "forks": "projection:forks",
+    "forks": "chains:forks",
+    "broken_links": "chains:brokenLinks",
+    "tails_in_doubt": "chains:tailsInDoubt",
     "dead_letters": "projection:deadLetters",
     "projector": "projector:state",
 }
@@ -58,6 +60,8 @@ class Figures(BaseModel):
     missing_events: int | None = None
     refused_events: int | None = None
     forks: int | None = None
+    broken_links: int | None = None
+    tails_in_doubt: int | None = None
     dead_letters: int | None = None
     projector: str | None = None
     exposed: ExposedSpool = ExposedSpool()

@@ -15,6 +15,7 @@ from typing import Generic, Self, TypeVar
 from nats.aio.client import Client
 
 from relight.engine.clock import Clock
+from relight.engine.health.chains import chain_checks
 from relight.engine.health.limits import CACHE_S, LOOK_S
 from relight.engine.health.machine import disk_checks, disk_of, process_checks
 from relight.engine.health.models import Check, Health
@@ -118,6 +119,7 @@ class HealthProbe:
             *projector_checks(watched.projector, now),
             *lag_checks(at, behind, now),
             *event_checks(database, now),
+            *chain_checks(database.tables.chains if database.tables else None, now),
             *self.pools.checks(now),
             *spool_checks(spools, now),
             *recorder_checks(self.recorder() if self.recorder else None, now),
