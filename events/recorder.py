@@ -25,6 +25,14 @@ class RecorderClosed(Event, type="recorder.closed", entity="publisher"):
     refused_events: Count
 
 
+class RecorderDrained(Event, type="recorder.drained", entity="publisher"):
+    """Another process published what one that ended without a word had left in its spool: nothing comes after this."""
+
+    publisher: Key
+    last_pseq: Count
+    last_sha256: Sha256
+
+
 class RecorderGap(Event, type="recorder.gap", entity="publisher"):
     """Events were refused because a cap was reached; they were never numbered."""
 

@@ -20,6 +20,7 @@ from stack import connected, nats_server, projecting, until
 
 from relight.engine.embedded.postgres import EmbeddedPostgres
 from relight.engine.errors import PoolExhausted
+from relight.engine.health.chains import Chains, chain_checks
 from relight.engine.health.document import MEDIA_TYPE, document, flat, read_document, read_flat
 from relight.engine.health.models import CheckStatus, Health, Status
 from relight.engine.health.postgres import Counts, DatabaseLook, Tables
@@ -45,6 +46,9 @@ async def own_postgres() -> AsyncIterator[EmbeddedPostgres]:
         async with EmbeddedPostgres(home, durable=False) as server:
             connection = await asyncpg.connect(server.url)
             await migrate(connection)
+            await connection.execute(
+                "CHECKPOINT"
+            )  # it commits asynchronously: a kill would take the last migration back
             await connection.close()
             yield server
 
@@ -217,10 +221,23 @@ def test_standing_still_counts_only_while_something_waits() -> None:
 
 
 def test_each_kind_of_fault_among_events_has_its_reason() -> None:
-    counts = Counts(gaps=1, missing_events=2, refused_events=3, forks=4, dead_letters=5)
+    counts = Counts(gaps=1, missing_events=2, refused_events=3, dead_letters=5)
     tables = Tables(position="1:1:-", seq=1, moved_at=NOW, still_s=0, counts=counts)
     checks = list(event_checks(DatabaseLook(response_ms=1, tables=tables), NOW))
-    assert [check.output.split()[0] for check in checks if check.output] == ["2", "3", "4", "5"]
+    assert [check.output.split()[0] for check in checks if check.output] == ["2", "3", "5"]
+    chains = Chains(
+        forks=5,
+        named_forks=["a 7", "b 1"],
+        broken_links=2,
+        named_links=["c"],
+        doubts=1,
+        named_doubts=["d after 9"],
+    )
+    told = [check.output or "" for check in chain_checks(chains, NOW)]
+    assert [output.split()[0] for output in told] == ["5", "2", "1"]
+    assert ["a 7, b 1 and others" in told[0], "(d after 9)" in told[2]] == [True, True]
+    none = Chains(forks=0, named_forks=[], broken_links=0, named_links=[], doubts=0, named_doubts=[])
+    assert not [check.output for check in chain_checks(none, NOW) if check.output]
 
 
 async def test_counting_that_takes_too_long_does_not_read_as_a_postgres_that_is_away(database: str) -> None:

@@ -79,8 +79,8 @@ async def verify_stream(
             )
         except (*TRANSIENT, NotFoundError) as error:
             raise Unreachable(
-                f"stream {STREAM} cannot be read ({str(error) or type(error).__name__}): is NATS up, and did relight run"
-                " there?"
+                f"stream {STREAM} cannot be read ({str(error) or type(error).__name__}): is NATS up, and did relight"
+                " run there?"
             ) from error
     return Verified(stream=found, archive=checked)
 

@@ -19,6 +19,7 @@ from relight.engine.audit.refining import doubtful, refine
 from relight.engine.audit.report import Audit, Checked, DeclaredLoss, Numbers, TailInDoubt
 from relight.engine.audit.walking import Walk
 from relight.engine.errors import Rewound
+from relight.engine.health.limits import QUIET_S
 from relight.engine.log.reader import BEGINNING, Reader
 from relight.engine.tables.connecting import Connection
 from relight.events.subjects import token
@@ -27,8 +28,7 @@ READ_BATCH = 1_000
 """Some 10 ms: how long others in this loop are kept waiting."""
 ATTEMPTS = 3
 """Of reading a stream that is put back to an older copy meanwhile."""
-QUIET = timedelta(minutes=10)
-"""A publisher that was not heard of for so long, and did not say that it ended, may have ended otherwise."""
+QUIET = timedelta(seconds=QUIET_S)
 NOTHING_SPOOLED: Mapping[str, tuple[int, str]] = {}
 
 Advanced = Callable[[int, int], None]
@@ -137,7 +137,7 @@ def _report(
     def numbers(found: Mapping[str, Ranges]) -> Numbers:
         return {name: tuple(ranges) for name, ranges in found.items() if shown(walk, name)}
 
-    trimmed_seq = allowed.trimmed_seq
+    trimmed_seq, lost = allowed.trimmed_seq, allowed.lost
     found = (*judgement.findings, *holders.contradictions)
     return Audit(
         findings=tuple(finding for finding in found if shown(walk, finding.publisher)),
@@ -150,9 +150,10 @@ def _report(
         ),
         only_archived=numbers(judgement.trimmed),
         tails_in_doubt=tuple(
-            TailInDoubt(publisher=publisher, last_pseq=head.pseq, seen_at=head.seen_at)
+            TailInDoubt(publisher=publisher, last_pseq=head.pseq, heard_at=head.heard_at)
             for publisher, head in tables.heads.items()
-            if head.session == "open" and now - head.seen_at > QUIET and shown(walk, publisher)
+            if head.session == "open" and now - head.heard_at > QUIET and shown(walk, publisher)
+            if not any(last > head.pseq for _, last in lost.get(publisher, ()))
         ),
         unvouched_events=judgement.unvouched,
         absent_sequences=sum(last - max(first - 1, trimmed_seq) for first, last in walk.absent if last > trimmed_seq),

@@ -18,7 +18,7 @@ class TablesHead:
     pseq: int
     sha256: str
     session: str
-    seen_at: datetime
+    heard_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +87,11 @@ async def read_tables(session: Connection) -> TablesKnow:
             "SELECT seq, sha256 FROM projection_positions WHERE projector = $1", PROJECTOR
         )
         heads = {
-            row["publisher"]: TablesHead(row["highest_pseq"], row["highest_sha256"], row["session"], row["seen_at"])
+            row["publisher"]: TablesHead(row["highest_pseq"], row["highest_sha256"], row["session"], row["heard_at"])
             async for row in session.cursor(
-                "SELECT publisher, highest_pseq, highest_sha256, session, seen_at FROM publisher_heads", prefetch=5_000
+                "SELECT publisher, highest_pseq, highest_sha256, session, greatest(seen_at, heard_at) AS heard_at"
+                " FROM publisher_heads",
+                prefetch=5_000,
             )
         }
         return TablesKnow(

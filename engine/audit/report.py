@@ -29,7 +29,7 @@ class TailInDoubt(Part):
 
     publisher: str
     last_pseq: int
-    seen_at: AwareDatetime
+    heard_at: AwareDatetime
 
 
 class Checked(Part):

@@ -27,7 +27,9 @@ FIGURES = {
     "lost_events": "healing:lostEvents",
     "healed_events": "healing:healedEvents",
     "refused_events": "projection:refusedEvents",
-    "forks": "projection:forks",
+    "forks": "chains:forks",
+    "broken_links": "chains:brokenLinks",
+    "tails_in_doubt": "chains:tailsInDoubt",
     "dead_letters": "projection:deadLetters",
     "projector": "projector:state",
     "proof": "fsync:proof",
@@ -65,6 +67,8 @@ class Figures(BaseModel):
     healed_events: int | None = None
     refused_events: int | None = None
     forks: int | None = None
+    broken_links: int | None = None
+    tails_in_doubt: int | None = None
     dead_letters: int | None = None
     projector: str | None = None
     proof: str | None = None

@@ -14,6 +14,8 @@ EXHAUSTED_WITHIN_S = 60.0
 """So long a pool that was exhausted is shown."""
 CLOCK_OFFSET_MS = 5_000.0
 """Events from a clock 60 s ahead of the stream's are dead letters: said long before."""
+QUIET_S = 600.0
+"""A publisher that was not heard of for so long, and did not say that it ended, has its tail in doubt."""
 STREAM_NEARLY_FULL = 0.8
 DISK_LOW_BYTES = 1 << 30
 DISK_FULL_BYTES = 64 << 20

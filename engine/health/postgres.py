@@ -12,6 +12,7 @@ import asyncpg
 
 from relight.engine.clock import Clock
 from relight.engine.errors import Unreachable
+from relight.engine.health.chains import Chains, look_at_chains
 from relight.engine.health.limits import CLOCK_OFFSET_MS, LOOK_S
 from relight.engine.health.models import Check, Kind
 from relight.engine.tables.connecting import GONE, Session
@@ -30,7 +31,6 @@ class Counts:
     gaps: int
     missing_events: int
     refused_events: int
-    forks: int
     dead_letters: int
     late_events: int = 0
     late_since: datetime | None = None
@@ -49,6 +49,7 @@ class Tables:
     moved_at: datetime | None
     still_s: float | None
     counts: Counts | None
+    chains: Chains | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,8 +141,9 @@ class Database:
             tables = Tables(**dict(row or _NOWHERE), counts=None)
             self._partial = replace(look, tables=tables)
             counted = await session.fetchrow(_COUNTS)
+            chains = await look_at_chains(session)
         assert counted is not None
-        return replace(look, tables=replace(tables, counts=Counts(**dict(counted))))
+        return replace(look, tables=replace(tables, counts=Counts(**dict(counted)), chains=chains))
 
 
 _NOWHERE = {"position": None, "seq": None, "moved_at": None, "still_s": None}
@@ -177,7 +179,6 @@ SELECT
     (SELECT coalesce(sum(upper(run) - lower(run)), 0)::bigint FROM heals) AS healed_events,
     losses.*,
     (SELECT coalesce(sum(refused_events), 0)::bigint FROM publisher_heads) AS refused_events,
-    (SELECT coalesce(sum(broken_links), 0)::bigint FROM publisher_heads) AS forks,
     (SELECT count(*) FROM dead_letters WHERE resolved_at IS NULL) AS dead_letters
 FROM losses
 """

@@ -17,6 +17,7 @@ from nats.aio.client import Client
 from relight.engine.archive.look import ArchiverLook
 from relight.engine.clock import Clock
 from relight.engine.health.archive import archive_checks
+from relight.engine.health.chains import chain_checks
 from relight.engine.health.healing import healing_checks
 from relight.engine.health.limits import CACHE_S, LOOK_S
 from relight.engine.health.machine import disk_checks, disk_of, process_checks
@@ -130,6 +131,7 @@ class HealthProbe:
             *lag_checks(at, behind, now),
             *event_checks(database, now),
             *healing_checks(database, now),
+            *chain_checks(database.tables.chains if database.tables else None, now),
             *self.pools.checks(now),
             *spool_checks(spools, now),
             *recorder_checks(self.recorder() if self.recorder else None, now),

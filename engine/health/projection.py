@@ -100,7 +100,7 @@ def lag_checks(at: Place | None, behind: Lag | None, now: datetime) -> Iterator[
 
 
 def event_checks(look: DatabaseLook, now: datetime) -> Iterator[Check]:
-    """What the projector has noted of events that are missing, forked or dead."""
+    """What the projector has noted of events that are missing or dead."""
     projection = partial(Check, component="projection", time=now)
     if look.tables is None:
         return
@@ -114,7 +114,6 @@ def event_checks(look: DatabaseLook, now: datetime) -> Iterator[Check]:
     for measurement, count, meaning in (
         ("missingEvents", found.missing_events, "events are missing from the stream (see publisher_gaps)"),
         ("refusedEvents", found.refused_events, "events were refused by full recorders"),
-        ("forks", found.forks, "events do not follow their publisher's chain: was a spool copied?"),
         ("deadLetters", found.dead_letters, "dead letters (see `relight deadletter list`)"),
     ):
         yield projection(measurement=measurement, observed=count).warned(count, f"{count} {meaning}")

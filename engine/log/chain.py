@@ -44,8 +44,6 @@ class PublisherHead:
                 self.broken_links += 1
             self.highest_pseq, self.highest_sha256 = pseq, sha256
             return True
-        if pseq == self.highest_pseq and sha256 != self.highest_sha256:
-            self.broken_links += 1  # a fork: the same number with other bytes
         i = bisect_right(self.missing, (pseq, MAX_PSEQ)) - 1
         if i < 0 or self.missing[i][1] < pseq:
             return False

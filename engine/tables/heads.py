@@ -1,4 +1,4 @@
-"""What has been seen of every publisher, kept in PostgreSQL and at hand: heads, and the gaps below them."""
+"""What has been seen of every publisher, kept in PostgreSQL and at hand: heads, the gaps below them, and forks."""
 
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterable
@@ -8,7 +8,8 @@ from datetime import datetime
 from relight.engine.log.chain import PublisherHead
 from relight.engine.log.links import Link
 from relight.engine.tables.connecting import Connection
-from relight.events.recorder import RecorderClosed, RecorderGap, RecorderOpened
+from relight.engine.tables.recent import Hashes, RecentHashes
+from relight.events.recorder import RecorderClosed, RecorderDrained, RecorderGap, RecorderOpened
 
 CACHED_PUBLISHERS = 50_000
 
@@ -18,6 +19,8 @@ class Heads:
 
     def __init__(self) -> None:
         self._held: OrderedDict[str, PublisherHead] = OrderedDict()
+        self._recent = RecentHashes()
+        self._new: Hashes = {}
 
     async def advance(self, connection: Connection, links: Iterable[Link]) -> dict[str, PublisherHead]:
         """The heads after these links, written but not yet adopted: the transaction may still fail."""
@@ -30,11 +33,22 @@ class Heads:
             for publisher in by_publisher
         }
         seen_at: dict[str, datetime] = {}
+        forks: list[Link] = []
+        hashes: Hashes = {}
         for publisher, chain in by_publisher.items():
+            head, seen = moved[publisher], hashes.setdefault(publisher, {})
             for link in chain:
-                _take(moved[publisher], link)
+                if link.pseq > head.highest_pseq:
+                    seen[link.pseq] = link.sha256
+                elif link.sha256 != (self._known(head, link, seen) or link.sha256):
+                    forks.append(link)
+                _take(head, link)
             seen_at[publisher] = chain[-1].message.timestamp
+        for link in [link for chain in by_publisher.values() for link in chain if link.own is not None]:
+            await self._drained(connection, link, moved, seen_at)
         await self._write(connection, moved, seen_at)
+        await _write_forks(connection, forks)
+        self._new = hashes
         return moved
 
     def keep(self, moved: dict[str, PublisherHead]) -> None:
@@ -44,6 +58,30 @@ class Heads:
             self._held.move_to_end(publisher)
         while len(self._held) > CACHED_PUBLISHERS:
             self._held.popitem(last=False)
+        self._recent.add(self._new)
+
+    def _known(self, head: PublisherHead, link: Link, seen: dict[int, str]) -> str | None:
+        """The hash of the event that had this number before, if it is at hand."""
+        if link.pseq == head.highest_pseq:
+            return head.highest_sha256
+        found = seen.get(link.pseq) or self._recent.of(link.publisher, link.pseq)
+        if found is None:
+            seen[link.pseq] = link.sha256
+        return found
+
+    async def _drained(
+        self, connection: Connection, link: Link, moved: dict[str, PublisherHead], seen_at: dict[str, datetime]
+    ) -> None:
+        """Nothing comes after the head of a spool that was drained to its end."""
+        if not isinstance(link.own, RecorderDrained):
+            return
+        publisher = link.own.publisher
+        if publisher not in moved and publisher not in self._held:
+            await self._load(connection, [publisher])
+        head = moved.get(publisher) or self._held[publisher]
+        if head.highest_pseq == link.own.last_pseq > 0:
+            moved[publisher] = replace(head, missing=list(head.missing), session="closed")
+            seen_at.setdefault(publisher, link.message.timestamp)
 
     async def _load(self, connection: Connection, publishers: list[str]) -> None:
         if not publishers:
@@ -115,6 +153,14 @@ class Heads:
                 " (SELECT * FROM unnest($1::text[], $2::bigint[]))",
                 *map(list, zip(*mended, strict=True)),
             )
+
+
+async def _write_forks(connection: Connection, forks: list[Link]) -> None:
+    if forks:
+        await connection.executemany(
+            "INSERT INTO publisher_forks VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
+            [(link.publisher, link.pseq, link.sha256, link.message.timestamp) for link in forks],
+        )
 
 
 def _take(head: PublisherHead, link: Link) -> None:

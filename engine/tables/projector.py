@@ -26,6 +26,7 @@ from relight.engine.tables.heads import Heads
 from relight.engine.tables.leading import try_to_lead
 from relight.engine.tables.partitions import Partitions
 from relight.engine.tables.positions import Position, load_anchors, load_position, move_position, rewind_position
+from relight.engine.tables.signs import SignsOfLife
 from relight.engine.tables.store import REFUSED, join_tables
 from relight.events.errors import Reason, Undecodable
 
@@ -91,6 +92,7 @@ class Projector:
         self._open_archive = open_archive
         self._watched: dict[str, float] = {}
         self._heads = Heads()
+        self._signs = SignsOfLife()
         self._leads = False
         self._at_work: Session | None = None
         self._partitions = Partitions()
@@ -110,6 +112,7 @@ class Projector:
     def watch(self, publisher: str) -> None:
         """Somebody waits for this publisher: announce its progress for the next minute."""
         self._watched[publisher] = time.monotonic() + WATCHED_S
+        self._signs.heard(publisher)
 
     def abort(self) -> None:
         """Cuts the session: what is being written is rolled back. For one that was cancelled and does not end."""
@@ -193,6 +196,7 @@ class Projector:
     async def _follow(self, session: Session) -> None:
         self._heads = Heads()
         self.position = await load_position(session)
+        await self._signs.begin(session)
         self.state, self.failure = ProjectorState.LIVE, None
         async with await self._reader(session, self.position) as reader:
             writing: asyncio.Task[Position] | None = None
@@ -206,6 +210,7 @@ class Projector:
                         written, writing = writing, None
                         self.position = written.result()
                     self._live(reader)
+                    await self._signs.write(session)
                     if not self._leads:  # whoever held the lock is fenced by now, or will be
                         self._leads = (await try_to_lead(session)).leads
                     if rewound:
