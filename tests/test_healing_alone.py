@@ -32,7 +32,7 @@ from relight.engine.embedded.nats import EmbeddedNats
 from relight.engine.healing.asking import Asking
 from relight.engine.healing.known import Loss, load_losses, missing_of
 from relight.engine.health.models import CheckStatus
-from relight.engine.log.healing import MISSING
+from relight.engine.log.heal_messages import MISSING
 from relight.engine.log.numbers import Numbers
 from relight.engine.log.recorder import Recorder
 from relight.engine.log.topology import STREAM

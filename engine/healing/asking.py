@@ -10,7 +10,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from pydantic import ValidationError
 
-from relight.engine.log.healing import HERE, MISSING, Lost, Report, Request
+from relight.engine.log.heal_messages import HERE, MISSING, Lost, Report, Request
 from relight.engine.log.numbers import Missing
 
 MAX_REQUEST_BYTES = 256 << 10

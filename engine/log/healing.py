@@ -6,78 +6,45 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, TypeVar
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js.errors import NotFoundError
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from relight.engine.clock import Clock
 from relight.engine.errors import RecorderError
 from relight.engine.log.answers import answered
+from relight.engine.log.heal_messages import HERE, MISSING, Lost, Report, Request
+from relight.engine.log.held import Held
+from relight.engine.log.idle import idle
 from relight.engine.log.links import document_of
 from relight.engine.log.numbers import MOST, Numbers
 from relight.engine.log.publishing import MAX_BATCH_BYTES, MAX_BATCH_EVENTS
 from relight.engine.log.putting_back import lacking, put_back, put_back_rulings, spooled
 from relight.engine.log.reader import TRANSIENT, Message
-from relight.engine.log.slots import Slot, idle
-from relight.engine.log.spool import Spool
+from relight.engine.log.slots import Slot
 from relight.engine.log.topology import REQUEST_TIMEOUT_S, STREAM
 from relight.events.base import Event
 from relight.events.recorder import RecorderHealed
 from relight.events.subjects import CONTROLS, OBSERVATIONS
 
-MISSING = "heal.missing"
-"""Core NATS: `Request`s of who found something missing; whoever holds some of it answers with `Report`s."""
-HERE = "heal.here"
-"""Core NATS: a recorder is there now, and would answer."""
 TRIMS = f"{OBSERVATIONS}.*.recorder.*.trimmed"
 """The subjects of `recorder.trimmed`."""
 MAX_WAITING = 1_000
 LOOK_EVERY_S = 1.0
 
-T = TypeVar("T")
-Run = tuple[Annotated[int, Field(ge=1, le=MOST)], Annotated[int, Field(ge=1, le=MOST)]]
 
 log = logging.getLogger(__name__)
 
 
-class Lost(BaseModel):
-    """Numbers of one publisher that the stream lacks; of a control subject, its revisions."""
-
-    model_config = ConfigDict(frozen=True)
-
-    publisher: str
-    runs: tuple[Run, ...]
-
-
-class Request(BaseModel):
-    """Who has these? `patient`: others may have what belongs between them."""
-
-    model_config = ConfigDict(frozen=True)
-
-    missing: tuple[Lost, ...]
-    patient: bool = True
-
-
-class Report(BaseModel):
-    """What a recorder does about a request: at first that it is at work, and once it is `done`, what it put back."""
-
-    model_config = ConfigDict(frozen=True)
-
-    recorder: str
-    healed: tuple[Lost, ...] = ()
-    done: bool
-
-
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """A spool at hand; `write` has a job done by whoever may write it."""
+    """A spool at hand; `write` has a job done by whoever may write to it."""
 
     publisher: str
-    spool: Spool
-    write: Callable[[Callable[[Spool], None]], Awaitable[None]]
+    held: Held
+    write: Callable[[Callable[[Held], None]], Awaitable[None]]
 
 
 class Mender:
@@ -144,7 +111,7 @@ class Mender:
         self._trimmed_seq = await self._trimmed_through()
         async with aclosing(self._holdings()) as holdings:
             async for holding in holdings:
-                if tail := await self._lost_tail(holding.spool):
+                if tail := await self._lost_tail(holding.held):
                     healed += await self._say(holding.publisher, await self._heal_events(holding, Numbers([tail])))
                 healed += await self._look_after_rulings(holding)
         self._looked_after = reconnects
@@ -154,13 +121,13 @@ class Mender:
 
     async def _look_after_rulings(self, holding: Holding) -> int:
         """Puts back lost rulings that follow what stands now; others wait for those between, which others may have."""
-        newest, healed = holding.spool.newest_copy(), 0
+        newest, healed = holding.held.newest_copy(), 0
         if newest is None or newest.seq <= self._trimmed_seq:
             return 0
         if not await lacking(self._client, self._js, [(newest.seq, spooled(newest))]):
             return 0
-        for subject in holding.spool.copied_subjects():
-            copies = holding.spool.control_copies(subject, 1, MOST)
+        for subject in holding.held.subjects():
+            copies = holding.held.copies(subject, 1, MOST)
             copies = [copy for copy in copies if copy.seq > self._trimmed_seq]
             gone = await lacking(self._client, self._js, [(copy.seq, spooled(copy)) for copy in copies])
             if gone:
@@ -234,11 +201,11 @@ class Mender:
     async def _heal_events(self, holding: Holding, lost: Numbers) -> Numbers:
         healed = Numbers()
         for first, last in lost:
-            while events := holding.spool.acked_events(first, last, MAX_BATCH_EVENTS, MAX_BATCH_BYTES):
-                places = holding.spool.places(events[0].pseq, events[-1].pseq)
+            while events := holding.held.events(first, last, MAX_BATCH_EVENTS, MAX_BATCH_BYTES):
+                places = holding.held.places(events[0].pseq, events[-1].pseq)
                 gone = await lacking(self._client, self._js, [(places.get(event.pseq), event) for event in events])
                 async for done in put_back(self._client, self._js, gone, now_ms=self._clock.now_us() // 1_000):
-                    await holding.write(lambda spool, done=done: spool.put_back([done]))  # type: ignore[misc]
+                    await holding.write(lambda held, done=done: held.note_events([done]))  # type: ignore[misc]
                     healed = healed.union(Numbers([(done.first_pseq, done.last_pseq)]))
                 first = events[-1].pseq + 1
         return healed
@@ -246,33 +213,33 @@ class Mender:
     async def _heal_rulings(
         self, holding: Holding, subject: str, lost: Numbers, *, newest: int, patient: bool
     ) -> Numbers:
-        copies = [copy for run in lost for copy in holding.spool.control_copies(subject, *run)]
+        copies = [copy for run in lost for copy in holding.held.copies(subject, *run)]
         gone = {
             event.id for event in await lacking(self._client, self._js, [(copy.seq, spooled(copy)) for copy in copies])
         }
         lacked = [copy for copy in copies if copy.id in gone]
         moved = await put_back_rulings(self._client, self._js, lacked, newest=newest, patient=patient)
         if moved:
-            await holding.write(lambda spool: spool.moved_copies(moved))
+            await holding.write(lambda held: held.note_copies(moved))
         return Numbers((copy.rev, copy.rev) for copy in moved)
 
-    async def _lost_tail(self, spool: Spool) -> tuple[int, int] | None:
+    async def _lost_tail(self, held: Held) -> tuple[int, int] | None:
         """The numbers at the end of what was acknowledged that may not stand any more."""
-        tails = spool.acked_tails()
-        if not tails or await self._stands(spool, tails[-1]) is not False:
+        tails = held.tails()
+        if not tails or await self._stands(held, tails[-1]) is not False:
             return None
         low, high = 0, len(tails) - 1  # tails[high] is gone; what a rewind left is the beginning
         while low < high:
             middle = (low + high) // 2
-            if await self._stands(spool, tails[middle]) is not False:
+            if await self._stands(held, tails[middle]) is not False:
                 low = middle + 1
             else:
                 high = middle
         return (tails[low - 1] + 1 if low else 1), tails[-1]
 
-    async def _stands(self, spool: Spool, pseq: int) -> bool | None:
+    async def _stands(self, held: Held, pseq: int) -> bool | None:
         """None: that cannot be told, for its bytes are not here any more, or it was trimmed."""
-        events, place = spool.acked_events(pseq, pseq, 1, 1), spool.places(pseq, pseq).get(pseq, 0)
+        events, place = held.events(pseq, pseq, 1, 1), held.places(pseq, pseq).get(pseq, 0)
         if not events or place <= self._trimmed_seq:
             return None
         return not await lacking(self._client, self._js, [(place, events[0])])
@@ -294,14 +261,14 @@ class Mender:
         if self._spools is not None and self._spools.is_dir():
             for slot in idle(self._spools):
                 try:
-                    yield Holding(slot.publisher, slot.spool, _directly(slot))
+                    yield Holding(slot.publisher, Held(slot.spool), _directly(slot))
                 finally:
                     slot.close()
 
 
-def _directly(slot: Slot) -> Callable[[Callable[[Spool], None]], Awaitable[None]]:
-    async def write(job: Callable[[Spool], None]) -> None:
-        job(slot.spool)
+def _directly(slot: Slot) -> Callable[[Callable[[Held], None]], Awaitable[None]]:
+    async def write(job: Callable[[Held], None]) -> None:
+        job(Held(slot.spool))
 
     return write
 
@@ -312,11 +279,9 @@ def _held(holding: Holding, request: Request) -> list[tuple[str, Numbers]]:
     for lost in request.missing:
         numbers = Numbers(lost.runs)
         if lost.publisher.startswith(f"{CONTROLS}."):
-            held = any(holding.spool.control_copies(lost.publisher, *run) for run in numbers)
+            held = any(holding.held.copies(lost.publisher, *run) for run in numbers)
         else:
-            held = lost.publisher == holding.publisher and any(
-                holding.spool.acked_events(*run, 1, 1) for run in numbers
-            )
+            held = lost.publisher == holding.publisher and any(holding.held.events(*run, 1, 1) for run in numbers)
         if held:
             found.append((lost.publisher, numbers))
     return found

@@ -88,23 +88,6 @@ def orphans(folder: Path) -> Iterator[Slot]:
             yield slot
 
 
-def idle(folder: Path) -> Iterator[Slot]:
-    """Every spool that no live process holds, acknowledged ones too, locked for the caller, who closes them."""
-    for path in sorted(folder.glob("*.db")):
-        lock = _lock(path)
-        if lock is None:
-            continue
-        spool = None
-        with suppress(SpoolUnusable):  # shown by `relight status`
-            spool = Spool(path)
-            if (publisher := spool.meta("publisher")) is not None:
-                yield Slot(publisher=publisher, spool=spool, lock=lock)
-                continue
-        if spool is not None:
-            spool.close()
-        os.close(lock)
-
-
 def _exposed(path: Path, lock: int) -> Slot | None:
     spool = Spool(path)
     try:

@@ -72,17 +72,6 @@ class Acked(NamedTuple):
     acked_ms: int
 
 
-class PutBack(NamedTuple):
-    """The stream had lost `first_pseq`..`last_pseq` and took them again under `<id>#h<attempt>`, the last at
-    `last_seq`."""
-
-    first_pseq: int
-    last_pseq: int
-    last_seq: int
-    attempt: int
-    acked_ms: int
-
-
 class SpooledContent(NamedTuple):
     """Content on its way to the content store."""
 
@@ -220,77 +209,6 @@ class Spool:
                 events.append(Spooled(*row))
             rows.close()  # an open cursor would keep the WAL from being checkpointed
         return events
-
-    def acked_events(self, first_pseq: int, last_pseq: int, limit: int, limit_bytes: int) -> list[Spooled]:
-        """Those of these numbers that are here and were acknowledged, from the lowest on, bounded as `pending` is."""
-        last_pseq = min(last_pseq, self.acked_pseq())
-        events = self.pending(first_pseq - 1, limit, limit_bytes)
-        return [event for event in events if event.pseq <= last_pseq]
-
-    def places(self, first_pseq: int, last_pseq: int) -> dict[int, int]:
-        """By number, where the stream said last that it put the event.
-
-        Of an acknowledged batch only the last one's sequence is kept: the others' are those before it, since a batch
-        is stored in one piece. Whoever reads there sees whether that holds.
-        """
-        with self._errors():
-            rows = self._db.execute(
-                "SELECT first_pseq, last_pseq, last_seq FROM acks WHERE last_pseq >= ? AND first_pseq <= ?"
-                " ORDER BY acked_ms, heal_attempt",
-                (first_pseq, last_pseq),
-            ).fetchall()
-        found = {}
-        for first, last, last_seq in rows:
-            for pseq in range(max(first, first_pseq), min(last, last_pseq) + 1):
-                found[pseq] = last_seq - (last - pseq)
-        return found
-
-    def acked_tails(self) -> list[int]:
-        """The last number of every acknowledgement, in order."""
-        with self._errors():
-            rows = self._db.execute("SELECT DISTINCT last_pseq FROM acks ORDER BY last_pseq").fetchall()
-        return [row[0] for row in rows]
-
-    def put_back(self, heals: Sequence[PutBack]) -> None:
-        """Notes where lost events stand now."""
-        with self._transaction():
-            self._db.executemany(
-                "INSERT OR REPLACE INTO acks (first_pseq, last_pseq, last_seq, heal_attempt, acked_ms)"
-                " VALUES (?, ?, ?, ?, ?)",
-                heals,
-            )
-
-    def control_copies(self, subject: str, first_rev: int, last_rev: int) -> list[ControlCopy]:
-        """Of this subject's revisions those that this process appended, in order."""
-        with self._errors():
-            rows = self._db.execute(
-                "SELECT subject, rev, id, body, seq, recorded_ms FROM control_copies"
-                " WHERE subject = ? AND rev BETWEEN ? AND ? ORDER BY rev, id",
-                (subject, first_rev, last_rev),
-            ).fetchall()
-        return [ControlCopy(*row) for row in rows]
-
-    def newest_copy(self) -> ControlCopy | None:
-        """The one that was appended last."""
-        with self._errors():
-            row = self._db.execute(
-                "SELECT subject, rev, id, body, seq, recorded_ms FROM control_copies"
-                " ORDER BY recorded_ms DESC, rev DESC LIMIT 1"
-            ).fetchone()
-        return None if row is None else ControlCopy(*row)
-
-    def copied_subjects(self) -> list[str]:
-        with self._errors():
-            rows = self._db.execute("SELECT DISTINCT subject FROM control_copies ORDER BY subject").fetchall()
-        return [row[0] for row in rows]
-
-    def moved_copies(self, copies: Sequence[ControlCopy]) -> None:
-        """Notes where they stand now: their `seq`."""
-        with self._transaction():
-            self._db.executemany(
-                "UPDATE control_copies SET seq = ? WHERE subject = ? AND rev = ? AND id = ?",
-                [(copy.seq, copy.subject, copy.rev, copy.id) for copy in copies],
-            )
 
     def contents(self, limit_bytes: int) -> list[SpooledContent]:
         """Content that is not yet in the content store: one, and more up to so many bytes."""

@@ -16,6 +16,7 @@ from relight.engine.errors import RecorderError, Unreachable
 from relight.engine.log.control import ControlLog
 from relight.engine.log.drainer import Drainer
 from relight.engine.log.healing import Holding, Mender
+from relight.engine.log.held import Held
 from relight.engine.log.options import RecorderOptions
 from relight.engine.log.receipts import Watermark, complete
 from relight.engine.log.slots import Slot, orphans
@@ -224,13 +225,13 @@ class Uplink:
         )
 
     def _mender(self, client: Client, reader: Spool) -> Mender:
-        async def write(job: Callable[[Spool], None]) -> None:
-            await self._written(lambda: job(self._slot.spool))
+        async def write(job: Callable[[Held], None]) -> None:
+            await self._written(lambda: job(Held(self._slot.spool)))
 
         writer = self._writer
         return Mender(
             client,
-            Holding(self._slot.publisher, reader, write),
+            Holding(self._slot.publisher, Held(reader), write),
             spools=self._options.spools,
             record=(lambda event: writer.put(writer.own(event))) if writer.announces else None,
             clock=self._clock,
