@@ -18,6 +18,8 @@ from relight.engine.log.topology import STREAM, stream_config
 
 FORGETS_S = 0.1
 OTHERS = 25
+AWAY_S = 5.5
+"""Two looks long, and so short after the second that the drainer would not look again."""
 
 
 @pytest.fixture
@@ -80,6 +82,27 @@ async def test_what_a_dead_process_had_stored_long_ago_is_not_stored_again_by_th
         async with Recorder(options(nats, spools)) as successor:
             assert successor.publisher == recorder.publisher
             await drained(successor)
+        messages = await on_stream(client)
+        assert sorted(n for n in numbers(messages) if n < 1_000) == list(range(101))
+        assert_chained(messages, recorder.publisher)
+
+
+async def test_a_batch_stored_just_before_nats_went_away_for_long_is_not_stored_again(
+    spools: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Found by `make chaos`: looks that failed for want of a connection were taken for a login that may not look."""
+    monkeypatch.setattr(drainer, "FORGETS_S", 3.0)
+    monkeypatch.setattr(drainer, "LOOKS", 2)
+    async with nats_server() as nats, connected(nats) as client, proxied(nats.url) as proxy:
+        await forgets(client.jetstream(timeout=5))
+        async with Recorder(options(nats, spools, nats_url=proxy.url)) as recorder:
+            await stored_unanswered(nats, spools, recorder, proxy, client)
+            await nats.kill()
+            proxy.deaf = False
+            await until(lambda: recorder.health().failure, "the answer is missed")
+            await asyncio.sleep(AWAY_S)
+            await nats.start()
+            await drained(recorder)
         messages = await on_stream(client)
         assert sorted(n for n in numbers(messages) if n < 1_000) == list(range(101))
         assert_chained(messages, recorder.publisher)

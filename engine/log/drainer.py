@@ -158,9 +158,9 @@ class Drainer:
         try:
             found = await answered(self._client, standing(self._js, events), within_s=LOOK_S)
         except TRANSIENT:
-            await self._client.flush(timeout=round(REQUEST_TIMEOUT_S))
-            self._looks += 1
-            if self._looks < LOOKS:
+            await self._client.flush(timeout=round(REQUEST_TIMEOUT_S))  # of a lost connection it returns at once
+            self._looks += self._client.is_connected
+            if not self._client.is_connected or self._looks < LOOKS:
                 raise
             found = []
         log.info("%d of %d events were stored already", len(found), len(events), extra={"action": "looked"})
