@@ -19,6 +19,7 @@ from stack import (
 
 from relight.engine.embedded.nats import EmbeddedNats
 from relight.engine.errors import RecordRefused
+from relight.engine.log.chain import body_sha256
 from relight.engine.log.receipts import Ack, Receipt
 from relight.engine.log.recorder import Recorder
 from relight.engine.log.spool import Acked, Spool, Spooled
@@ -102,7 +103,7 @@ async def test_nothing_leaves_the_spool_before_retention_and_projection_and_all_
 async def test_eviction_is_told_by_projection_acknowledgement_and_age() -> None:
     with stack.folder() as folder:
         spool = Spool(folder / "s.db")
-        spool.commit([Spooled(n, f"id{n}", "ev.x", b"{}", "0" * 64, 0) for n in range(1, 11)])
+        spool.commit([Spooled(n, f"id{n}", "ev.x", b"{}", body_sha256(b"{}"), 0) for n in range(1, 11)])
         spool.commit([], acks=[Acked(1, 4, 4, 1_000), Acked(5, 8, 8, 2_000)])
         assert spool.evict(up_to_pseq=10, acked_before_ms=1_000, limit=100) == 0
         assert spool.evict(up_to_pseq=2, acked_before_ms=1_500, limit=100) == 2

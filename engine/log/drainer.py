@@ -10,7 +10,7 @@ from nats.errors import Error as NatsError
 from nats.js.errors import NotFoundError
 
 from relight.engine.clock import Clock
-from relight.engine.errors import RecorderError
+from relight.engine.errors import RecorderError, SpoolUnusable
 from relight.engine.log.publishing import (
     MAX_BATCH_BYTES,
     MAX_BATCH_EVENTS,
@@ -19,6 +19,7 @@ from relight.engine.log.publishing import (
     publish_one,
 )
 from relight.engine.log.receipts import Watermark
+from relight.engine.log.slots import UNUSABLE_FILE
 from relight.engine.log.spool import Acked, Spool, Spooled, SpooledContent
 from relight.engine.log.topology import content_bucket
 
@@ -27,6 +28,9 @@ TRANSIENT = (NatsError, TimeoutError, OSError, RecorderError)
 RETRY_S = 0.05
 RETRY_MAX_S = 1.0
 IDLE_S = 1.0
+STEP_S = 30.0
+"""More than any request can take, since all are bounded: a step beyond it hangs."""
+SLOWEST_BYTES_S = 50_000
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +38,8 @@ log = logging.getLogger(__name__)
 class Drainer:
     """Of one spool, whose rows it only reads; what it learns goes back through the one writer.
 
-    `on_content` returns once the rows of stored content are gone from the spool.
+    `on_content` returns once the rows of stored content are gone from the spool. Of events up to `doubtful_pseq` it is
+    not known whether the stream has them (a process died before it could note that): `known` tells which it has.
     """
 
     def __init__(
@@ -43,9 +48,11 @@ class Drainer:
         spool: Spool,
         *,
         acked: Watermark,
-        on_ack: Callable[[Acked, int], None],
+        on_ack: Callable[[Acked, Sequence[Spooled]], None],
         on_content: Callable[[Sequence[SpooledContent]], Awaitable[None]],
         clock: Clock,
+        doubtful_pseq: int = 0,
+        known: Callable[[Sequence[Spooled]], Awaitable[frozenset[int]]] | None = None,
     ) -> None:
         self._client = client
         self._js = client.jetstream(timeout=5)
@@ -54,21 +61,39 @@ class Drainer:
         self._on_ack = on_ack
         self._on_content = on_content
         self._clock = clock
+        self._doubtful_pseq = doubtful_pseq
+        self._known = known
         self._woken = asyncio.Event()
         self.failure: str | None = None
+        self.damage: SpoolUnusable | None = None
+        """What ended `run`: something in the spool is not as it was written."""
+        self.beats = 0
+        """Counts on as long as it works, or waits for work."""
+        self.patience_s = STEP_S
+        """How long the step under way may take."""
+        self.retired = False
+        """Another one drains in its place: it publishes no more."""
 
     def wake(self) -> None:
         """There is something new; called in the drainer's loop."""
         self._woken.set()
 
     async def run(self, *, until_empty: bool = False) -> None:
-        """Drains until cancelled, or until nothing is left; whatever fails is tried again, with growing pauses."""
+        """Drains until cancelled, or until nothing is left; whatever fails is tried again, with growing pauses.
+
+        Returns when the spool is damaged, too: `damage` says how.
+        """
         pause_s = RETRY_S
         while True:
             self._woken.clear()
+            self.patience_s = STEP_S
+            self.beats += 1
             try:
                 found = await self._drain_some()
             except Exception as error:  # a daemon's edge: an event that cannot be sent now must not end the sending
+                if isinstance(error, SpoolUnusable) and error.fault in UNUSABLE_FILE:
+                    self.damage, self.failure = error, str(error)
+                    return
                 self._note(error)
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, RETRY_MAX_S)
@@ -102,6 +127,16 @@ class Drainer:
         self.failure = str(error) or type(error).__name__
 
     async def _publish(self, events: list[Spooled]) -> None:
+        if self._known is not None and events[0].pseq <= self._doubtful_pseq:
+            there = await self._known(events)
+            missing = [event for event in events if event.pseq not in there]
+            if len(missing) < len(events):
+                for event in missing:
+                    await self._publish_one(event)
+                self._acknowledge(events, 0)
+                return
+        if self.retired:
+            raise RecorderError("another drainer works in this one's place")
         if len(events) > 1 and self.failure is None:
             try:
                 self._acknowledge(events, await publish_batch(self._client, events))
@@ -110,17 +145,24 @@ class Drainer:
                 log.info("batch refused, publishing singly: %s", error, extra={"action": "batch_refused"})
         # After a failure the batch may or may not be stored, and a batch with a duplicate is refused whole.
         for event in events:
-            self._acknowledge([event], await publish_one(self._client, self._js, event))
+            self._acknowledge([event], await self._publish_one(event))
+
+    async def _publish_one(self, event: Spooled) -> int:
+        if self.retired:
+            raise RecorderError("another drainer works in this one's place")
+        self.beats += 1
+        return await publish_one(self._client, self._js, event)
 
     def _acknowledge(self, events: Sequence[Spooled], seq: int) -> None:
         first, last = events[0].pseq, events[-1].pseq
         self._acked.advance(last)
-        size = sum(len(event.body) for event in events)
-        self._on_ack(Acked(first, last, seq, self._clock.now_us() // 1_000), size)
+        self._on_ack(Acked(first, last, seq, self._clock.now_us() // 1_000), events)
 
     async def _store(self, contents: list[SpooledContent]) -> None:
         bucket = await content_bucket(self._js)
         for content in contents:
+            self.patience_s = STEP_S + len(content.body) / SLOWEST_BYTES_S
+            self.beats += 1
             name = f"{content.tenant}/{content.sha256}"
             try:
                 await bucket.get_info(name)
