@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+from contextlib import suppress
 from functools import partial
 
 import uuid_utils
@@ -14,6 +15,7 @@ from relight.engine.log.options import RecorderOptions
 from relight.engine.log.rows import ControlCopy, SpooledContent
 from relight.engine.log.session import Session
 from relight.engine.log.slots import Slot, say_aside, take_slot, undurable_slot
+from relight.engine.log.spool import Spool
 from relight.events.recorder import RecorderGap
 
 LEAVING_S = 1.0
@@ -67,9 +69,13 @@ def _leave_spool(old: Session, options: RecorderOptions) -> None:
     """So that it is drained by whoever drains what is left behind, this process included."""
     slot = old.slot
     path, damage = slot.spool.path, old.damage
+    keeper = None
     try:
         if not slot.spool.durable:
             _keep_on_disk(slot, options)
+        elif damage is not None:
+            with suppress(SpoolUnusable):  # who closes last writes the WAL into the file: not into a damaged one
+                keeper = Spool(path, read_only=True)
         slot.spool.close()
         if damage is not None and damage.fault is SpoolFault.FORKED:
             log.error("%s. Its spool is drained as %s", damage, adopt(path).name, extra={"action": "spool_adopted"})
@@ -79,6 +85,8 @@ def _leave_spool(old: Session, options: RecorderOptions) -> None:
         log.error("spool %s cannot be put aside: %s", path, error, extra={"action": "aside_failed"})
     finally:
         slot.close()
+        if keeper is not None:
+            keeper.close()
 
 
 def _keep_on_disk(slot: Slot, options: RecorderOptions) -> None:

@@ -84,7 +84,7 @@ class Session:
         except SpoolUnusable as error:
             self.spool_fault, self.fault = str(error), error.fault
             log.error(
-                "%s. Until then events are held in memory only, and nothing is promised but REPLICATED",
+                "%s. Until it can be written, events are held in memory, and nothing is promised but REPLICATED",
                 error,
                 extra={"action": "no_spool"},
             )

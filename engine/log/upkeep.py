@@ -140,7 +140,9 @@ class Upkeep:
                 try:
                     await drain_left(self, folder)
                 except Exception as error:  # others' spools must not keep this one from being drained
-                    log.warning("spools left behind cannot be drained: %r", error, extra={"action": "orphans_failed"})
+                    exiting = isinstance(error, RuntimeError)  # no thread can be begun any more
+                    level = logging.INFO if exiting else logging.WARNING
+                    log.log(level, "left spools cannot be drained: %r", error, extra={"action": "orphans_failed"})
             await asyncio.sleep(ORPHANS_EVERY_S)
 
     async def drain(self, slot: Slot, *, advanced: Callable[[int], None] = lambda events: None) -> bool:

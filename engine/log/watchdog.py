@@ -52,9 +52,10 @@ class Watch:
     _missed: int = 0
     _said: bool = False
     _back_at: float = 0.0
-    _back_s: float = BACK_S
+    _back_s: float = 0.0
 
     def __post_init__(self) -> None:
+        self._back_s = BACK_S
         self._back_at = time.monotonic() + self._back_s
 
     def look(self) -> bool:
@@ -97,7 +98,7 @@ class Watch:
     def _look_at_uplink(self) -> None:
         uplink = self.session.uplink
         uplink.beat()
-        if uplink.alive and uplink.missed_beats < HANGS_TICKS:
+        if (uplink.alive and uplink.missed_beats < HANGS_TICKS) or uplink.damage is not None:
             return
         what = "hangs" if uplink.alive else "died"
         log.error("the recorder's uplink %s: restarted", what, extra={"action": "uplink_restarted"})

@@ -186,13 +186,14 @@ class ProjectedWatermarks:
         return await self._ask(publisher, [0], archives=True)
 
     async def known(self, publisher: str, pseqs: Sequence[int]) -> frozenset[int] | None:
-        """Which of these numbers are in the tables; None where nobody answers."""
+        """Which of these ascending numbers are in the tables; None where nobody answers."""
         found: frozenset[int] = frozenset()
         for first in range(0, len(pseqs), MAX_ASKED):
             asked = pseqs[first : first + MAX_ASKED]
             if (answer := await self._ask(publisher, asked)) is None:
                 return None
-            found |= answer.reached.intersection(asked)
+            # None is missing up to `pseq`, which was asked for as the lowest.
+            found |= answer.reached.intersection(asked).union(pseq for pseq in asked if pseq <= answer.pseq)
         return found
 
     async def _ask(self, publisher: str, pseqs: Sequence[int], *, archives: bool = False) -> "Answer | None":
