@@ -22,6 +22,7 @@ from relight.events.recorder import RecorderOpened
 
 CLOSING_S = 2.0
 """What the threads get to end, even when the deadline has passed."""
+WATCH_S = 0.25
 
 log = logging.getLogger(__name__)
 
@@ -129,13 +130,26 @@ class Session:
         deadline = time.monotonic() + deadline_s
         written: Future[None] = Future()
         self.writer.finish(partial(complete, written))
-        drained = _within(written, deadline) and self.uplink.drained(self._spooled.value, deadline)
+        drained = self._written(written, deadline) and self.uplink.drained(self._spooled.value, deadline)
         self.uplink.stop(max(CLOSING_S, deadline - time.monotonic()))
         # Now every acknowledgement stands in the writer's queue; it ends once they are written.
         if self.writer.stop(max(CLOSING_S, deadline - time.monotonic())):
             self._slot.close()
         self._end("the recorder is closed: `relight status` shows what waits in its spool")
         return drained
+
+    def _written(self, written: "Future[None]", deadline: float) -> bool:
+        """Waits for the writer, which nobody else watches over now."""
+        while True:
+            if not self.writer.alive:
+                self.writer.revive()
+            try:
+                written.result(min(WATCH_S, max(0.0, deadline - time.monotonic())))
+            except TimeoutError:
+                if time.monotonic() >= deadline:
+                    return False
+            else:
+                return True
 
     @property
     def totals(self) -> "Totals":
@@ -259,14 +273,6 @@ class Session:
             process_id=os.getpid(),
             durable=self._slot.spool.durable,
         )
-
-
-def _within(future: "Future[None]", deadline: float) -> bool:
-    try:
-        future.result(max(0.0, deadline - time.monotonic()))
-    except TimeoutError:
-        return False
-    return True
 
 
 def _pass_on(done: "Future[None]", to: "Future[None]") -> None:

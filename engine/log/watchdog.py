@@ -88,7 +88,7 @@ class Watch:
         if writer.revive():
             log.error("the recorder's writer %s: restarted", what, extra={"action": "writer_restarted"})
             self.restarts += 1
-            self._missed = 0
+            self._missed, self._said, writer.stuck = 0, False, None
             return
         writer.stuck = "the recorder's writer does not come back from the disk: is that hanging, or held by somebody?"
         if not self._said:
