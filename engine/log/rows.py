@@ -61,12 +61,19 @@ class Exposure:
 ROW_BYTES = 200
 """What an event's row holds beside its body: id, subject, hash and numbers."""
 PAGE_BYTES = 4_096
-_USABLE_BYTES = PAGE_BYTES - 16
+_IN_PAGE_BYTES = PAGE_BYTES - 35
+_LEAST_BYTES = (PAGE_BYTES - 12) * 32 // 255 - 23
+_CHAINED_BYTES = PAGE_BYTES - 4
 
 
 def stored_bytes(body_bytes: int) -> int:
-    """What a row with such a body takes on disk, at most: rows are never torn, so a page may stay half empty."""
-    row = body_bytes + ROW_BYTES
-    if row <= _USABLE_BYTES:
-        return PAGE_BYTES // (_USABLE_BYTES // row)
-    return PAGE_BYTES * (2 + row // (PAGE_BYTES - 4))
+    """What a row with such a body takes of the file (SQLite's file format, 1.6), as one of many of its size.
+
+    A row is never torn for the sake of a page's end, and a long one has what exceeds a page in pages of its own.
+    """
+    row, chained = body_bytes + ROW_BYTES, 0
+    if row > _IN_PAGE_BYTES:
+        local = _LEAST_BYTES + (row - _LEAST_BYTES) % _CHAINED_BYTES
+        local = local if local <= _IN_PAGE_BYTES else _LEAST_BYTES
+        row, chained = local, -(-(row - local) // _CHAINED_BYTES)
+    return PAGE_BYTES // max(1, (PAGE_BYTES - 16) // (row + 8)) + chained * PAGE_BYTES

@@ -14,9 +14,9 @@ from relight.engine.log.rows import Exposure as Exposure
 from relight.engine.log.rows import Spooled as Spooled
 from relight.engine.log.rows import SpooledContent as SpooledContent
 from relight.engine.log.rows import stored_bytes
+from relight.engine.log.spool_schema import BUSY_MS, connect, fault_of, prepare, refuse_other
 from relight.engine.log.spool_schema import MEMORY as MEMORY
 from relight.engine.log.spool_schema import SCHEMA_VERSION as SCHEMA_VERSION
-from relight.engine.log.spool_schema import connect, fault_of, prepare, refuse_other
 from relight.events.envelope import GENESIS
 
 READ = "SELECT pseq, id, subject, body, sha256, recorded_ms FROM events"
@@ -231,6 +231,13 @@ class Spool:
         except OSError:
             return 0
 
+    def cut_wal(self) -> None:
+        """Writes the WAL into the file and cuts it off, unless somebody reads it: then it stays for now."""
+        with self._errors():
+            self._db.execute("PRAGMA busy_timeout = 0")
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            self._db.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
+
     def barrier(self) -> bool:
         """Whether nobody is in the middle of a transaction: what was begun before is written, or never will be."""
         with self._errors():
@@ -243,7 +250,7 @@ class Spool:
                     return False
                 raise
             finally:
-                self._db.execute("PRAGMA busy_timeout = 10000")
+                self._db.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
         return True
 
     def copy_to(self, path: Path) -> None:

@@ -11,6 +11,8 @@ MEMORY = Path(":memory:")
 CHECKPOINT_PAGES = 1_000
 WAL_KEPT_BYTES = CHECKPOINT_PAGES * PAGE_BYTES
 """What the WAL is cut back to after a checkpoint."""
+BUSY_MS = 10_000
+"""How long a lock of another connection is waited for."""
 MARGIN_BYTES = 16 << 20
 """What file and WAL together may take beyond the cap: a large group, and what pages leave empty."""
 _SCHEMA = """
@@ -57,8 +59,8 @@ def connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
     """Autocommit: transactions are begun by whoever writes."""
     if read_only:
         uri = f"{path.absolute().as_uri()}?mode=ro"
-        return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=10)
-    return sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
+        return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=BUSY_MS / 1_000)
+    return sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=BUSY_MS / 1_000)
 
 
 def prepare(db: sqlite3.Connection, path: Path, *, max_bytes: int | None) -> None:

@@ -17,7 +17,7 @@ from relight.engine.log.room import Room
 from relight.engine.log.rows import stored_bytes
 from relight.engine.log.slots import UNUSABLE_FILE, Slot
 from relight.engine.log.spool import Spool, Spooled
-from relight.engine.log.spool_schema import WAL_KEPT_BYTES
+from relight.engine.log.spool_schema import MARGIN_BYTES
 from relight.events.base import Event
 from relight.events.recorder import RecorderClosed
 
@@ -208,6 +208,8 @@ class Writer:
             if self.leaving:
                 return
             self._run_jobs(group.jobs)
+            if self._room.wal_bytes:
+                self._run_jobs([self._slot.spool.cut_wal, self._measure_wal])
             if self._generation != generation:
                 return
             ends, self._in_hand = group.ends, None
@@ -308,8 +310,7 @@ class Writer:
         if not need:
             return
         spool, full = self._slot.spool, self.fault is SpoolFault.FULL
-        wal_bytes = spool.wal_bytes()
-        self._room.wal_bytes = max(0, wal_bytes - 4 * WAL_KEPT_BYTES)
+        self._measure_wal()
         cap = spool.used_bytes() if full else self._max_bytes - self._room.wal_bytes
         if unsealed := spool.make_room(need, max_bytes=cap, safe_pseq=self.safe_pseq):
             if not self.evicted_unsealed:
@@ -319,6 +320,10 @@ class Writer:
                     extra={"action": "evicted_unsealed"},
                 )
             self.evicted_unsealed += unsealed
+
+    def _measure_wal(self) -> None:
+        """Whoever reads a spool for long keeps its WAL from being cut back: what that grows to, events cannot have."""
+        self._room.wal_bytes = max(0, self._slot.spool.wal_bytes() - MARGIN_BYTES)
 
     def _settle(self, group: Group) -> None:
         """The group is on disk: whoever waits is told, each once, whatever happens to this thread meanwhile."""
