@@ -1,9 +1,9 @@
 """The caps of a recorder: what waits for the disk and for the stream is counted, and refused beyond them."""
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
-from relight.engine.log.rows import Exposure, stored_bytes
+from relight.engine.log.rows import stored_bytes
 
 RESERVED_BYTES = 64 * 1024
 """Of the spool's cap: for `recorder.gap` and `recorder.closed`, so that a full spool can still say so."""
@@ -12,21 +12,21 @@ RESERVED_BYTES = 64 * 1024
 class Room:
     """Counts, from any thread, events that wait for the disk and bytes that wait for the stream.
 
-    `exposed_bytes` are bodies; the cap is on what they take on disk. With `in_memory` events count as waiting until
-    the stream has them.
+    `exposed` is what lies in the spool already: how many bodies of which size. `exposed_bytes` are bodies; the cap is
+    on what they take on disk. With `in_memory` events count as waiting until the stream has them.
     """
 
     def __init__(
-        self, *, max_waiting_events: int, max_bytes: int, exposure: Exposure | None = None, in_memory: bool = False
+        self, *, max_waiting_events: int, max_bytes: int, exposed: Mapping[int, int], in_memory: bool = False
     ) -> None:
         self._lock = threading.Lock()
         self._max_waiting_events = max_waiting_events
         self._max_bytes = max_bytes
         self._in_memory = in_memory
         self.waiting_events = 0
-        self.exposed_events = exposure.events if exposure else 0
-        self.exposed_bytes = exposure.bytes if exposure else 0
-        self._stored_bytes = exposure.stored_bytes if exposure else 0
+        self.exposed_events = sum(exposed.values())
+        self.exposed_bytes = sum(size * count for size, count in exposed.items())
+        self._stored_bytes = sum(stored_bytes(size) * count for size, count in exposed.items())
         self.wal_bytes = 0
         """Of a WAL that cannot be cut back, for somebody reads it: they are not there for events."""
 

@@ -46,16 +46,12 @@ class ControlCopy(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Exposure:
-    """What is on this disk and not yet acknowledged by the stream; the bytes include content.
-
-    `stored_bytes`: what it takes of the file, at most.
-    """
+    """What is on this disk and not yet acknowledged by the stream; the bytes include content."""
 
     events: int
     bytes: int
     oldest_ms: int | None
     newest_ms: int | None = None
-    stored_bytes: int = 0
 
 
 ROW_BYTES = 200

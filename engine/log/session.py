@@ -57,7 +57,7 @@ class Session:
         self.room = Room(
             max_waiting_events=options.memory_max_events,
             max_bytes=options.spool_max_bytes,
-            exposure=spool.exposure(),
+            exposed=spool.exposed_sizes(),
             in_memory=self.spool_fault is not None,
         )
         self.writer = Writer(

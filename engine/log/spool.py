@@ -1,6 +1,7 @@
 """One publisher's spool: an SQLite file in which every event lies, fsynced, until it is safe elsewhere."""
 
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,6 @@ from relight.engine.log.rows import ControlCopy as ControlCopy
 from relight.engine.log.rows import Exposure as Exposure
 from relight.engine.log.rows import Spooled as Spooled
 from relight.engine.log.rows import SpooledContent as SpooledContent
-from relight.engine.log.rows import stored_bytes
 from relight.engine.log.spool_schema import BUSY_MS, connect, fault_of, prepare, refuse_other
 from relight.engine.log.spool_schema import MEMORY as MEMORY
 from relight.engine.log.spool_schema import SCHEMA_VERSION as SCHEMA_VERSION
@@ -173,19 +173,22 @@ class Spool:
 
     def exposure(self) -> Exposure:
         with self._errors():
-            oldest, newest = self._db.execute(
-                "SELECT min(recorded_ms), max(recorded_ms) FROM events WHERE pseq > ?", (acked := self.acked_pseq(),)
+            count, size, oldest, newest = self._db.execute(
+                "SELECT count(*), coalesce(sum(length(body)), 0), min(recorded_ms), max(recorded_ms) FROM events"
+                " WHERE pseq > ?",
+                (self.acked_pseq(),),
             ).fetchone()
-            sized = "SELECT length(body), count(*) FROM"
-            events = self._db.execute(f"{sized} events WHERE pseq > ? GROUP BY 1", (acked,)).fetchall()
-            contents = self._db.execute(f"{sized} contents GROUP BY 1").fetchall()
-        return Exposure(
-            events=sum(count for _, count in events),
-            bytes=sum(size * count for size, count in [*events, *contents]),
-            oldest_ms=oldest,
-            newest_ms=newest,
-            stored_bytes=sum(stored_bytes(size) * count for size, count in [*events, *contents]),
-        )
+            contents = self._db.execute("SELECT coalesce(sum(length(body)), 0) FROM contents").fetchone()[0]
+        return Exposure(count, size + contents, oldest, newest)
+
+    def exposed_sizes(self) -> dict[int, int]:
+        """Of the bodies that are exposed: how many there are of which size."""
+        sizes = Counter[int]()
+        with self._errors():
+            for table in ("events WHERE pseq > ?", "contents WHERE ? >= 0"):
+                asked = f"SELECT length(body), count(*) FROM {table} GROUP BY 1"
+                sizes.update(dict(self._db.execute(asked, (self.acked_pseq(),)).fetchall()))
+        return sizes
 
     def evict(
         self,
