@@ -19,6 +19,7 @@ from relight.engine.cli import (
     operate,
     rebuild,
     retention,
+    spool,
     status,
     tokens,
 )
@@ -45,6 +46,7 @@ app.command("rebuild")(rebuild.rebuild)
 app.add_typer(deadletters.app, name="deadletter")
 app.add_typer(retention.app, name="retention")
 app.add_typer(events.app, name="event")
+app.add_typer(spool.app, name="spool")
 app.add_typer(imports.app, name="import")
 app.add_typer(tokens.app, name="token")
 

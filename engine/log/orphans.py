@@ -5,7 +5,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from relight.engine.errors import SpoolFault, SpoolUnusable
-from relight.engine.log.aside import ASIDE, SALVAGED, asides, put_aside
+from relight.engine.log.aside import ASIDE, Note, asides, put_aside
 from relight.engine.log.locks import acquire, release
 from relight.engine.log.salvage import salvage_of
 from relight.engine.log.slots import UNUSABLE_FILE, Slot, inspect
@@ -50,23 +50,26 @@ def put_aside_orphan(path: Path, error: SpoolUnusable) -> None:
         )
 
 
-def salvage_all(folder: Path) -> None:
-    """Reads what can be read of files that were put aside into spools of their own, once. Raises `OSError`."""
+def salvage_all(folder: Path) -> int:
+    """Reads what can be read of files that were put aside into spools of their own, once; how many it did now.
+
+    Raises `OSError`.
+    """
+    salvaged = 0
     for path in asides(folder):
+        if Note.of(path).salvaged is not None:
+            continue
         lock = acquire(path)
         if lock is None:
             continue
         try:
             salvage_of(path)
+            salvaged += 1
         except SpoolUnusable as error:  # a full disk, say
             log.warning("%s cannot be salvaged yet: %s", path, error, extra={"action": "salvage_later"})
         finally:
             release(lock)
-
-
-def is_doubtful(path: Path) -> bool:
-    """Whether its acknowledgements are not known."""
-    return path.name.startswith(SALVAGED)
+    return salvaged
 
 
 def _exposed(path: Path, lock: int) -> Slot | None:

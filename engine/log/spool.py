@@ -88,6 +88,14 @@ class Spool:
             row = self._db.execute("SELECT body FROM events WHERE pseq = ?", (pseq,)).fetchone()
         return None if row is None else body_sha256(row[0])
 
+    def readable(self, first_pseq: int, last_pseq: int) -> list[int]:
+        """Which of these numbers lie here, as they were written."""
+        with self._errors():
+            rows = self._db.execute(
+                "SELECT pseq, body, sha256 FROM events WHERE pseq BETWEEN ? AND ?", (first_pseq, last_pseq)
+            )
+            return [pseq for pseq, body, sha256 in rows if body_sha256(body) == sha256]
+
     def check(self) -> None:
         """Raises `SpoolUnusable` where SQLite finds damage, or the last event is not the one that was written."""
         with self._errors():

@@ -15,6 +15,7 @@ from nats.js import JetStreamContext
 
 from relight.engine.clock import Clock
 from relight.engine.errors import RecorderError, SpoolUnusable, Unreachable
+from relight.engine.log.adoption import Adopter
 from relight.engine.log.control import ControlLog
 from relight.engine.log.drainer import TRANSIENT, Drainer
 from relight.engine.log.loop_thread import LoopThread
@@ -64,6 +65,7 @@ class Uplink:
         self._prober: Prober | None = None
         self._control: ControlLog | None = None
         self._failure: str | None = "not connected to NATS yet"
+        self._adopter: Adopter | None = None
         self.upkeep: Upkeep | None = None
         self.damage: SpoolUnusable | None = None
         """What the drainer found in the spool, which only another file in its place would mend."""
@@ -156,8 +158,8 @@ class Uplink:
     async def projected(self, publisher: str, pseq: int) -> None:
         """Returns once the publisher's event is in the tables. Raises `DeadLettered`."""
         await asyncio.shield(asyncio.wrap_future(self._connected))
-        assert self.upkeep is not None
-        await self.upkeep.watermarks.reached(publisher, pseq)
+        assert self._adopter is not None
+        await self._adopter.watermarks.reached(publisher, pseq)
 
     async def _talk(self) -> None:
         """For ever: a client that was closed (by a protocol error, say, or credentials withdrawn) is made anew."""
@@ -182,7 +184,7 @@ class Uplink:
             await ensure_stream(client.jetstream(timeout=REQUEST_TIMEOUT_S))
             reader = self._slot.spool.reader()
             try:
-                upkeep = self._equip(client)
+                adopter, upkeep = self._equip(client)
                 drainer = self._drainer = Drainer(
                     client,
                     reader,
@@ -191,14 +193,14 @@ class Uplink:
                     on_content=self._on_content,
                     clock=self._clock,
                     doubtful_pseq=self._doubtful_pseq,
-                    known=partial(upkeep.known, self._slot.publisher),
+                    known=partial(adopter.known, self._slot.publisher),
                 )
                 self._failure = None
                 complete(self._connected)
                 await _first_to_end(
                     drainer.run(),
                     upkeep.evict(options.spool_retention_s),
-                    upkeep.drain_orphans(options.spools),
+                    adopter.drain_orphans(options.spools),
                     _until_stuck(drainer),
                     _until_closed(client),
                 )
@@ -211,11 +213,12 @@ class Uplink:
         finally:
             await client.close()
 
-    def _equip(self, client: Client) -> Upkeep:
+    def _equip(self, client: Client) -> tuple[Adopter, Upkeep]:
         options = self._options
         self._client = client
         self._prober = Prober(client, monitor_urls=options.nats_monitor_urls, ttl_s=options.proof_ttl_s)
-        self.upkeep = upkeep = Upkeep(client, self._slot, self._writer, clock=self._clock)
+        self._adopter = adopter = Adopter(client, self._clock)
+        self.upkeep = Upkeep(adopter.watermarks, self._slot, self._writer, clock=self._clock)
         self._control = ControlLog(
             client,
             region=options.region,
@@ -223,7 +226,7 @@ class Uplink:
             clock=self._clock,
             on_append=self._writer.put,
         )
-        return upkeep
+        return adopter, self.upkeep
 
     def _on_ack(self, acked: Acked, events: Sequence[Spooled]) -> None:
         self._writer.put(acked)
