@@ -38,6 +38,7 @@ RelightError
 """
 
 from collections.abc import Mapping
+from enum import StrEnum
 
 
 class RelightError(Exception):
@@ -71,8 +72,27 @@ class RecorderError(RelightError):
     """The recorder could not do what was asked."""
 
 
+class SpoolFault(StrEnum):
+    """What is wrong with a spool; it stands in the name of the file that was put aside for it."""
+
+    CORRUPT = "corrupt"
+    FOREIGN = "foreign"
+    NEWER = "newer"
+    READ_ONLY = "readonly"
+    FORKED = "forked"
+    """another process writes under its identity; the file is sound"""
+    FULL = "full"
+    """the disk, that is: the file is sound"""
+    FAILING = "failing"
+    """the disk or the folder answers with errors"""
+
+
 class SpoolUnusable(RecorderError):
-    """The spool file is foreign, newer than this version, corrupt or read-only."""
+    """The spool file is foreign, newer than this version, corrupt or read-only; `fault` says which."""
+
+    def __init__(self, message: str | None = None, *, fault: SpoolFault = SpoolFault.FAILING) -> None:
+        super().__init__(message)
+        self.fault = fault
 
 
 class RecordRefused(RecorderError):

@@ -39,10 +39,10 @@ class Settings(BaseModel):
     tenant: Name = Field(default="default", description="whose events these are where no scope says otherwise")
     spool: bool = Field(default=True, description="false on hosts without a durable disk: promises REPLICATED only")
     spool_max_bytes: int = Field(
-        default=1 << 30, ge=1 << 20, description="events not yet acknowledged, on disk, per process"
+        default=1 << 30, ge=1 << 20, description="what a spool holds on disk, per process; acknowledged events go first"
     )
     spool_retention_s: Positive = Field(
-        default=600, description="how long an acknowledged and projected event stays spooled"
+        default=600, description="how long an acknowledged and projected event stays spooled while there is no archive"
     )
     memory_max_events: int = Field(default=100_000, ge=1, description="events taken but not yet on disk, per process")
     ack_timeout_s: Positive = Field(default=30, description="how long reached() waits where no timeout is given")

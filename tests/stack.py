@@ -23,8 +23,10 @@ from relight.engine.log.reader import BEGINNING, Message, Reader
 from relight.engine.log.recorder import Recorder, RecorderOptions
 from relight.engine.log.topology import connect, ensure_stream
 from relight.engine.log.watermarks import QUESTION, announcement
+from relight.engine.messaging.watermarks import WatermarkQuestion, answer_watermark
 from relight.engine.tables.connecting import Session, connect_session
 from relight.engine.tables.digest import Digest, digest_memory, digest_postgres
+from relight.engine.tables.pools import PoolOptions, open_pool
 from relight.engine.tables.projector import Projector
 from relight.engine.tables.store import read_rows as read_rows
 from relight.events.base import Event
@@ -192,8 +194,27 @@ class Projecting:
 
 
 @asynccontextmanager
-async def projecting(nats: EmbeddedNats, database: str, *, batch_events: int = 10_000) -> AsyncIterator[Projecting]:
-    """Projects until the `with` ends, and answers recorders as the service does."""
+async def service_answers(nats: EmbeddedNats, database: str) -> AsyncIterator[Projecting]:
+    """Projects until the `with` ends, and answers recorders with the service's own answers."""
+    async with (
+        projecting(nats, database, answers=False) as projected,
+        await open_pool(database, PoolOptions(size=2)) as pool,
+    ):
+
+        async def answer(message: Msg) -> None:
+            question = WatermarkQuestion.model_validate_json(message.data)
+            projected.projector.watch(question.publisher)
+            await message.respond(await answer_watermark(pool, question))
+
+        await projected.client.subscribe(QUESTION, cb=answer)
+        yield projected
+
+
+@asynccontextmanager
+async def projecting(
+    nats: EmbeddedNats, database: str, *, batch_events: int = 10_000, answers: bool = True
+) -> AsyncIterator[Projecting]:
+    """Projects until the `with` ends, and answers recorders as the service did a release before."""
     async with connected(nats) as client:
         projector = Projector(client, lambda: connect_session(database, role=ROLE), batch_events=batch_events)
         answering = await asyncpg.create_pool(database, min_size=1, max_size=2, server_settings={"role": ROLE})
@@ -212,7 +233,8 @@ async def projecting(nats: EmbeddedNats, database: str, *, batch_events: int = 1
             )
             await message.respond(announcement(projected or 0, {row["pseq"]: row["reason"] for row in dead}))
 
-        await client.subscribe(QUESTION, cb=answer)
+        if answers:
+            await client.subscribe(QUESTION, cb=answer)
         task = asyncio.create_task(projector.run())
         session = await connect_session(database, role=ROLE)
         try:

@@ -26,10 +26,11 @@ from relight.engine.health.models import CheckStatus, Health, Status
 from relight.engine.health.postgres import Counts, DatabaseLook, Tables
 from relight.engine.health.projection import Place, event_checks, lag, lag_checks
 from relight.engine.health.readiness import Readiness
-from relight.engine.health.spools import exposed_spools
+from relight.engine.health.spools import exposed_spools, spool_checks
 from relight.engine.health.stream import StreamLook
 from relight.engine.http.health import health_routes
 from relight.engine.http.server import http_server
+from relight.engine.log.listing import list_spools
 from relight.engine.log.receipts import Ack
 from relight.engine.log.topology import connect
 from relight.engine.tables.migrate import migrate
@@ -302,6 +303,13 @@ async def test_spools_that_wait_and_spools_that_cannot_be_read_are_shown(spools:
             assert (shown.spools, shown.events) == (2, 2)
             assert 60 <= (shown.oldest_s or 0) < 90
             assert ["slot-9.db" in fault for fault in shown.unreadable] == [True]
+            [(_, held)] = [
+                (check.id, check.observed)
+                for check in spool_checks(list_spools(spools), datetime.now(UTC))
+                if check.key == "spools:exposed"
+            ]
+            assert held["events"] == 2  # type: ignore[index, call-overload]
+            assert held["state"] == "live"  # type: ignore[index, call-overload]
 
 
 def _get(url: str, method: str = "GET") -> tuple[int, str, str]:

@@ -28,7 +28,7 @@ from stack import (
 )
 
 from relight.engine.embedded.nats import EmbeddedNats
-from relight.engine.errors import AckNotProven, AckTimeout, ContentError, RecorderError, RecordRefused, SpoolUnusable
+from relight.engine.errors import AckNotProven, AckTimeout, ContentError, RecorderError, RecordRefused
 from relight.engine.log.content import fetch_content
 from relight.engine.log.receipts import Ack
 from relight.engine.log.recorder import Recorder
@@ -344,11 +344,3 @@ async def test_stopping_while_the_spool_cannot_be_written_counts_what_is_lost(sp
         assert recorder.health().refused_events >= 200
         with pytest.raises(RecordRefused, match="full"):
             await receipts[0].reached(Ack.SPOOLED)
-
-
-def test_a_foreign_file_in_the_spools_place_is_named(spools: Path) -> None:
-    spools.mkdir()
-    (spools / "slot-0.db").write_bytes(b"not a database" * 100)
-    recorder = Recorder(stack.RecorderOptions(nats_url="nats://127.0.0.1:1", region="eu", tenant="acme", spools=spools))
-    with pytest.raises(SpoolUnusable, match=r"slot-0\.db"):
-        recorder.start()

@@ -1,13 +1,15 @@
 """What `relight status` and `relight doctor` find."""
 
 import os
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
+from importlib.metadata import version
 
 from nats.aio.client import Client
 
-from relight.engine.app.connections import CATCH_UP_S, ready_servers
+from relight.engine.app.connections import CATCH_UP_S, clock, ready_servers
 from relight.engine.doctor.examine import Step, examine
 from relight.engine.doctor.models import Report, Result
 from relight.engine.doctor.patient import Openers, Patient
@@ -15,8 +17,10 @@ from relight.engine.doctor.settings import read_settings
 from relight.engine.embedded.home import running
 from relight.engine.errors import Unreachable
 from relight.engine.health.asking import fetch_health, request_health
-from relight.engine.health.models import Health
+from relight.engine.health.models import Check, Health
 from relight.engine.health.probe import HealthProbe, Watched
+from relight.engine.health.spools import spool_checks
+from relight.engine.log.listing import list_spools
 from relight.engine.log.topology import close, connect
 from relight.engine.options import pool_options
 from relight.engine.proving.asking import Attestations
@@ -72,6 +76,18 @@ async def check_health(settings: Settings, *, url: str | None = None) -> Health:
     """Asks the service that runs; where none answers, looks itself."""
     async with health_source(settings, url=url) as ask:
         return await ask()
+
+
+def check_here(settings: Settings, fault: Unreachable) -> Health:
+    """What can be seen without servers: the spools of this home."""
+    now = clock().now()
+    spools = list_spools(settings.home / "spool")
+    unreached = Check(component="servers", measurement="reachable", time=now, observed=False)
+    return Health(
+        service_id=f"relight:{settings.region}:{socket.gethostname()}:{os.getpid()}",
+        release=version("relight"),
+        checks=(unreached.failed(True, str(fault)), *spool_checks(spools, now)),
+    )
 
 
 async def examine_installation(

@@ -23,6 +23,7 @@ from relight.engine.cli import (
     rebuild,
     restore,
     retention,
+    spool,
     status,
     tokens,
     verify,
@@ -55,6 +56,7 @@ app.add_typer(archive.app, name="archive")
 app.add_typer(deadletters.app, name="deadletter")
 app.add_typer(retention.app, name="retention")
 app.add_typer(events.app, name="event")
+app.add_typer(spool.app, name="spool")
 app.add_typer(imports.app, name="import")
 app.add_typer(tokens.app, name="token")
 

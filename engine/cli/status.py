@@ -38,13 +38,26 @@ def status(
     if watch:
         _watch(interval, url, as_json)
         return
-    health = run(engine.check_health(settings(), url=url))
+    here = settings()
+    try:
+        health = run(engine.check_health(here, url=url))
+    except Unreachable as error:
+        if url is None:  # what waits here waits just then
+            _show_here(engine.check_here(here, error), as_json)
+        raise
     if as_json:
         print_json(flat(health))
     else:
         out.print(_shown(health))
     if health.status is Status.UNHEALTHY:
         raise typer.Exit(1)
+
+
+def _show_here(health: Health, as_json: bool) -> None:
+    if as_json:
+        print_json(flat(health))
+    else:
+        out.print(_shown(health))
 
 
 def _watch(interval_s: float, url: str | None, as_json: bool) -> None:

@@ -12,6 +12,7 @@ SPOOL_FIGURES = {
     "bytes": "spools:exposedBytes",
     "oldest_s": "spools:exposedAge",
     "unreadable": "spools:unreadable",
+    "aside": "spools:aside",
 }
 FIGURES = {
     "position": "projection:position",
@@ -46,6 +47,7 @@ class ExposedSpool(BaseModel):
     bytes: int = 0
     oldest_s: float | None = None
     unreadable: tuple[str, ...] = ()
+    aside: tuple[str, ...] = ()
 
 
 class Figures(BaseModel):

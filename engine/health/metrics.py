@@ -73,6 +73,11 @@ COUNTERS = {
     "relight_recorder_recorded_events": ("recorder:recordedEvents", "Events that this process's recorder took."),
     "relight_healed_events": ("healing:healedEvents", "Events that the stream had lost and that were put back."),
     "relight_recorder_refused_events": ("recorder:refusedEvents", "Events that it refused for want of space."),
+    "relight_recorder_evicted_unsealed_events": (
+        "recorder:evictedUnsealed",
+        "Events that left its spool for want of room before they were safe elsewhere.",
+    ),
+    "relight_recorder_restarts": ("recorder:restarts", "How often one of its threads was restarted."),
 }
 
 
@@ -101,6 +106,7 @@ class HealthCollector(Collector):
             if isinstance(value := observed.get(key), int):
                 yield CounterMetricFamily(name, meaning, value=value)
         yield from _states(health, observed.get("projector:state"))
+        yield from _spools(health)
 
 
 def _status(health: Health) -> Iterable[Metric]:
@@ -142,6 +148,27 @@ def _states(health: Health, projector: object) -> Iterable[Metric]:
                 pass
     yield offsets
     yield reachable
+
+
+def _spools(health: Health) -> Iterable[Metric]:
+    aside = GaugeMetricFamily("relight_spools_aside", "Spools that were put aside and are not retired.")
+    events = GaugeMetricFamily(
+        "relight_spool_waiting_events", "Events that wait in each spool for the stream.", labels=["spool"]
+    )
+    age = GaugeMetricFamily("relight_spool_waiting_age_seconds", "Age of the oldest of those.", labels=["spool"])
+    for check in health.checks:
+        match check:
+            case Check(component="spools", measurement="aside", observed=list() as files):
+                aside.add_metric([], len(files))
+            case Check(
+                component="spools", measurement="exposed", observed={"events": int(count), "oldest_s": oldest_s}
+            ):
+                events.add_metric([check.id or ""], count)
+                if isinstance(oldest_s, int | float):
+                    age.add_metric([check.id or ""], oldest_s)
+            case _:
+                pass
+    yield from (aside, events, age)
 
 
 def _pools(pools: dict[str, PoolStatistics]) -> Iterable[Metric]:

@@ -27,9 +27,10 @@ from relight.engine.health.postgres import Database, database_checks
 from relight.engine.health.projection import Lag, Place, event_checks, lag, lag_checks, place, projector_checks
 from relight.engine.health.proof import ProofWatch, proof_checks
 from relight.engine.health.readiness import Readiness
-from relight.engine.health.spools import exposed_spools, recorder_checks, spool_checks
+from relight.engine.health.spools import recorder_checks, spool_checks
 from relight.engine.health.stream import StreamLook, first_after, look_at_stream, stream_checks
 from relight.engine.health.vital import VitalTasks
+from relight.engine.log.listing import list_spools
 from relight.engine.log.options import RecorderHealth
 from relight.engine.log.reader import TRANSIENT
 from relight.engine.proving.asking import Attester
@@ -77,7 +78,7 @@ class HealthProbe:
         self._looking: asyncio.Task[Health] | None = None
         self._database = Database(watched.connect, watched.clock)
         self._proof = ProofWatch(watched.prober) if watched.prober else None
-        self._spools = _InThread(lambda: exposed_spools(watched.home / "spool", now_ms=watched.clock.now_us() // 1_000))
+        self._spools = _InThread(partial(list_spools, watched.home / "spool"))
         self._disk = _InThread(partial(disk_of, watched.home))
         self._service_id = service_id(watched.region)
 

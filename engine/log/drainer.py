@@ -10,7 +10,7 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
 from relight.engine.clock import Clock
-from relight.engine.errors import RecorderError
+from relight.engine.errors import RecorderError, SpoolUnusable
 from relight.engine.log.answers import answered
 from relight.engine.log.content_store import ContentStore
 from relight.engine.log.publishing import (
@@ -21,6 +21,7 @@ from relight.engine.log.publishing import (
     publish_one,
 )
 from relight.engine.log.receipts import Watermark
+from relight.engine.log.slots import UNUSABLE_FILE
 from relight.engine.log.spool import Acked, Spool, Spooled, SpooledContent
 from relight.engine.log.standing import FORGETS_S, standing
 from relight.engine.log.topology import REQUEST_TIMEOUT_S
@@ -31,6 +32,9 @@ RETRY_S = 0.05
 RETRY_MAX_S = 1.0
 IDLE_S = 1.0
 LOOKS, LOOK_S = 3, 60.0
+STEP_S = 30.0
+"""More than any other step can take, since all requests are bounded: a step beyond it hangs."""
+SLOWEST_BYTES_S = 50_000
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +51,7 @@ class Drainer:
         spool: Spool,
         *,
         acked: Watermark,
-        on_ack: Callable[[Acked, int], None],
+        on_ack: Callable[[Acked, Sequence[Spooled]], None],
         on_content: Callable[[Sequence[SpooledContent]], Awaitable[None]],
         clock: Clock,
     ) -> None:
@@ -66,19 +70,34 @@ class Drainer:
         """Or nobody else can have sent of this spool."""
         self._looks = 0
         self.failure: str | None = None
+        self.damage: SpoolUnusable | None = None
+        """What ended `run`: something in the spool is not as it was written."""
+        self.beats = 0
+        """Counts on as long as it works, or waits for work."""
+        self.patience_s = STEP_S
+        """How long the step under way may take."""
+        self.retired = False
+        """Another one drains in its place: it publishes no more."""
 
     def wake(self) -> None:
         """There is something new; called in the drainer's loop."""
         self._woken.set()
 
     async def run(self, *, until_empty: bool = False) -> None:
-        """Drains until cancelled, or until nothing is left; whatever fails is tried again, with growing pauses."""
+        """Drains until cancelled, or until nothing is left; whatever fails is tried again, with growing pauses.
+
+        Returns when the spool is damaged, too: `damage` says how.
+        """
         pause_s = RETRY_S
         while True:
             self._woken.clear()
             try:
+                self._begin_step()
                 found = await self._drain_some()
             except Exception as error:  # a daemon's edge: an event that cannot be sent now must not end the sending
+                if isinstance(error, SpoolUnusable) and error.fault in UNUSABLE_FILE:
+                    self.damage, self.failure = error, str(error)
+                    return
                 self._note(error)
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, RETRY_MAX_S)
@@ -99,6 +118,13 @@ class Drainer:
             await self._publish(events)
         return bool(contents or events)
 
+    def _begin_step(self, patience_s: float = STEP_S) -> None:
+        """Raises `RecorderError` where another drainer has taken over."""
+        if self.retired:
+            raise RecorderError("another drainer works in this one's place")
+        self.patience_s = patience_s
+        self.beats += 1
+
     async def _idle(self) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(IDLE_S):
@@ -115,6 +141,7 @@ class Drainer:
         if self._unsure(events[0]) and (found := await self._stored_already(events)):
             self._acknowledge(events[: len(found)], found[-1])
             return
+        self._begin_step()
         self._sent_at = self._sent_at or time.monotonic()
         if self.failure is not None:
             # What was sent may be stored, and a batch with a duplicate is refused whole: one alone shows what works.
@@ -131,6 +158,7 @@ class Drainer:
         done, seq, began = 0, 0, time.monotonic()
         try:
             for event in events:
+                self._begin_step()
                 began = time.monotonic()
                 seq = await publish_one(self._client, self._js, event)
                 done += 1
@@ -155,6 +183,7 @@ class Drainer:
         A login that may not look is believed after a few tries, if it is answered otherwise: a repeated event does no
         harm, one that is kept back for ever would.
         """
+        self._begin_step(LOOK_S + STEP_S)
         try:
             found = await answered(self._client, standing(self._js, events), within_s=LOOK_S)
         except TRANSIENT:
@@ -171,10 +200,10 @@ class Drainer:
         first, last = events[0].pseq, events[-1].pseq
         self._sent_at, self._answered = None, True
         self._acked.advance(last)
-        size = sum(len(event.body) for event in events)
-        self._on_ack(Acked(first, last, seq, self._clock.now_us() // 1_000), size)
+        self._on_ack(Acked(first, last, seq, self._clock.now_us() // 1_000), events)
 
     async def _store(self, contents: list[SpooledContent]) -> None:
         """What was erased meanwhile, here or elsewhere, is not stored: it leaves the spool like the others."""
+        self._begin_step(STEP_S + sum(len(content.body) for content in contents) / SLOWEST_BYTES_S)
         await self._contents.put(contents)
         await self._on_content(contents)

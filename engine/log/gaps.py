@@ -38,6 +38,16 @@ class Refusals:
                 cause=cause,
             )
 
+    def take_over(self, before: "Refusals") -> None:
+        """What the recorder's last identity refused and has not said, this one says."""
+        with before._lock:
+            gap, before._gap = before._gap, None
+        if gap is not None:
+            with self._lock:
+                self.count += gap.refused_events
+                self._gap = gap.model_copy(update={"publisher": self._publisher})
+            before.count -= gap.refused_events
+
     def due(self, room: Room, *, at_once: bool) -> RecorderGap | None:
         """What is to be recorded now, if anything; it is then taken for said."""
         if self._gap is None:

@@ -1,25 +1,26 @@
 """Spools that no live process holds, fully acknowledged ones too: for whoever looks for what the stream has lost."""
 
-import os
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from relight.engine.errors import SpoolUnusable
-from relight.engine.log.slots import Slot, _lock
+from relight.engine.log.aside import ASIDE
+from relight.engine.log.locks import acquire, release
+from relight.engine.log.slots import Slot
 from relight.engine.log.spool import Spool
 
 
 def idle(folder: Path) -> Iterator[Slot]:
     """Each locked for the caller, who closes it. What cannot be read is passed over: `relight status` says so."""
     for path in sorted(folder.glob("*.db")):
-        if (lock := _lock(path)) is None:
+        if path.name.startswith(ASIDE) or (lock := acquire(path)) is None:
             continue
         slot = None
         with suppress(SpoolUnusable):
             slot = _opened(path, lock)
         if slot is None:
-            os.close(lock)
+            release(lock)
         else:
             yield slot
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from relight.engine.log.receipts import Receipt
-from relight.engine.log.spool import Acked, ControlCopy, SpooledContent
+from relight.engine.log.rows import Acked, ControlCopy, Spooled, SpooledContent
 
 GROUP_EVENTS = 2_000
 GROUP_BYTES = 4 << 20
@@ -38,9 +38,15 @@ class Stop:
 Item = Taken | SpooledContent | Acked | ControlCopy | Callable[[], None] | Finish | Stop
 
 
+Pair = tuple[Taken, Spooled]
+
+
 @dataclass(slots=True)
 class Group:
-    """What is written together; jobs run after it."""
+    """What is written together; jobs run after it.
+
+    `pairs` are its events once they are numbered. `doubtful`: whoever had it in hand before may have written it.
+    """
 
     events: list[Taken] = field(default_factory=list)
     contents: list[SpooledContent] = field(default_factory=list)
@@ -49,6 +55,9 @@ class Group:
     jobs: list[Callable[[], None]] = field(default_factory=list)
     bytes: int = 0
     ends: Finish | Stop | None = None
+    pairs: list[Pair] | None = None
+    doubtful: bool = False
+    written: bool = False
 
     @property
     def full(self) -> bool:

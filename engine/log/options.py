@@ -30,7 +30,12 @@ class RecorderOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class RecorderHealth:
-    """What a recorder knows of itself; times in seconds, sizes in bytes. `failure`: what it is waiting for now."""
+    """What a recorder knows of itself; times in seconds, sizes in bytes. `failure`: what it is waiting for now.
+
+    `evicted_unsealed`: events that the stream acknowledged and that left the spool for want of room before they were
+    safe elsewhere. `restarts`: of its threads. `spool_fault`: why it records in memory although it should have a spool
+    on disk. `alarm`: others hold something else under its numbers.
+    """
 
     publisher: str
     recorded_events: int
@@ -39,3 +44,7 @@ class RecorderHealth:
     exposed_bytes: int
     failure: str | None
     refused_contents: int = 0
+    evicted_unsealed: int = 0
+    restarts: int = 0
+    spool_fault: str | None = None
+    alarm: str | None = None

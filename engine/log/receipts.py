@@ -2,6 +2,7 @@
 
 import asyncio
 import heapq
+import logging
 import os
 import threading
 from collections.abc import Callable
@@ -9,9 +10,13 @@ from concurrent.futures import Future, InvalidStateError
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import suppress
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, TypeVar, cast
 
 from relight.engine.errors import AckTimeout, RecorderError
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 
 class Ack(StrEnum):
@@ -74,7 +79,19 @@ class Receipt:
             self.pseq, self.refused = pseq, refused
             waiting, self._waiting = self._waiting, []
         for callback in waiting:
-            callback()
+            try:
+                callback()
+            except Exception as error:  # whoever waits must not keep the others from being told
+                log.error("a receipt's waiter failed: %r", error, extra={"action": "waiter_failed"})
+
+    def moved_to(self, acknowledger: Acknowledger) -> None:
+        """Before it is settled: another session records the event."""
+        if self._acknowledger is not None:
+            self._acknowledger = acknowledger
+
+    @property
+    def acknowledger(self) -> Acknowledger | None:
+        return self._acknowledger
 
     def when_settled(self, callback: Callable[[], None]) -> None:
         """Calls back, in whatever thread, once the event is numbered or refused."""
@@ -154,12 +171,12 @@ class Watermark:
             complete(future)
 
 
-def complete(future: "Future[None]", error: Exception | None = None) -> None:
+def complete(future: "Future[T]", error: Exception | None = None, *, result: "T | None" = None) -> None:
     """Sets the result unless the waiter has gone, or was told already."""
     with suppress(InvalidStateError):
         if future.done() or not future.set_running_or_notify_cancel():
             return
         if error is None:
-            future.set_result(None)
+            future.set_result(cast(T, result))
         else:
             future.set_exception(error)

@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
+from dataclasses import replace
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -19,6 +20,8 @@ from relight.engine import scope
 from relight.engine.clock import Clock
 from relight.engine.errors import AckTimeout, RecorderError
 from relight.engine.log.control import ControlLog, Tail
+from relight.engine.log.exiting import stopped_at_exit
+from relight.engine.log.handover import hand_over
 from relight.engine.log.items import Taken
 from relight.engine.log.options import RecorderHealth as RecorderHealth
 from relight.engine.log.options import RecorderOptions as RecorderOptions
@@ -26,6 +29,7 @@ from relight.engine.log.receipts import Ack, Receipt
 from relight.engine.log.session import Session
 from relight.engine.log.spool import SpooledContent
 from relight.engine.log.topology import MAX_EVENT_BYTES
+from relight.engine.log.watchdog import Watch, Watchdog
 from relight.engine.log.writer import data_json
 from relight.engine.proving.models import Attestation
 from relight.events.base import Control, Event
@@ -49,7 +53,8 @@ class Recorder:
     """One publisher. Safe to use from any thread; a context manager, with and without a loop.
 
     Two threads work for it: one writes the spool, one runs a loop of its own that talks to NATS. So a caller whose
-    own loop is busy, or who has none, is served all the same. In a fork()ed child it begins anew under an identity of
+    own loop is busy, or who has none, is served all the same. A third one sees that they do, and has recording go on
+    under another identity where a spool is of no use any more. In a fork()ed child it begins anew under an identity of
     the child's own, with the first call.
     """
 
@@ -60,7 +65,10 @@ class Recorder:
         self._lock = threading.Lock()
         self._session: Session | None = None
         self._last: Session | None = None
-        self._parents: list[Session] = []
+        self._watch: Watch | None = None
+        self._watchdog: Watchdog | None = None
+        self._restarts = 0
+        self._parents: list[object] = []
         self._forked = False
         _recorders.add(self)
 
@@ -70,7 +78,7 @@ class Recorder:
         return self._of_last().publisher
 
     def start(self) -> None:
-        """Takes a slot and starts both threads; NATS may be away. Raises `SpoolUnusable`."""
+        """Takes a slot and starts its threads; NATS may be away, and the disk: then events are held in memory."""
         with self._lock:
             if self._session is None:
                 self._begin()
@@ -79,6 +87,8 @@ class Recorder:
         """Says `recorder.closed`, writes all that was taken, drains what it can until the deadline. Idempotent."""
         with self._lock:
             session, self._session, self._forked = self._session, None, False
+            if self._watchdog is not None:
+                self._watchdog.stop()
             if session is not None and not session.stop(deadline_s):
                 log.warning("recorder %s stops with events in its spool", self.publisher, extra={"action": "undrained"})
 
@@ -140,7 +150,7 @@ class Recorder:
 
     def reach(self, receipt: Receipt, ack: Ack) -> "Future[None]":
         """A future of `Receipt.reached`."""
-        return (self._session or self._restarted()).reach(receipt, ack)
+        return (receipt.acknowledger or self._session or self._restarted()).reach(receipt, ack)
 
     def in_loop(self, coroutine: Coroutine[Any, Any, T]) -> "Future[T]":
         """Runs a coroutine in the recorder's own loop, where its NATS client lives; the scope goes with it."""
@@ -174,7 +184,9 @@ class Recorder:
 
     def health(self) -> RecorderHealth:
         """Counts and what fails now; after the end, the last ones."""
-        return self._of_last().health()
+        health = self._of_last().health()
+        restarts = self._restarts + (self._watch.restarts if self._watch else 0)
+        return replace(health, restarts=health.restarts + restarts)
 
     def __enter__(self) -> Self:
         self.start()
@@ -196,7 +208,24 @@ class Recorder:
         session = Session(self.options, self.clock)
         session.start()
         self._session = self._last = session
+        self._watch, self._watchdog = Watch(session), Watchdog(self._look)
+        self._watchdog.start()
         self._forked = False
+        stopped_at_exit(self)
+
+    def _look(self) -> None:
+        """The watchdog's; leaves alone what is just being started or stopped."""
+        if not self._lock.acquire(blocking=False):
+            return
+        try:
+            if self._session is None or self._watch is None or not self._watch.look():
+                return
+            if (successor := hand_over(self._session, self.options, self.clock)) is not None:
+                self._restarts += self._watch.restarts
+                self._session = self._last = successor
+                self._watch = Watch(successor)
+        finally:
+            self._lock.release()
 
     def _restarted(self) -> Session:
         """The session of a fork()ed child."""
@@ -218,8 +247,8 @@ class Recorder:
         self._lock = threading.Lock()
         if self._session is not None:
             self._session.abandon()
-            self._parents.append(self._session)
-            self._session, self._forked = None, True
+            self._parents += (self._session, self._watchdog)
+            self._session, self._watch, self._watchdog, self._forked = None, None, None, True
 
 
 def _check_id(event: Event, id: str) -> None:

@@ -1,19 +1,26 @@
 """Which spool a process writes: slots are bounded by concurrency, and a copied file never lends its identity."""
 
-import fcntl
+import errno
+import logging
 import os
+import stat
 import uuid
-from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import uuid_utils
 
-from relight.engine.errors import SpoolUnusable
+from relight.engine.errors import SpoolFault, SpoolUnusable
+from relight.engine.log.aside import SLOT, adopt, put_aside
+from relight.engine.log.locks import acquire, announce, nonces, release
 from relight.engine.log.spool import MEMORY, Acked, Spool
 
 MAX_SLOTS = 4_096
+UNUSABLE_FILE = {SpoolFault.CORRUPT, SpoolFault.FOREIGN, SpoolFault.NEWER, SpoolFault.READ_ONLY}
+"""What another file in its place would mend; a full or failing disk it would not."""
+SQLITE_MAGIC = b"SQLite format 3\x00"
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True)
@@ -27,7 +34,7 @@ class Slot:
     def close(self) -> None:
         self.spool.close()
         if self.lock is not None:
-            os.close(self.lock)
+            release(self.lock)
             self.lock = None
 
 
@@ -46,96 +53,155 @@ def undurable_slot(publisher: str | None = None, *, published_pseq: int = 0) -> 
     return Slot(publisher=publisher or new_publisher(), spool=spool, lock=None)
 
 
-def take_slot(folder: Path) -> Slot:
+def take_slot(folder: Path, *, max_bytes: int | None = None) -> Slot:
     """The lowest slot that no live process holds; whoever held it before, its numbers and chain go on.
 
-    A spool whose file was copied here (other machine or inode) is put aside under `adopted-…`, to be drained but never
-    written under that identity. Raises `SpoolUnusable`.
+    A spool whose file was copied or put back here is put aside under `adopted-…`, to be drained but never written under
+    that identity; one that cannot be used, under `aside-…`. Raises `SpoolUnusable` when the disk or the folder cannot
+    be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         for number in range(MAX_SLOTS):
-            path = folder / f"slot-{number}.db"
-            lock = _lock(path)
+            path = folder / f"{SLOT}{number}.db"
+            lock = acquire(path)
             if lock is None:
                 continue
             try:
-                if path.exists() and not _is_at_home(path):
-                    _put_aside(path)
-                return _open(path, lock)
+                return _take(path, lock, max_bytes)
             except BaseException:
-                os.close(lock)
+                release(lock)
                 raise
     except OSError as error:
         raise SpoolUnusable(
-            f"spool folder {folder}: {error.strerror}; make it writable, or set RELIGHT_HOME"
+            f"spool folder {folder}: {error.strerror}; make room or make it writable, or set RELIGHT_HOME to another",
+            fault=fault_of_folder(error),
         ) from error
     raise SpoolUnusable(f"spool folder {folder}: all {MAX_SLOTS} slots are taken by live processes")
 
 
-def orphans(folder: Path) -> Iterator[Slot]:
-    """Spools with unacknowledged events that no live process holds, locked for the caller."""
-    for path in sorted(folder.glob("*.db")):
-        lock = _lock(path)
-        if lock is None:
-            continue
-        slot = None
-        with suppress(SpoolUnusable):  # shown by `relight status`; it must not keep this process from recording
-            slot = _exposed(path, lock)
-        if slot is None:
-            os.close(lock)
-        else:
-            yield slot
+def fault_of_folder(error: OSError) -> SpoolFault:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return SpoolFault.FULL
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return SpoolFault.READ_ONLY
+    return SpoolFault.FAILING
 
 
-def _exposed(path: Path, lock: int) -> Slot | None:
-    spool = Spool(path)
+def _take(path: Path, lock: int, max_bytes: int | None) -> Slot:
+    """Opens the slot's file, or a new one in place of a file that cannot be written on."""
     try:
-        publisher, exposure = spool.meta("publisher"), spool.exposure()
-        if publisher is not None and (exposure.events or exposure.bytes):
-            return Slot(publisher=publisher, spool=spool, lock=lock)
-    except BaseException:
-        spool.close()
-        raise
-    spool.close()
-    return None
+        inspect(path)
+        if os.path.lexists(path):
+            _check(path)
+            if why := _not_at_home(path, lock):
+                adopted = adopt(path)
+                log.warning(
+                    "spool %s %s: it is drained as %s, and a new one is begun",
+                    path,
+                    why,
+                    adopted.name,
+                    extra={"action": "spool_adopted"},
+                )
+        return _open(path, lock, max_bytes)
+    except SpoolUnusable as error:
+        if error.fault not in UNUSABLE_FILE:
+            raise
+        say_aside(error, put_aside(path, error.fault, str(error)))
+    return _open(path, lock, max_bytes)
 
 
-def _lock(path: Path) -> int | None:
-    descriptor = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+def say_aside(error: SpoolUnusable, aside: Path) -> None:
+    log.error(
+        "%s. It is put aside as %s, and recording goes on in a new spool under a new identity; what can be read of it"
+        " is drained. Look at `relight spool list`, and retire it once it is settled",
+        error,
+        aside.name,
+        extra={"action": "spool_put_aside"},
+    )
+
+
+def inspect(path: Path) -> None:
+    """Looks at a spool's files before SQLite does, which would delete the WAL of an empty file.
+
+    Raises `SpoolUnusable` when they cannot be a spool of ours as it was left.
+    """
+    wal = path.with_name(f"{path.name}-wal")
+    wal_bytes = wal.stat().st_size if wal.exists() else 0
+    if not os.path.lexists(path):
+        if wal_bytes:
+            raise _corrupt(path, f"is missing, and its WAL of {wal_bytes} bytes is there")
+        return
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise SpoolUnusable(f"{path} is no file", fault=SpoolFault.FOREIGN)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    return descriptor
+        with path.open("rb") as file:
+            header, size = file.read(100), os.fstat(file.fileno()).st_size
+    except PermissionError as error:
+        raise SpoolUnusable(f"spool {path}: {error.strerror}", fault=SpoolFault.READ_ONLY) from error
+    if size == 0:
+        if wal_bytes:
+            raise _corrupt(path, f"is empty, and its WAL of {wal_bytes} bytes is there")
+        return
+    if not header.startswith(SQLITE_MAGIC):
+        fault = SpoolFault.FOREIGN if size % 512 and not wal_bytes else SpoolFault.CORRUPT
+        raise SpoolUnusable(f"{path} does not begin as an SQLite database does", fault=fault)
+    page, pages = int.from_bytes(header[16:18], "big"), int.from_bytes(header[28:32], "big")
+    page = 65_536 if page == 1 else page
+    counted = header[24:28] == header[92:96]
+    if counted and not wal_bytes and pages * page > size:
+        raise _corrupt(path, f"has {size} bytes, and was {pages * page} long: it is cut off")
 
 
-def _open(path: Path, lock: int) -> Slot:
-    path.touch(mode=0o600)
-    spool = Spool(path)
-    publisher = spool.meta("publisher")
-    if publisher is None:
-        publisher = new_publisher()
-        spool.set_meta({"publisher": publisher, "machine": _machine(), "inode": _inode(path)})
-    return Slot(publisher=publisher, spool=spool, lock=lock)
+def _corrupt(path: Path, what: str) -> SpoolUnusable:
+    return SpoolUnusable(f"spool {path} {what}", fault=SpoolFault.CORRUPT)
 
 
-def _is_at_home(path: Path) -> bool:
-    spool = Spool(path)
+def _check(path: Path) -> None:
+    """Through a connection that cannot write: closing any other would write the WAL into a damaged file."""
+    if path.stat().st_size == 0:
+        return
+    spool = Spool(path, read_only=True)
     try:
-        written = (spool.meta("machine"), spool.meta("inode"))
-        return written in ((None, None), (_machine(), _inode(path)))
+        spool.check()
     finally:
         spool.close()
 
 
-def _put_aside(path: Path) -> None:
-    aside = path.with_name(f"adopted-{uuid_utils.uuid4().hex}.db")
-    for suffix in ("-wal", "-shm", ""):
-        part = path.with_name(path.name + suffix)
-        if part.exists():
-            part.rename(aside.with_name(aside.name + suffix))
+def _open(path: Path, lock: int, max_bytes: int | None) -> Slot:
+    path.touch(mode=0o600)
+    spool = Spool(path, max_bytes=max_bytes)
+    try:
+        publisher = spool.meta("publisher") or new_publisher()
+        before, nonce = spool.meta("nonce"), uuid_utils.uuid4().hex
+        # Either may be the last thing that is written; only then are both valid.
+        announce(lock, [nonce, *([before] if before else [])])
+        spool.set_meta({"publisher": publisher, "machine": _machine(), "inode": _inode(path), "nonce": nonce})
+        announce(lock, [nonce])
+    except BaseException:
+        spool.close()
+        raise
+    return Slot(publisher=publisher, spool=spool, lock=lock)
+
+
+def _not_at_home(path: Path, lock: int) -> str | None:
+    """Why its identity must not be written on: it lies elsewhere than where it was written, or is an older state."""
+    if path.stat().st_nlink > 1:
+        return "has another name, by which another process may write it"
+    if path.stat().st_size == 0:
+        return None
+    spool = Spool(path, read_only=True)
+    try:
+        if spool.meta("publisher") is None:
+            return None
+        machine, inode, nonce = (spool.meta(name) for name in ("machine", "inode", "nonce"))
+    finally:
+        spool.close()
+    if (machine, inode) not in ((None, None), (_machine(), _inode(path))):
+        return "was copied here"
+    if nonce is not None and nonce not in nonces(lock):
+        return "was put back to an older state"
+    return None
 
 
 def _inode(path: Path) -> str:

@@ -1,135 +1,49 @@
 """One publisher's spool: an SQLite file in which every event lies, fsynced, until it is safe elsewhere."""
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
-from relight.engine.errors import SpoolUnusable
+from relight.engine.errors import SpoolFault, SpoolUnusable
+from relight.engine.log import eviction
+from relight.engine.log.chain import body_sha256
+from relight.engine.log.rows import Acked as Acked
+from relight.engine.log.rows import ControlCopy as ControlCopy
+from relight.engine.log.rows import Exposure as Exposure
+from relight.engine.log.rows import Spooled as Spooled
+from relight.engine.log.rows import SpooledContent as SpooledContent
+from relight.engine.log.spool_schema import BUSY_MS, connect, fault_of, prepare, refuse_other
+from relight.engine.log.spool_schema import MEMORY as MEMORY
+from relight.engine.log.spool_schema import SCHEMA_VERSION as SCHEMA_VERSION
 from relight.events.envelope import GENESIS
 
-SCHEMA_VERSION = 1
-MEMORY = Path(":memory:")
-_SCHEMA = """
-CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE events (
-    pseq INTEGER PRIMARY KEY,
-    id TEXT NOT NULL,
-    subject TEXT NOT NULL,
-    body BLOB NOT NULL,
-    sha256 TEXT NOT NULL,
-    recorded_ms INTEGER NOT NULL
-);
--- One row for each acknowledgement: it covers first_pseq..last_pseq, and last_seq is where the last of them stands.
--- Healing adds a row of its own with the next attempt, whose message id is `<id>#h<attempt>`.
-CREATE TABLE acks (
-    first_pseq INTEGER NOT NULL,
-    heal_attempt INTEGER NOT NULL DEFAULT 0,
-    last_pseq INTEGER NOT NULL,
-    last_seq INTEGER NOT NULL,
-    acked_ms INTEGER NOT NULL,
-    PRIMARY KEY (first_pseq, heal_attempt)
-) WITHOUT ROWID;
--- Control events belong to their subject's chain, not to this publisher's; a copy lies here for healing.
-CREATE TABLE control_copies (
-    subject TEXT NOT NULL,
-    rev INTEGER NOT NULL,
-    id TEXT NOT NULL,
-    body BLOB NOT NULL,
-    seq INTEGER NOT NULL,
-    recorded_ms INTEGER NOT NULL,
-    PRIMARY KEY (subject, rev, id)
-) WITHOUT ROWID;
-CREATE TABLE contents (
-    tenant TEXT NOT NULL,
-    sha256 TEXT NOT NULL,
-    body BLOB NOT NULL,
-    recorded_ms INTEGER NOT NULL,
-    PRIMARY KEY (tenant, sha256)
-);
-"""
-
-
-class Spooled(NamedTuple):
-    """An event as it is published: its number, message id, subject and exact bytes."""
-
-    pseq: int
-    id: str
-    subject: str
-    body: bytes
-    sha256: str
-    recorded_ms: int
-
-
-class Acked(NamedTuple):
-    """The stream acknowledged `first_pseq`..`last_pseq`, the last of them at `last_seq`."""
-
-    first_pseq: int
-    last_pseq: int
-    last_seq: int
-    acked_ms: int
-
-
-class SpooledContent(NamedTuple):
-    """Content on its way to the content store."""
-
-    tenant: str
-    sha256: str
-    body: bytes
-    recorded_ms: int
-
-
-class ControlCopy(NamedTuple):
-    """A control event that this process appended, as it stands on the stream at `seq`."""
-
-    subject: str
-    rev: int
-    id: str
-    body: bytes
-    seq: int
-    recorded_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class Exposure:
-    """What is on this disk and not yet acknowledged by the stream; the bytes include content."""
-
-    events: int
-    bytes: int
-    oldest_ms: int | None
+READ = "SELECT pseq, id, subject, body, sha256, recorded_ms FROM events"
 
 
 class Spool:
     """The file of one identity. Opened by one process at a time; its methods are called from one thread at a time.
 
-    Raises `SpoolUnusable` when the file is not ours, newer, or cannot be read or written.
+    `max_bytes`: the file does not grow beyond it and a margin. Raises `SpoolUnusable` when the file is not ours, newer,
+    damaged, or cannot be read or written.
     """
 
-    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+    def __init__(self, path: Path, *, read_only: bool = False, max_bytes: int | None = None) -> None:
         self.path = path
         self.durable = path != MEMORY
         with self._errors():
-            self._db = _connect(path, read_only=read_only)
-            if not read_only:
-                self._prepare()
-            version = int(self.meta("schema_version") or 0)
-        if version > SCHEMA_VERSION:
+            self._db = connect(path, read_only=read_only)
+        try:
+            with self._errors():
+                if read_only:
+                    tables = {name for (name,) in self._db.execute("SELECT name FROM sqlite_schema")}
+                    refuse_other(self._db, path, tables)
+                else:
+                    prepare(self._db, path, max_bytes=max_bytes)
+        except BaseException:
             self.close()
-            raise SpoolUnusable(
-                f"spool {path} was written by a newer relight (schema {version}, this one reads {SCHEMA_VERSION}):"
-                " upgrade, or set RELIGHT_HOME to another folder"
-            )
-
-    def _prepare(self) -> None:
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = FULL")
-        self._db.execute("PRAGMA fullfsync = ON")
-        self._db.execute("PRAGMA checkpoint_fullfsync = ON")
-        if self._db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0:
-            version = f"INSERT INTO meta VALUES ('schema_version', '{SCHEMA_VERSION}');"
-            self._db.executescript(f"BEGIN; {_SCHEMA} {version} COMMIT;")
+            raise
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
@@ -137,7 +51,8 @@ class Spool:
             yield
         except sqlite3.Error as error:
             raise SpoolUnusable(
-                f"spool {self.path}: {error}; check the disk, or set RELIGHT_HOME to another folder"
+                f"spool {self.path}: {error}; check the disk, or set RELIGHT_HOME to another folder",
+                fault=fault_of(error),
             ) from error
 
     @contextmanager
@@ -167,25 +82,55 @@ class Spool:
             row = self._db.execute("SELECT pseq, sha256 FROM events ORDER BY pseq DESC LIMIT 1").fetchone()
         return (0, GENESIS) if row is None else (row[0], row[1])
 
+    def sha256_at(self, pseq: int) -> str | None:
+        """Of the event with that number; None where it is not here any more, or never was."""
+        with self._errors():
+            row = self._db.execute("SELECT body FROM events WHERE pseq = ?", (pseq,)).fetchone()
+        return None if row is None else body_sha256(row[0])
+
+    def readable(self, first_pseq: int, last_pseq: int) -> list[int]:
+        """Which of these numbers lie here, as they were written."""
+        with self._errors():
+            rows = self._db.execute(
+                "SELECT pseq, body, sha256 FROM events WHERE pseq BETWEEN ? AND ?", (first_pseq, last_pseq)
+            )
+            return [pseq for pseq, body, sha256 in rows if body_sha256(body) == sha256]
+
+    def check(self) -> None:
+        """Raises `SpoolUnusable` where SQLite finds damage, or the last event is not the one that was written."""
+        with self._errors():
+            found = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if found != "ok":
+            raise self._damaged(f"SQLite finds it damaged ({found})")
+        pseq, sha256 = self.head()
+        if pseq and self.sha256_at(pseq) != sha256:
+            raise self._damaged(f"event {pseq}, its last, is not as it was written")
+
     def commit(
         self,
         events: Sequence[Spooled],
         contents: Sequence[SpooledContent] = (),
         acks: Sequence[Acked] = (),
         copies: Sequence[ControlCopy] = (),
-    ) -> int:
-        """Writes all of it in one transaction and one fsync; returns the bytes of contents that were there already."""
-        repeated = 0
+        *,
+        before: Callable[[], None] = lambda: None,
+    ) -> list[int]:
+        """Writes all of it in one transaction and one fsync; returns the sizes of contents that were there already.
+
+        `before` is called when all is ready to be committed; what it raises rolls everything back.
+        """
+        repeated: list[int] = []
         with self._transaction():
             # First: of a spool in memory the drainer reads in the middle of this, and must see no event without it.
             for content in contents:
                 if not self._db.execute("INSERT OR IGNORE INTO contents VALUES (?, ?, ?, ?)", content).rowcount:
-                    repeated += len(content.body)
+                    repeated.append(len(content.body))  # noqa: PERF401  # it writes
             self._db.executemany("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?)", events)
             self._db.executemany("INSERT OR IGNORE INTO control_copies VALUES (?, ?, ?, ?, ?, ?)", copies)
             self._db.executemany(
                 "INSERT OR REPLACE INTO acks (first_pseq, last_pseq, last_seq, acked_ms) VALUES (?, ?, ?, ?)", acks
             )
+            before()
         return repeated
 
     def acked_pseq(self) -> int:
@@ -195,18 +140,23 @@ class Spool:
         return int(row[0] or 0)
 
     def pending(self, after_pseq: int, limit: int, limit_bytes: int) -> list[Spooled]:
-        """The lowest unacknowledged events, at most so many and (but for the first) so many bytes."""
+        """The lowest unacknowledged events, at most so many and (but for the first) so many bytes.
+
+        Ends before an event whose bytes are not those that were written. Raises `SpoolUnusable` when that is the first.
+        """
         size, events = 0, list[Spooled]()
         with self._errors():
-            rows = self._db.execute(
-                "SELECT pseq, id, subject, body, sha256, recorded_ms FROM events WHERE pseq > ? ORDER BY pseq LIMIT ?",
-                (after_pseq, limit),
-            )
+            rows = self._db.execute(f"{READ} WHERE pseq > ? ORDER BY pseq LIMIT ?", (after_pseq, limit))
             for row in rows:
                 size += len(row[3])
                 if events and size > limit_bytes:
                     break
-                events.append(Spooled(*row))
+                event = Spooled(*row)
+                if self.durable and body_sha256(event.body) != event.sha256:
+                    if not events:
+                        raise self._damaged(f"event {event.pseq} is not as it was written")
+                    break
+                events.append(event)
             rows.close()  # an open cursor would keep the WAL from being checkpointed
         return events
 
@@ -219,6 +169,8 @@ class Spool:
                 size += len(row[2])
                 if contents and size > limit_bytes:
                     break
+                if self.durable and body_sha256(row[2]) != row[1]:
+                    raise self._damaged(f"content {row[1]} is not as it was written")
                 contents.append(SpooledContent(*row))
             rows.close()
         return contents
@@ -229,34 +181,98 @@ class Spool:
 
     def exposure(self) -> Exposure:
         with self._errors():
-            count, size, oldest = self._db.execute(
-                "SELECT count(*), coalesce(sum(length(body)), 0), min(recorded_ms) FROM events WHERE pseq > ?",
+            count, size, oldest, newest = self._db.execute(
+                "SELECT count(*), coalesce(sum(length(body)), 0), min(recorded_ms), max(recorded_ms) FROM events"
+                " WHERE pseq > ?",
                 (self.acked_pseq(),),
             ).fetchone()
             contents = self._db.execute("SELECT coalesce(sum(length(body)), 0) FROM contents").fetchone()[0]
-        return Exposure(count, size + contents, oldest)
+        return Exposure(count, size + contents, oldest, newest)
 
-    def evict(self, *, up_to_pseq: int, acked_before_ms: int, limit: int) -> int:
-        """Deletes events that are projected, acknowledged, and were so before that time; returns how many.
+    def exposed_sizes(self) -> dict[int, int]:
+        """Of the bodies that are exposed: how many there are of which size."""
+        sizes = Counter[int]()
+        with self._errors():
+            for table in ("events WHERE pseq > ?", "contents WHERE ? >= 0"):
+                asked = f"SELECT length(body), count(*) FROM {table} GROUP BY 1"
+                sizes.update(dict(self._db.execute(asked, (self.acked_pseq(),)).fetchall()))
+        return sizes
 
-        `up_to_pseq` is the publisher's projected head. The last event always stays: the chain goes on from it.
-        """
+    def evict(
+        self,
+        *,
+        up_to_pseq: int,
+        acked_before_ms: int,
+        limit: int,
+        copies_before_ms: int | None = None,
+        copies_up_to_seq: int | None = None,
+    ) -> int:
+        """Deletes what is safe elsewhere, as `eviction.evict` says; returns how many events."""
         with self._transaction():
-            row = self._db.execute("SELECT max(last_pseq) FROM acks WHERE acked_ms < ?", (acked_before_ms,)).fetchone()
-            highest = self._db.execute("SELECT max(pseq) FROM events").fetchone()[0]
-            if row[0] is None or highest is None:
-                return 0
-            bound = min(row[0], up_to_pseq, highest - 1)
-            deleted = self._db.execute(
-                "DELETE FROM events WHERE pseq IN (SELECT pseq FROM events WHERE pseq <= ? ORDER BY pseq LIMIT ?)",
-                (bound, limit),
-            ).rowcount
-            self._db.execute("DELETE FROM control_copies WHERE recorded_ms < ?", (acked_before_ms,))
-            self._db.execute(
-                "DELETE FROM acks WHERE last_pseq < (SELECT min(pseq) FROM events)"
-                " AND last_pseq < (SELECT max(last_pseq) FROM acks)"
+            return eviction.evict(
+                self._db,
+                up_to_pseq=up_to_pseq,
+                acked_before_ms=acked_before_ms,
+                limit=limit,
+                copies_before_ms=acked_before_ms if copies_before_ms is None else copies_before_ms,
+                copies_up_to_seq=copies_up_to_seq,
             )
-        return deleted
+
+    def make_room(self, need_bytes: int, *, max_bytes: int, safe_pseq: int) -> int:
+        """So that so many bytes more fit below the cap, if acknowledged rows can give them; how many went unsafely."""
+        with self._errors():
+            missing = self.used_bytes() + need_bytes - max_bytes
+        if missing <= 0:
+            return 0
+        with self._transaction():
+            return eviction.make_room(self._db, missing + max_bytes // 16, safe_pseq=safe_pseq)
+
+    def used_bytes(self) -> int:
+        """Of the file, but for its free pages."""
+        with self._errors():
+            (pages,), (free,), (size,) = (
+                self._db.execute(f"PRAGMA {name}").fetchone() for name in ("page_count", "freelist_count", "page_size")
+            )
+        return int((pages - free) * size)
+
+    def wal_bytes(self) -> int:
+        """Of the file beside it, which SQLite writes first."""
+        try:
+            return self.path.with_name(f"{self.path.name}-wal").stat().st_size
+        except OSError:
+            return 0
+
+    def cut_wal(self) -> None:
+        """Writes the WAL into the file and cuts it off, unless somebody reads it: then it stays for now."""
+        with self._errors():
+            self._db.execute("PRAGMA busy_timeout = 0")
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            self._db.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
+
+    def barrier(self) -> bool:
+        """Whether nobody is in the middle of a transaction: what was begun before is written, or never will be."""
+        with self._errors():
+            try:
+                self._db.execute("PRAGMA busy_timeout = 0")
+                self._db.execute("BEGIN IMMEDIATE")
+                self._db.execute("ROLLBACK")
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_ERROR):
+                    return False
+                raise
+            finally:
+                self._db.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
+        return True
+
+    def copy_to(self, path: Path) -> None:
+        """All of it into a file that does not exist yet."""
+        target = Spool(path)
+        try:
+            with self._errors():
+                self._db.backup(target._db)
+                target._db.execute("PRAGMA journal_mode = WAL")
+        finally:
+            target.close()
 
     def reader(self) -> "Spool":
         """A second connection, so that reading does not wait for a commit's fsync; of a spool in memory, itself."""
@@ -265,9 +281,5 @@ class Spool:
     def close(self) -> None:
         self._db.close()
 
-
-def _connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
-    if read_only:
-        uri = f"{path.absolute().as_uri()}?mode=ro"
-        return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=10)
-    return sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
+    def _damaged(self, what: str) -> SpoolUnusable:
+        return SpoolUnusable(f"spool {self.path}: {what}", fault=SpoolFault.CORRUPT)

@@ -2,36 +2,37 @@
 
 import asyncio
 import logging
-import threading
+import socket
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from nats.aio.client import Client
 from nats.js import JetStreamContext
 
 from relight.engine.clock import Clock
-from relight.engine.errors import RecorderError, Unreachable
+from relight.engine.errors import RecorderError, SpoolUnusable, Unreachable
+from relight.engine.log.adoption import Adopter
 from relight.engine.log.control import ControlLog
-from relight.engine.log.drainer import Drainer
+from relight.engine.log.drainer import TRANSIENT, Drainer
 from relight.engine.log.healing import Holding, Mender
 from relight.engine.log.held import Held
+from relight.engine.log.loop_thread import LoopThread
 from relight.engine.log.options import RecorderOptions
 from relight.engine.log.receipts import Watermark, complete
-from relight.engine.log.slots import Slot, orphans
-from relight.engine.log.spool import Acked, Spool, SpooledContent
+from relight.engine.log.room import Room
+from relight.engine.log.slots import Slot
+from relight.engine.log.spool import Acked, Spool, Spooled, SpooledContent
 from relight.engine.log.topology import REQUEST_TIMEOUT_S, connect, ensure_stream
-from relight.engine.log.watermarks import ProjectedWatermarks
+from relight.engine.log.upkeep import Upkeep
 from relight.engine.log.writer import Writer
 from relight.engine.proving.asking import Attestations
 from relight.engine.proving.models import Attestation
 from relight.engine.proving.monitors import Monitors
 from relight.engine.proving.prober import Prober
 
-EVICT_EVERY_S = 5.0
-EVICT_EVENTS = 5_000
-ORPHANS_EVERY_S = 60.0
 RETRY_S = 0.5
 UNREACHED_S = 1.0
 """At the end, how long a server that does not answer is still waited for."""
@@ -51,30 +52,55 @@ class Uplink:
         writer: Writer,
         *,
         acked: Watermark,
-        release: Callable[[int], None],
+        room: Room,
         clock: Clock,
     ) -> None:
         self._options = options
         self._slot = slot
         self._writer = writer
         self._acked = acked
-        self._release = release
+        self._room = room
         self._clock = clock
-        self._loop = asyncio.new_event_loop()
-        self._main = self._loop.create_task(self._talk())
-        self._thread = threading.Thread(target=self._run, name="relight-uplink", daemon=True)
+        self._thread = LoopThread("relight-uplink", self._talk)
         self._connected: Future[None] = Future()
         self._client: Client | None = None
         self._drainer: Drainer | None = None
         self._attestations: Attestations | None = None
-        self._watermarks: ProjectedWatermarks | None = None
         self._control: ControlLog | None = None
         self._failure: str | None = "not connected to NATS yet"
+        self._adopter: Adopter | None = None
+        self.upkeep: Upkeep | None = None
+        self.damage: SpoolUnusable | None = None
+        """What the drainer found in the spool, which only another file in its place would mend."""
+        self.restarts = 0
+        """How often all in the loop was begun anew, for something that no server's being away explains."""
 
     @property
     def failure(self) -> str | None:
         """What it is waiting for now."""
         return self._failure or (self._drainer.failure if self._drainer else None)
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.alive
+
+    @property
+    def missed_beats(self) -> int:
+        return self._thread.missed_beats
+
+    def beat(self) -> None:
+        """Asks the loop for a sign of life."""
+        self._thread.beat()
+
+    def revive(self) -> None:
+        """Another loop in place of one that died or hangs; what that one had sent is not known, and asked about."""
+        if self._drainer is not None:
+            self._drainer.retired = True
+        if self._client is not None:
+            _shut(self._client)
+        self._connected, self._client, self._drainer, self.upkeep = Future(), None, None, None
+        self._failure = "the uplink was restarted"
+        self._thread.revive()
 
     def start(self) -> None:
         self._thread.start()
@@ -98,29 +124,16 @@ class Uplink:
 
     def stop(self, timeout_s: float) -> None:
         """Ends the loop, and whatever runs in it. Idempotent."""
-        self.call(self._main.cancel)
-        self._thread.join(timeout_s)
-
-    def call(self, callback: Callable[[], object]) -> bool:
-        """Runs a function in the loop; False when the loop has ended."""
-        try:
-            self._loop.call_soon_threadsafe(callback)
-        except RuntimeError:
-            return False
-        return True
+        self._thread.stop(timeout_s)
 
     def wake(self) -> None:
         """There is something new in the spool."""
-        if self._drainer is not None:
-            self.call(self._drainer.wake)
+        if (drainer := self._drainer) is not None:
+            self._thread.call(drainer.wake)
 
     def in_loop(self, coroutine: Coroutine[Any, Any, T]) -> "Future[T]":
         """Runs a coroutine in the loop, in the caller's context. Raises `RecorderError` when the loop has ended."""
-        try:
-            return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
-        except RuntimeError:
-            coroutine.close()
-            raise RecorderError("the recorder is closed: use it inside its `with`") from None
+        return self._thread.run(coroutine)
 
     async def client(self, timeout_s: float) -> Client:
         """The client, once NATS was reached. Raises `Unreachable`."""
@@ -149,23 +162,8 @@ class Uplink:
     async def projected(self, publisher: str, pseq: int) -> None:
         """Returns once the publisher's event is in the tables. Raises `DeadLettered`."""
         await asyncio.shield(asyncio.wrap_future(self._connected))
-        assert self._watermarks is not None
-        await self._watermarks.reached(publisher, pseq)
-
-    def _run(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        try:
-            self._loop.run_until_complete(self._main)
-        except asyncio.CancelledError:
-            pass
-        finally:
-            if tasks := asyncio.all_tasks(self._loop):
-                for task in tasks:
-                    task.cancel()
-                self._loop.run_until_complete(asyncio.wait(tasks, timeout=2))
-            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
-            self._loop.run_until_complete(self._loop.shutdown_default_executor())
-            self._loop.close()
+        assert self._adopter is not None
+        await self._adopter.watermarks.reached(publisher, pseq)
 
     async def _talk(self) -> None:
         """For ever: a client that was closed (by a protocol error, say, or credentials withdrawn) is made anew."""
@@ -174,9 +172,13 @@ class Uplink:
                 await self._converse()
             except Exception as error:  # a daemon's edge: recording goes on meanwhile, and health says why
                 failure = error.exceptions[0] if isinstance(error, ExceptionGroup) else error
+                if not isinstance(failure, TRANSIENT) or isinstance(failure, Ended):
+                    self.restarts += 1
                 if str(failure) != self._failure:
                     log.warning("recorder cannot work with NATS: %r", failure, extra={"action": "uplink_retry"})
                 self._failure = str(failure) or type(failure).__name__
+            if self.damage is not None:
+                return
             await asyncio.sleep(RETRY_S)
 
     async def _converse(self) -> None:
@@ -186,7 +188,7 @@ class Uplink:
             await ensure_stream(client.jetstream(timeout=REQUEST_TIMEOUT_S))
             reader = self._slot.spool.reader()
             try:
-                self._equip(client)
+                adopter, upkeep = self._equip(client)
                 drainer = self._drainer = Drainer(
                     client,
                     reader,
@@ -197,25 +199,31 @@ class Uplink:
                 )
                 self._failure = None
                 complete(self._connected)
-                async with asyncio.TaskGroup() as tasks:
-                    tasks.create_task(drainer.run())
-                    tasks.create_task(self._evict())
-                    tasks.create_task(self._drain_orphans(client))
-                    tasks.create_task(self._mender(client, reader).run())
-                    tasks.create_task(_until_closed(client))
+                await _first_to_end(
+                    drainer.run(),
+                    upkeep.evict(options.spool_retention_s),
+                    adopter.drain_orphans(options.spools),
+                    self._mender(client, reader).run(),
+                    _until_stuck(drainer),
+                    _until_closed(client),
+                )
+                if drainer.damage is not None:
+                    self.damage = drainer.damage
+                    raise drainer.damage
             finally:
                 if reader is not self._slot.spool:
                     reader.close()
         finally:
             await client.close()
 
-    def _equip(self, client: Client) -> None:
+    def _equip(self, client: Client) -> tuple[Adopter, Upkeep]:
         options = self._options
         self._client = client
         source = Monitors(client, options.nats_monitor_urls) if options.nats_monitor_urls else None
         fallback = None if source is None else Prober(client, source, ttl_s=options.proof_ttl_s, settle_s=0)
         self._attestations = Attestations(client, ttl_s=options.proof_ttl_s, fallback=fallback)
-        self._watermarks = ProjectedWatermarks(client)
+        self._adopter = adopter = Adopter(client, self._clock)
+        self.upkeep = Upkeep(adopter.watermarks, self._slot, self._writer, clock=self._clock)
         self._control = ControlLog(
             client,
             region=options.region,
@@ -223,10 +231,14 @@ class Uplink:
             clock=self._clock,
             on_append=self._writer.put,
         )
+        return adopter, self.upkeep
 
     def _mender(self, client: Client, reader: Spool) -> Mender:
+        upkeep = self.upkeep
+        assert upkeep is not None
+
         async def write(job: Callable[[Held], None]) -> None:
-            await self._written(lambda: job(Held(self._slot.spool)))
+            await upkeep.written(lambda: job(Held(self._slot.spool)))
 
         writer = self._writer
         return Mender(
@@ -237,77 +249,53 @@ class Uplink:
             clock=self._clock,
         )
 
-    def _on_ack(self, acked: Acked, size: int) -> None:
+    def _on_ack(self, acked: Acked, events: Sequence[Spooled]) -> None:
         self._writer.put(acked)
-        self._release(size)
+        self._room.release([len(event.body) for event in events], events=True)
 
     async def _on_content(self, contents: Sequence[SpooledContent]) -> None:
         keys = [(content.tenant, content.sha256) for content in contents]
-        await self._written(lambda: self._slot.spool.content_stored(keys))
-        self._release(sum(len(content.body) for content in contents))
+        assert self.upkeep is not None
+        await self.upkeep.written(lambda: self._slot.spool.content_stored(keys))
+        self._room.release([len(content.body) for content in contents], events=False)
 
-    async def _evict(self) -> None:
-        """What is projected, and was acknowledged longer ago than the retention time, leaves the spool."""
-        assert self._watermarks is not None
-        spool, retention_s = self._slot.spool, self._options.spool_retention_s
-        while True:
-            await asyncio.sleep(min(EVICT_EVERY_S, retention_s))
-            projected = await self._watermarks.ask(self._slot.publisher)
-            before_ms = self._clock.now_us() // 1_000 - round(retention_s * 1_000)
-            evicted = EVICT_EVENTS if projected else 0
-            while evicted == EVICT_EVENTS:
-                try:
-                    evicted = await self._written(
-                        lambda before_ms=before_ms, projected=projected: spool.evict(  # type: ignore[misc]
-                            up_to_pseq=projected, acked_before_ms=before_ms, limit=EVICT_EVENTS
-                        )
-                    )
-                except RecorderError as error:
-                    log.warning("spool cannot be evicted: %s", error, extra={"action": "evict_failed"})
-                    evicted = 0
 
-    async def _written(self, job: Callable[[], T]) -> T:
-        """Has the writer's thread run it."""
-        done: Future[T] = Future()
+async def _until_stuck(drainer: Drainer) -> None:
+    """Ends when a step of it takes longer than any may: something was awaited that never comes."""
+    beats, since = drainer.beats, asyncio.get_running_loop().time()
+    while True:
+        await asyncio.sleep(1)
+        now = asyncio.get_running_loop().time()
+        if drainer.beats != beats:
+            beats, since = drainer.beats, now
+        elif now - since > drainer.patience_s:
+            raise Ended(f"draining did not go on for {now - since:.0f} s: it is begun anew")
 
-        def run() -> None:
-            try:
-                result = job()
-            except Exception as error:
-                done.set_exception(error)
-            else:
-                done.set_result(result)
 
-        self._writer.put(run)
-        return await asyncio.shield(asyncio.wrap_future(done))
+async def _first_to_end(*coroutines: Coroutine[Any, Any, None]) -> None:
+    """Runs all of them until one ends, in whatever way: none is meant to. Raises what it raised."""
+    tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            if task.cancelled():  # by a library: a TaskGroup would go on without it
+                raise Ended(f"{task.get_coro()} was cancelled by none of ours: all is begun anew")
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
 
-    async def _drain_orphans(self, client: Client) -> None:
-        """Drains spools that processes left behind when they died; their identity is not written to."""
-        while self._options.spools is not None:
-            for slot in orphans(self._options.spools):
-                try:
-                    await self._drain_orphan(client, slot)
-                finally:
-                    slot.close()
-            await asyncio.sleep(ORPHANS_EVERY_S)
 
-    async def _drain_orphan(self, client: Client, slot: Slot) -> None:
-        def on_ack(acked: Acked, _size: int) -> None:
-            slot.spool.commit([], acks=[acked])
+def _shut(client: Client) -> None:
+    """The connection of a client whose loop hangs: what that one sends when it wakes goes nowhere."""
+    with suppress(Exception):  # whatever state it is in
+        transport = client._transport
+        transport._io_writer.transport.get_extra_info("socket").shutdown(socket.SHUT_RDWR)  # type: ignore[union-attr]
 
-        async def on_content(contents: Sequence[SpooledContent]) -> None:
-            slot.spool.content_stored([(content.tenant, content.sha256) for content in contents])
 
-        drainer = Drainer(
-            client,
-            slot.spool,
-            acked=Watermark(slot.spool.acked_pseq()),
-            on_ack=on_ack,
-            on_content=on_content,
-            clock=self._clock,
-        )
-        await drainer.run(until_empty=True)
-        log.info("drained the spool of %s", slot.publisher, extra={"action": "orphan_drained"})
+class Ended(RecorderError):
+    """Something that runs for ever did not."""
 
 
 async def _until_closed(client: Client) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import orjson
 from nats.aio.client import Client
@@ -14,6 +14,7 @@ from nats.errors import Error as NatsError
 
 from relight.engine.errors import DeadLettered
 from relight.engine.log.answers import answered
+from relight.events.envelope import GENESIS
 
 QUESTION = "cmd.watermark"
 ASK_AGAIN_S = 0.002
@@ -29,15 +30,37 @@ def push_subject(publisher: str) -> str:
     return f"watermark.{hashlib.sha256(publisher.encode()).hexdigest()[:32]}"
 
 
-def announcement(projected_pseq: int, dead: Mapping[int, str], reached: Sequence[int] | None = None) -> bytes:
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """Up to where an archive has come: on the stream, and with an unbroken chain of the publisher asked for."""
+
+    archive: str
+    last_seq: int
+    pseq: int = 0
+    sha256: str = GENESIS
+
+
+def announcement(
+    projected_pseq: int,
+    dead: Mapping[int, str],
+    reached: Sequence[int] | None = None,
+    *,
+    head: tuple[int, str] | None = None,
+    archives: Sequence[Sealed] | None = None,
+) -> bytes:
     """Every number up to `projected_pseq` is folded or a dead letter; `dead` gives the reasons of the latter.
 
     In answer to a question it is enough that the asked number is, if others below are missing; `reached` are those
-    that are, where several were asked for.
+    that are, where several were asked for. `head` is the highest number in the tables and its SHA-256; `archives` are
+    all that there are.
     """
     said: dict[str, object] = {"pseq": projected_pseq, "dead": {str(pseq): reason for pseq, reason in dead.items()}}
     if reached is not None:
         said["reached"] = reached
+    if head is not None:
+        said["head"] = head
+    if archives is not None:
+        said["archives"] = [asdict(archive) for archive in archives]
     return orjson.dumps(said)
 
 
@@ -155,10 +178,19 @@ class ProjectedWatermarks:
             self._known[publisher] = max(self._known.get(publisher, 0), answer.pseq)
         return self._known.get(publisher, 0)
 
-    async def _ask(self, publisher: str, pseqs: Sequence[int]) -> "Answer | None":
+    async def standing(self, publisher: str) -> "Answer | None":
+        """How far the publisher is projected and sealed; None where nobody answers.
+
+        Of a release before this one the answer tells of neither `head` nor `archives`.
+        """
+        return await self._ask(publisher, [0], archives=True)
+
+    async def _ask(self, publisher: str, pseqs: Sequence[int], *, archives: bool = False) -> "Answer | None":
         question: dict[str, object] = {"publisher": publisher, "pseq": pseqs[0]}
         if len(pseqs) > 1:
             question["others"] = pseqs[1:]
+        if archives:
+            question["archives"] = True
         try:
             asking = self._client.request(QUESTION, orjson.dumps(question), timeout=ASK_TIMEOUT_S)
             answer = await answered(self._client, asking, within_s=ASK_TIMEOUT_S + 1)
@@ -184,20 +216,32 @@ class ProjectedWatermarks:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """`reached`: of the numbers that were asked for, those that are folded or dead letters."""
+    """`reached`: of the numbers that were asked for, those that are folded or dead letters.
+
+    `head` and `archives` are None where the answer does not tell of them.
+    """
 
     pseq: int
     dead: Mapping[int, str]
     reached: frozenset[int]
+    head: tuple[int, str] | None = None
+    archives: tuple[Sealed, ...] | None = None
 
     @classmethod
     def read(cls, body: bytes, asked_pseq: int) -> "Answer":
         """Raises `ValueError`, `KeyError`, `TypeError` for anything else."""
         said = orjson.loads(body)
         pseq = int(said["pseq"])
-        # A release before this one answers for the one number only.
+        # A release before answered for the one number only, and told nothing of archives.
         reached = said.get("reached", [asked_pseq] if asked_pseq <= pseq else [])
-        return cls(pseq, {int(number): str(reason) for number, reason in said["dead"].items()}, frozenset(reached))
+        head, archives = said.get("head"), said.get("archives")
+        return cls(
+            pseq,
+            {int(number): str(reason) for number, reason in said["dead"].items()},
+            frozenset(reached),
+            None if head is None else (int(head[0]), str(head[1])),
+            None if archives is None else tuple(Sealed(**archive) for archive in archives),
+        )
 
 
 def _settle(waiting: Waiting, publisher: str, asked: Sequence[int], answer: Answer) -> None:

@@ -2,55 +2,92 @@
 
 import logging
 import threading
-from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+import time
+from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
 
 from relight.engine.clock import Clock
-from relight.engine.errors import SpoolUnusable
-from relight.engine.log.chain import body_sha256
+from relight.engine.errors import SpoolFault, SpoolUnusable
+from relight.engine.log.encoding import Encoder
+from relight.engine.log.encoding import data_json as data_json
 from relight.engine.log.gaps import Refusals
 from relight.engine.log.items import Finish, Group, Item, Stop, Taken
 from relight.engine.log.receipts import Receipt, Watermark
 from relight.engine.log.room import Room
-from relight.engine.log.slots import Slot
-from relight.engine.log.spool import Spooled
+from relight.engine.log.rows import stored_bytes
+from relight.engine.log.slots import UNUSABLE_FILE, Slot
+from relight.engine.log.spool import Spool, Spooled
+from relight.engine.log.spool_schema import MARGIN_BYTES
 from relight.events.base import Event
-from relight.events.envelope import PLATFORM, Head, encode
 from relight.events.recorder import RecorderClosed
-from relight.events.subjects import observation_subject, source_of
 
 IDLE_S = 0.5
 RETRY_S = 0.25
+TRIES = 3
+"""For what is no fault of the spool, and so perhaps one of the group."""
 CLOSED = "the recorder is closed"
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 log = logging.getLogger(__name__)
 
 
+def _nothing() -> None:
+    """A job."""
+
+
+class Replaced(Exception):
+    """Another thread writes in this one's place."""
+
+
 class Writer:
-    """Takes items from any thread, writes them in order; only its own thread touches the spool for writing."""
+    """Takes items from any thread, writes them in order; only its own thread touches the spool for writing.
+
+    `beats` counts on as long as that thread works; `revive` puts another in its place.
+    """
 
     def __init__(
-        self, slot: Slot, *, region: str, clock: Clock, room: Room, spooled: Watermark, woken: Callable[[], None]
+        self,
+        slot: Slot,
+        *,
+        region: str,
+        clock: Clock,
+        room: Room,
+        spooled: Watermark,
+        woken: Callable[[], None],
+        max_bytes: int,
     ) -> None:
         self._slot = slot
-        self._region = region
-        self._source = source_of(region, slot.publisher)
-        self._clock = clock
         self._room = room
         self._spooled = spooled
         self._woken = woken
+        self._max_bytes = max_bytes
+        self._encoder = Encoder(slot.publisher, region, clock)
         self._pseq, self._prev = slot.spool.head()
         self._queue: SimpleQueue[Item] = SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="relight-writer", daemon=True)
+        self._in_hand: Group | None = None
         self._giving_up = threading.Event()
         self._finished = self._ended = False
+        self._generation = 0
+        self._thread = self._new_thread()
         self.announces = True
         """Whether `recorder.closed` is written at the end."""
+        self.leaving = False
+        """It ends without giving up what is not written: a successor will."""
+        self.rest: Callable[[Item], None] | None = None
+        """Who takes what is still put after that."""
         self.refusals = Refusals(slot.publisher, clock)
         self.recorded_events = 0
+        self.evicted_unsealed = 0
+        self.safe_pseq = 0
+        """What may leave the spool without being counted as unsealed."""
+        self.beats = 0
         self.failure: str | None = None
+        self.stuck: str | None = None
+        """What the watchdog found, and could not mend."""
+        self.failing_since: float | None = None
+        """Of time.monotonic."""
+        self.fault: SpoolFault | None = None
+        self.damage: SpoolUnusable | None = None
+        """What another file in the spool's place would mend."""
 
     def start(self) -> None:
         self._thread.start()
@@ -58,7 +95,7 @@ class Writer:
     def put(self, item: Item) -> None:
         self._queue.put(item)
         if self._ended:  # after the thread's own last look, nobody else would
-            self._refuse_rest()
+            self.sweep()
 
     def finish(self, done: Callable[[], None]) -> None:
         """Writes what was taken and `recorder.closed` after it, then calls back; takes no event any more."""
@@ -67,12 +104,67 @@ class Writer:
 
     def stop(self, timeout_s: float) -> bool:
         """Writes what was taken, then ends; False when that took too long: then it gives up what it cannot write."""
+        if not self.alive:
+            self.revive()
         if self._thread.is_alive():
             self._queue.put(Stop())
             self._thread.join(timeout_s)
             self._giving_up.set()
             self._thread.join(2 * RETRY_S)
         return not self._thread.is_alive()
+
+    def leave(self, timeout_s: float) -> bool:
+        """Ends, and keeps what is not written for `unwritten`; False when its thread does not come back in time."""
+        self.leaving = True
+        self._giving_up.set()
+        self._queue.put(_nothing)  # wakes it
+        if self._thread.is_alive():
+            self._thread.join(timeout_s)
+        self._ended = not self._thread.is_alive()
+        return self._ended
+
+    def unwritten(self) -> Group:
+        """After `leave`: what was in hand; a commit that reported an error may have been written all the same."""
+        group, self._in_hand = self._in_hand or Group(), None
+        try:
+            if group.pairs and self._is_written([event for _, event in group.pairs]):
+                self._settle(group)
+        except SpoolUnusable:
+            pass  # not even that can be read: what is in doubt is recorded again, under its own id
+        if group.pairs and not group.written:
+            group.events = [taken for taken, _ in group.pairs]
+        elif group.written:
+            group.events, group.contents, group.copies = [], [], []
+        return group
+
+    @property
+    def last_pseq(self) -> int:
+        """Of what is written."""
+        return self._pseq
+
+    @property
+    def alive(self) -> bool:
+        return self._ended or self._thread.is_alive()
+
+    def revive(self) -> bool:
+        """A new thread in place of one that died or hangs; False while that one is in the middle of a transaction.
+
+        The old one writes no more: before it commits it finds itself replaced, or it has committed before.
+        """
+        self._generation += 1
+        if self._thread.is_alive():
+            spool = Spool(self._slot.spool.path, max_bytes=self._max_bytes) if self._slot.spool.durable else None
+            if not (spool or self._slot.spool).barrier():
+                if spool is not None:
+                    spool.close()
+                return False
+            if spool is not None:  # its own: the old thread may still be inside the other
+                self._slot.spool = spool
+        if self._in_hand is not None:
+            self._in_hand.doubtful = True
+        self._thread = self._new_thread()
+        self._thread.start()
+        return True
 
     def refuse(self, receipt: Receipt, cause: str) -> None:
         """Counts an event that cannot be taken; the count is recorded as `recorder.gap`."""
@@ -81,35 +173,52 @@ class Writer:
 
     def own(self, event: Event) -> Taken:
         """An event of the recorder's own, about itself; nobody waits for it."""
-        return Taken(
-            receipt=Receipt(None, self._clock.next_id()),
-            type=event.TYPE,
-            version=event.VERSION,
-            entity=event.entity,
-            time_us=self._clock.now_us(),
-            tenant=PLATFORM,
-            correlation=None,
-            causation=None,
-            traceparent=None,
-            data=data_json(event),
-        )
+        return self._encoder.own(event)
 
-    def _run(self) -> None:
+    def sweep(self) -> None:
+        """What was put after the end is refused, or goes to the successor."""
+        if self.leaving and self.rest is None:
+            return
+        group = Group()
+        try:
+            while True:
+                item = self._queue.get_nowait()
+                if self.rest is not None:
+                    self.rest(item)
+                else:
+                    group.add(item)
+        except Empty:
+            self._give_up(group.events, CLOSED)
+
+    def _new_thread(self) -> threading.Thread:
+        return threading.Thread(target=self._run, args=(self._generation,), name="relight-writer", daemon=True)
+
+    def _run(self, generation: int) -> None:
         ends: Finish | Stop | None = None
         while not isinstance(ends, Stop):
-            group = self._next_group()
-            ends = group.ends
+            group = self._in_hand or self._next_group()
             try:
-                self._write(group)
+                self._write(group, generation)
+            except Replaced:
+                return
             except Exception as error:  # this thread must outlive whatever one group brings
                 log.exception("events cannot be written", extra={"action": "events_lost"})
-                self._give_up(group.events, repr(error))
+                if not group.written:
+                    self._give_up(group.events, repr(error))
+            if self.leaving:
+                return
             self._run_jobs(group.jobs)
+            if self._room.wal_bytes:
+                self._run_jobs([self._slot.spool.cut_wal, self._measure_wal])
+            if self._generation != generation:
+                return
+            ends, self._in_hand = group.ends, None
+            self.beats += 1
         self._ended = True
-        self._refuse_rest()
+        self.sweep()
 
     def _next_group(self) -> Group:
-        group = Group()
+        group = self._in_hand = Group()
         try:
             group.add(self._queue.get(timeout=IDLE_S))
             while not group.full:
@@ -118,93 +227,117 @@ class Writer:
             pass
         return group
 
-    def _write(self, group: Group) -> None:
+    def _write(self, group: Group, generation: int) -> None:
+        if group.pairs is None:
+            self._number(group)
+        assert group.pairs is not None
+        spooled = [event for _, event in group.pairs]
+        if not (spooled or group.contents or group.acks or group.copies):
+            return
+        if not group.written and not self._commit(group, spooled, generation):
+            if not self.leaving:
+                self._give_up([taken for taken, _ in group.pairs], self.failure or CLOSED)
+            return
+        self._settle(group)
+        if spooled or group.contents:
+            self._woken()
+
+    def _number(self, group: Group) -> None:
         if self._finished:
             self._give_up(group.events, CLOSED)
             group.events = []
         elif gap := self.refusals.due(self._room, at_once=group.ends is not None):
             group.events.insert(0, self.own(gap))
-        pairs = self._encode(group.events)
-        if group.ends is not None and not self._finished:
+        pairs, refused = self._encoder.numbered(group.events, self._pseq, self._prev)
+        for taken, cause in refused:
+            self._give_up([taken], cause)
+        if group.ends is not None and not self._finished and not self.leaving:
             self._finished = True
             if self.announces:
-                pairs += self._encode([self.own(self._closed(len(pairs)))], after=pairs)
-        spooled = [event for _, event in pairs]
-        if not (spooled or group.contents or group.acks or group.copies):
-            return
-        if not self._commit(group, spooled):
-            self._give_up([taken for taken, _ in pairs], self.failure or CLOSED)
-            return
-        self._written(pairs)
-        if spooled or group.contents:
-            self._woken()
+                pseq, prev = (pairs[-1][1].pseq, pairs[-1][1].sha256) if pairs else (self._pseq, self._prev)
+                pairs += self._encoder.numbered([self.own(self._closed(len(pairs)))], pseq, prev)[0]
+        group.events = [taken for taken, _ in pairs]
+        group.pairs = pairs
 
-    def _commit(self, group: Group, spooled: list[Spooled]) -> bool:
-        """Again and again until it is written; False when told to give up."""
-        spool = self._slot.spool
+    def _commit(self, group: Group, spooled: list[Spooled], generation: int) -> bool:
+        """Again and again until it is written; False when told to give up. Raises `Replaced`."""
+        tries = 0
+
+        def still_ours() -> None:
+            if self._generation != generation:
+                raise Replaced
+
         while True:
+            self.beats += 1
+            still_ours()
+            spool = self._slot.spool
             try:
                 # A commit that reported an error may have been written all the same.
-                if self.failure is None or not spooled or spool.head() != (spooled[-1].pseq, spooled[-1].sha256):
-                    repeated = spool.commit(spooled, group.contents, group.acks, group.copies)
-                    self._room.release(repeated)
-            except SpoolUnusable as error:
-                if self.failure is None:
-                    log.error("spool cannot be written: %s", error, extra={"action": "spool_failed"})
-                self.failure = str(error)
+                if not ((self.failure or group.doubtful) and self._is_written(spooled)):
+                    self._make_room(group, spooled)
+                    repeated = spool.commit(spooled, group.contents, group.acks, group.copies, before=still_ours)
+                    self._room.release(repeated, events=False)
+            except Replaced:
+                raise
+            except Exception as error:
+                tries += not isinstance(error, SpoolUnusable)
+                if tries >= TRIES:
+                    raise
+                self._note(error)
                 if self._giving_up.wait(RETRY_S):
                     return False
             else:
-                self.failure = None
+                self.failure = self.failing_since = self.fault = None
                 return True
 
-    def _written(self, pairs: list[tuple[Taken, Spooled]]) -> None:
-        if not pairs:
+    def _note(self, error: Exception) -> None:
+        if self.failure is None:
+            log.error("spool cannot be written: %s", error, extra={"action": "spool_failed"})
+            self.failing_since = time.monotonic()
+        self.failure = str(error) or repr(error)
+        self.fault = error.fault if isinstance(error, SpoolUnusable) else None
+        if isinstance(error, SpoolUnusable) and error.fault in UNUSABLE_FILE:
+            self.damage = error
+
+    def _is_written(self, spooled: Sequence[Spooled]) -> bool:
+        return bool(spooled) and self._slot.spool.head() == (spooled[-1].pseq, spooled[-1].sha256)
+
+    def _make_room(self, group: Group, spooled: list[Spooled]) -> None:
+        """Of a disk that is full as of a cap that is reached: pages that acknowledged rows leave are used again."""
+        bodies = [row.body for row in spooled]
+        bodies += [content.body for content in group.contents] + [copy.body for copy in group.copies]
+        need = sum(stored_bytes(len(body)) for body in bodies)
+        if not need:
             return
-        _, last = pairs[-1]
-        self._pseq, self._prev = last.pseq, last.sha256
-        self.recorded_events += len(pairs)
-        users = sum(1 for taken, _ in pairs if taken.counted_bytes)
-        self._room.wrote(users, sum(len(event.body) - taken.counted_bytes for taken, event in pairs))
-        for taken, event in pairs:
+        spool, full = self._slot.spool, self.fault is SpoolFault.FULL
+        self._measure_wal()
+        cap = spool.used_bytes() if full else self._max_bytes - self._room.wal_bytes
+        if unsealed := spool.make_room(need, max_bytes=cap, safe_pseq=self.safe_pseq):
+            if not self.evicted_unsealed:
+                log.warning(
+                    "spool %s is full: acknowledged events leave it before they are sealed elsewhere",
+                    spool.path,
+                    extra={"action": "evicted_unsealed"},
+                )
+            self.evicted_unsealed += unsealed
+
+    def _measure_wal(self) -> None:
+        """Whoever reads a spool for long keeps its WAL from being cut back: what that grows to, events cannot have."""
+        self._room.wal_bytes = max(0, self._slot.spool.wal_bytes() - MARGIN_BYTES)
+
+    def _settle(self, group: Group) -> None:
+        """The group is on disk: whoever waits is told, each once, whatever happens to this thread meanwhile."""
+        pairs = group.pairs or []
+        if pairs and not group.written:
+            _, last = pairs[-1]
+            self._pseq, self._prev = last.pseq, last.sha256
+            self.recorded_events += len(pairs)
+            self._room.wrote([(taken.counted_bytes, len(event.body)) for taken, event in pairs])
+        group.written = True
+        while pairs:
+            taken, event = pairs.pop()
             taken.receipt.settle(pseq=event.pseq)
         self._spooled.advance(self._pseq)
-
-    def _encode(
-        self, events: list[Taken], *, after: list[tuple[Taken, Spooled]] | None = None
-    ) -> list[tuple[Taken, Spooled]]:
-        pseq, prev = (after[-1][1].pseq, after[-1][1].sha256) if after else (self._pseq, self._prev)
-        pairs: list[tuple[Taken, Spooled]] = []
-        for taken in events:
-            try:
-                event = self._encoded(taken, pseq + 1, prev)
-            except (ValueError, TypeError, OverflowError) as error:
-                # `record` lets no such event through; should one come all the same, it takes no number.
-                log.error("event cannot be encoded: %r", error, extra={"action": "event_refused"})
-                self._give_up([taken], repr(error))
-                continue
-            pseq, prev = event.pseq, event.sha256
-            pairs.append((taken, event))
-        return pairs
-
-    def _encoded(self, taken: Taken, pseq: int, prev: str) -> Spooled:
-        # In the order of `Head`; by name it would take three times as long.
-        head = Head(
-            taken.receipt.id,
-            taken.type,
-            taken.version,
-            taken.entity,
-            _EPOCH + timedelta(0, 0, taken.time_us),
-            taken.tenant,
-            self._region,
-            taken.correlation,
-            taken.causation,
-            taken.traceparent,
-        )
-        publisher = self._slot.publisher
-        body = encode(head, taken.data, source=self._source, publisher=publisher, pseq=pseq, prev=prev, ruling=None)
-        subject = observation_subject(self._region, taken.type, taken.tenant)
-        return Spooled(pseq, head.id, subject, body, body_sha256(body), taken.time_us // 1_000)
 
     def _closed(self, more_events: int) -> RecorderClosed:
         return RecorderClosed(
@@ -214,7 +347,8 @@ class Writer:
         )
 
     def _run_jobs(self, jobs: list[Callable[[], None]]) -> None:
-        for job in jobs:
+        while jobs:
+            job = jobs.pop(0)
             try:
                 job()
             except Exception as error:  # what it does for the spool's upkeep is done again later
@@ -224,20 +358,6 @@ class Writer:
         if not events:
             return
         log.error("%d events not recorded: %s", len(events), cause, extra={"action": "events_lost"})
-        users = [taken for taken in events if taken.counted_bytes]
-        self._room.wrote(len(users), -sum(taken.counted_bytes for taken in users))
+        self._room.gave_up([taken.counted_bytes for taken in events if taken.counted_bytes])
         for taken in events:
             self.refuse(taken.receipt, cause)
-
-    def _refuse_rest(self) -> None:
-        group = Group()
-        try:
-            while True:
-                group.add(self._queue.get_nowait())
-        except Empty:
-            self._give_up(group.events, CLOSED)
-
-
-def data_json(event: Event) -> bytes:
-    """The event's data as it is published; absent values are left out."""
-    return event.__pydantic_serializer__.to_json(event, exclude_none=True)
