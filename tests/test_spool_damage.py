@@ -254,7 +254,8 @@ async def test_what_was_drained_before_is_not_sent_again_from_a_damaged_spool(sp
             [aside] = asides(spools)
             note = await until(lambda: found if (found := Note.of(aside)).salvaged else None, "it is salvaged")
             assert note.salvaged_events == 52
-            await recorder.record(failed(1_000)).reached(Ack.REPLICATED)
+            recorder.record(failed(1_000))
+            await drained(recorder)
             salvaged = Spool(spools / note.salvaged, read_only=True)
             await until(lambda: salvaged.exposure().events == 0, "the salvaged spool is drained")
             salvaged.close()

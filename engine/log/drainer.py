@@ -118,11 +118,11 @@ class Drainer:
             await self._publish(events)
         return bool(contents or events)
 
-    def _begin_step(self, patience_s: float = STEP_S) -> None:
-        """Raises `RecorderError` where another drainer has taken over."""
+    def _begin_step(self, *, more_s: float = 0) -> None:
+        """One that may take `STEP_S` and so much more. Raises `RecorderError` where another drainer has taken over."""
         if self.retired:
             raise RecorderError("another drainer works in this one's place")
-        self.patience_s = patience_s
+        self.patience_s = STEP_S + more_s
         self.beats += 1
 
     async def _idle(self) -> None:
@@ -183,7 +183,7 @@ class Drainer:
         A login that may not look is believed after a few tries, if it is answered otherwise: a repeated event does no
         harm, one that is kept back for ever would.
         """
-        self._begin_step(LOOK_S + STEP_S)
+        self._begin_step(more_s=LOOK_S)
         try:
             found = await answered(self._client, standing(self._js, events), within_s=LOOK_S)
         except TRANSIENT:
@@ -204,6 +204,6 @@ class Drainer:
 
     async def _store(self, contents: list[SpooledContent]) -> None:
         """What was erased meanwhile, here or elsewhere, is not stored: it leaves the spool like the others."""
-        self._begin_step(STEP_S + sum(len(content.body) for content in contents) / SLOWEST_BYTES_S)
+        self._begin_step(more_s=sum(len(content.body) for content in contents) / SLOWEST_BYTES_S)
         await self._contents.put(contents)
         await self._on_content(contents)
