@@ -8,14 +8,14 @@ from functools import partial
 from pydantic import BaseModel, ConfigDict
 
 from relight.engine.archive.closed_stream import ClosedStream
-from relight.engine.archive.content_restoring import RestoredContents, restore_contents
+from relight.engine.archive.content_restoring import RestoredContents, damaged_contents, restore_contents
 from relight.engine.archive.reading import ArchiveReader
 from relight.engine.archive.reel import Reel
 from relight.engine.archive.reel_survey import survey
 from relight.engine.archive.restoring import Fate, restore_stream
 from relight.engine.archive.seen_contents import SeenContents, missing_contents
 from relight.engine.archive.store import ArchiveStore, open_store
-from relight.engine.audit.models import Finding
+from relight.engine.audit.models import Finding, Kind
 from relight.engine.errors import RestoreRefused, Unreachable
 from relight.engine.log.content_store import ContentStore
 from relight.engine.log.topology import REQUEST_TIMEOUT_S, STREAM, Headers, close, connect
@@ -73,8 +73,8 @@ async def restore(
             return found
         if found.findings:
             raise RestoreRefused(
-                f"archive {store.place} is damaged in {len(found.findings)} places, the first of them: segment"
-                f" {found.findings[0].segment}, {found.findings[0].detail}; without --strict the rest is restored"
+                f"archive {store.place} is damaged, {len(found.findings)} findings: {found.findings[0].detail} …"
+                " (--dry-run lists them); nothing is restored: without --strict all the rest would be"
             )
     async with found_servers(settings) as servers:
         return await restoring.run(servers, replicas)
@@ -97,7 +97,9 @@ class _Restoring:
         async for copies in self._reel.copies():
             self._seen.see(copies)
             self._count(Fate.COPIED, len(copies))
-        found = await self._result(RestoredContents(erased=len(self._seen.erased)), dry_run=True)
+        damaged = tuple(await damaged_contents(self._store, partial(self._advanced, "contents")))
+        contents = RestoredContents(erased=len(self._seen.erased), damaged=damaged)
+        found = await self._result(contents, dry_run=True)
         self._counts, self._seen = dict.fromkeys(Fate, 0), SeenContents()
         return found
 
@@ -137,8 +139,12 @@ class _Restoring:
             last_seq=self._reel.last_seq,
             contents=contents,
             missing_contents=len(await missing_contents(self._store, self._seen)),
-            findings=tuple(self._reel.findings),
+            findings=(*self._reel.findings, *map(_damaged, contents.damaged)),
         )
+
+
+def _damaged(name: str) -> Finding:
+    return Finding(kind=Kind.DAMAGED, where="archive", detail=f"{name} cannot be read any more")
 
 
 async def fold_tables(servers: Servers, advanced: Callable[[int, int], None]) -> Digest:

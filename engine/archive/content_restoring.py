@@ -62,6 +62,22 @@ async def restore_contents(
     return RestoredContents(restored=restored, already=already, erased=len(erased), damaged=tuple(damaged))
 
 
+async def damaged_contents(store: ArchiveStore, advanced: Callable[[int, int], None]) -> list[str]:
+    """The names of those that are not what they say. Reads all of them. Raises `ArchiveUnreachable`."""
+    names = await store.names(CONTENTS)
+    damaged = []
+    for first in range(0, len(names), GROUP):
+        part = names[first : first + GROUP]
+        damaged += await at_once(AT_ONCE, part, lambda name: _damaged(store, name))
+        advanced(min(first + GROUP, len(names)), len(names))
+    return [name for name in damaged if name is not None]
+
+
+async def _damaged(store: ArchiveStore, name: str) -> str | None:
+    reference = reference_of(name)
+    return name if reference is None or await read_archived(store, reference) is None else None
+
+
 def reference_of(name: str) -> Reference | None:
     """Whose content a file of an archive is; None where it is named otherwise than contents are."""
     tenant_token, slash, file = name.removeprefix(CONTENTS).partition("/")

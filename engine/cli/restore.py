@@ -8,6 +8,8 @@ from relight.engine.app.restoring import Restored
 from relight.engine.app.restoring import restore as restore_archive
 from relight.engine.cli.output import Json, out, print_json, print_models, print_table, progress, run, settings
 
+SHOWN = 50
+
 
 def restore(
     source: Annotated[str, typer.Option("--from", help="Where the archive lies: a folder, or s3://bucket/prefix.")],
@@ -66,4 +68,6 @@ def _print(found: Restored) -> None:
             None, ("table", "rows", "sha256"), ((name, digest.rows[name], sha) for name, sha in digest.tables.items())
         )
     if found.findings:
-        print_models("Damaged in the archive, and so not restored", found.findings, empty="")
+        print_models("Damaged in the archive, and so not restored", found.findings[:SHOWN], empty="")
+        if len(found.findings) > SHOWN:
+            out.print(f"... and {len(found.findings) - SHOWN} more (--json lists all)", highlight=False)
