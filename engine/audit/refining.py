@@ -6,11 +6,11 @@ from relight.engine.audit.archived import Hashes
 from relight.engine.audit.chain import Chain
 from relight.engine.audit.copies import Seen
 from relight.engine.audit.ranges import Ranges, merged
-from relight.engine.audit.runs import CHANGED, ONE_OF_TWO, Changed
+from relight.engine.audit.runs import ONE_OF_TWO, OTHER_BYTES, Changed
 
 MAX_COMPARED = 200_000
 """Numbers of one publisher below one of which somebody holds another hash: the first that differs is among them."""
-NOT_AS_SEALED = "its bytes are not those that the archive holds"
+NOT_AS_SEALED = f"{OTHER_BYTES}the archive holds"
 
 
 def doubtful(chains: Iterable[Chain]) -> dict[str, Ranges]:
@@ -41,7 +41,7 @@ def refine(chain: Chain, asked: Ranges, archived: Hashes, seen: Mapping[tuple[st
             changed[number] = Changed(seq, NOT_AS_SEALED, right)
         else:
             event.right, event.or_before = event.right or right, False
-            if event.why in (CHANGED, ONE_OF_TWO):
+            if event.why == ONE_OF_TWO or event.why.startswith(OTHER_BYTES):
                 event.seq, event.why = seq, NOT_AS_SEALED
 
 

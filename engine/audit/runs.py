@@ -7,8 +7,9 @@ from relight.engine.audit.envelopes import Place
 from relight.engine.log.reader import Message
 from relight.events.envelope import GENESIS
 
-CHANGED = "its bytes are not those that the next event gives the hash of"
-NOT_VOUCHED = "its bytes are not those that {} holds the hash of"
+OTHER_BYTES = "its bytes are not those that "
+CHANGED = f"{OTHER_BYTES}the next event gives the hash of"
+NOT_VOUCHED = OTHER_BYTES + "{} holds the hash of"
 PREV_CHANGED = "what it says of the event before it was changed"
 NOT_THE_FIRST = "it says it is the first, and that there was one before it"
 ONE_OF_TWO = "it or the event before it: they do not fit together, and nothing vouches for either"
