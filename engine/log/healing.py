@@ -16,7 +16,7 @@ from relight.engine.clock import Clock
 from relight.engine.errors import RecorderError
 from relight.engine.log.answers import answered
 from relight.engine.log.heal_messages import HERE, MISSING, Lost, Report, Request
-from relight.engine.log.held import Held
+from relight.engine.log.held import Held, PutBack
 from relight.engine.log.idle import idle
 from relight.engine.log.links import document_of
 from relight.engine.log.numbers import MOST, Numbers
@@ -200,14 +200,17 @@ class Mender:
 
     async def _heal_events(self, holding: Holding, lost: Numbers) -> Numbers:
         healed = Numbers()
-        for first, last in lost:
-            while events := holding.held.events(first, last, MAX_BATCH_EVENTS, MAX_BATCH_BYTES):
-                places = holding.held.places(events[0].pseq, events[-1].pseq)
-                gone = await lacking(self._client, self._js, [(places.get(event.pseq), event) for event in events])
-                async for done in put_back(self._client, self._js, gone, now_ms=self._clock.now_us() // 1_000):
-                    await holding.write(lambda held, done=done: held.note_events([done]))  # type: ignore[misc]
-                    healed = healed.union(Numbers([(done.first_pseq, done.last_pseq)]))
-                first = events[-1].pseq + 1
+        for events in holding.held.batches(lost, MAX_BATCH_EVENTS, MAX_BATCH_BYTES):
+            places = holding.held.places([event.pseq for event in events])
+            gone = await lacking(self._client, self._js, [(places.get(event.pseq), event) for event in events])
+            done: list[PutBack] = []
+            try:
+                async for more in put_back(self._client, self._js, gone, now_ms=self._clock.now_us() // 1_000):
+                    done.append(more)  # noqa: PERF401  # what came before an error is noted, too
+            finally:
+                if done:
+                    await holding.write(lambda held, done=done: held.note_events(done))  # type: ignore[misc]
+            healed = healed.union(Numbers((more.first_pseq, more.last_pseq) for more in done))
         return healed
 
     async def _heal_rulings(
@@ -239,7 +242,7 @@ class Mender:
 
     async def _stands(self, held: Held, pseq: int) -> bool | None:
         """None: that cannot be told, for its bytes are not here any more, or it was trimmed."""
-        events, place = held.events(pseq, pseq, 1, 1), held.places(pseq, pseq).get(pseq, 0)
+        events, place = held.events(pseq, pseq, 1, 1), held.places([pseq]).get(pseq, 0)
         if not events or place <= self._trimmed_seq:
             return None
         return not await lacking(self._client, self._js, [(place, events[0])])

@@ -1,8 +1,10 @@
 """What a spool still holds of what the stream has acknowledged, where that stands, and where it was put back to."""
 
-from collections.abc import Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from relight.engine.log.numbers import Numbers
 from relight.engine.log.spool import ControlCopy, Spool, Spooled
 
 
@@ -26,17 +28,29 @@ class Held:
     def __init__(self, spool: Spool) -> None:
         self._spool = spool
 
-    def acked_pseq(self) -> int:
-        return self._spool.acked_pseq()
-
     def events(self, first_pseq: int, last_pseq: int, limit: int, limit_bytes: int) -> list[Spooled]:
         """Those of these numbers that are here and were acknowledged, from the lowest on, bounded as `pending` is."""
         last_pseq = min(last_pseq, self._spool.acked_pseq())
-        events = self._spool.pending(first_pseq - 1, limit, limit_bytes)
+        if last_pseq < first_pseq:
+            return []
+        events = self._spool.pending(first_pseq - 1, min(limit, last_pseq - first_pseq + 1), limit_bytes)
         return [event for event in events if event.pseq <= last_pseq]
 
-    def places(self, first_pseq: int, last_pseq: int) -> dict[int, int]:
-        """By number, where the stream said last that it put the event.
+    def batches(self, lost: Numbers, limit: int, limit_bytes: int) -> Iterator[list[Spooled]]:
+        """Those of these numbers that are here and were acknowledged, ascending, so many at once or a few more."""
+        batch = list[Spooled]()
+        for first, last in lost:
+            while events := self.events(first, last, limit, limit_bytes):
+                batch += events
+                first = events[-1].pseq + 1
+                if len(batch) >= limit or sum(len(event.body) for event in batch) >= limit_bytes:
+                    yield batch
+                    batch = []
+        if batch:
+            yield batch
+
+    def places(self, pseqs: Sequence[int]) -> dict[int, int]:
+        """By number, ascending: where the stream said last that it put the event.
 
         Of an acknowledged batch only the last one's sequence is kept: the others' are those before it, since a batch
         is stored in one piece. Whoever reads there sees whether that holds.
@@ -44,11 +58,11 @@ class Held:
         rows = self._rows(
             "SELECT first_pseq, last_pseq, last_seq FROM acks WHERE last_pseq >= ? AND first_pseq <= ?"
             " ORDER BY acked_ms, heal_attempt",
-            (first_pseq, last_pseq),
+            (pseqs[0], pseqs[-1]),
         )
         found = {}
         for first, last, last_seq in rows:
-            for pseq in range(max(first, first_pseq), min(last, last_pseq) + 1):
+            for pseq in pseqs[bisect_left(pseqs, first) : bisect_right(pseqs, last)]:
                 found[pseq] = last_seq - (last - pseq)
         return found
 

@@ -30,6 +30,7 @@ from relight.engine.log.topology import REQUEST_TIMEOUT_S, STREAM
 
 LOOKS_AT_ONCE = 100
 DUPLICATE_IN_BATCH = 10201
+BATCH_ATTEMPTS = 3
 MAX_RULINGS_AT_ONCE = 500
 MAX_TRIES = 100
 """Of writers that append at the same time one wins each time: so often another may."""
@@ -56,17 +57,28 @@ async def put_back(
     client: Client, js: JetStreamContext, events: Sequence[Spooled], *, now_ms: int
 ) -> AsyncIterator[PutBack]:
     """Observations, ascending: each is told of once it stands. Raises what publishing raises."""
-    for run in _runs(events):
-        if len(run) > 1:
-            try:
-                fresh = [event._replace(id=f"{event.id}#h1") for event in run]
-                yield PutBack(run[0].pseq, run[-1].pseq, await publish_batch(client, fresh), 1, now_ms)
-                continue
-            except StreamRefused:
-                pass  # some of it was put back within the last two minutes: singly
-        for event in run:
+    for batch in _batches(events):
+        if len(batch) > 1 and (taken := await _put_back_batch(client, batch)) is not None:
+            last_seq, attempt = taken
+            for first, last in _runs(batch):
+                stands_at = last_seq - (len(batch) - 1 - last)  # a batch is stored in one piece
+                yield PutBack(batch[first].pseq, batch[last].pseq, stands_at, attempt, now_ms)
+            continue
+        for event in batch:
             seq, attempt = await _put_back_one(client, js, event)
             yield PutBack(event.pseq, event.pseq, seq, attempt, now_ms)
+
+
+async def _put_back_batch(client: Client, batch: Sequence[Spooled]) -> tuple[int, int] | None:
+    """Where the last of it stands, and the attempt; None where it has to be done singly."""
+    for attempt in range(1, BATCH_ATTEMPTS + 1):
+        try:
+            fresh = [event._replace(id=f"{event.id}#h{attempt}") for event in batch]
+            return await publish_batch(client, fresh), attempt
+        except StreamRefused as error:
+            if error.code != DUPLICATE_IN_BATCH:  # else some of it was put back within the last two minutes
+                return None
+    return None
 
 
 async def _put_back_one(client: Client, js: JetStreamContext, event: Spooled) -> tuple[int, int]:
@@ -80,18 +92,26 @@ async def _put_back_one(client: Client, js: JetStreamContext, event: Spooled) ->
     )
 
 
-def _runs(events: Sequence[Spooled]) -> Iterator[list[Spooled]]:
-    """Consecutive numbers, as many as fit into a batch."""
-    run, size = list[Spooled](), 0
+def _batches(events: Sequence[Spooled]) -> Iterator[list[Spooled]]:
+    """As many as fit."""
+    batch, size = list[Spooled](), 0
     for event in events:
-        full = len(run) == MAX_BATCH_EVENTS or size + len(event.body) > MAX_BATCH_BYTES
-        if run and (full or event.pseq != run[-1].pseq + 1):
-            yield run
-            run, size = [], 0
-        run.append(event)
+        if batch and (len(batch) == MAX_BATCH_EVENTS or size + len(event.body) > MAX_BATCH_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(event)
         size += len(event.body)
-    if run:
-        yield run
+    if batch:
+        yield batch
+
+
+def _runs(batch: Sequence[Spooled]) -> Iterator[tuple[int, int]]:
+    """First and last index of consecutive numbers."""
+    first = 0
+    for at in range(1, len(batch) + 1):
+        if at == len(batch) or batch[at].pseq != batch[at - 1].pseq + 1:
+            yield first, at - 1
+            first = at
 
 
 @dataclass(frozen=True, slots=True)
