@@ -15,6 +15,7 @@ from relight.engine.clock import Clock
 from relight.engine.errors import RecorderError, Unreachable
 from relight.engine.log.control import ControlLog
 from relight.engine.log.drainer import Drainer
+from relight.engine.log.left_spools import tell_of_spools
 from relight.engine.log.options import RecorderOptions
 from relight.engine.log.proof import Attestation, Prober
 from relight.engine.log.receipts import Watermark, complete
@@ -195,6 +196,7 @@ class Uplink:
                     tasks.create_task(drainer.run())
                     tasks.create_task(self._evict())
                     tasks.create_task(self._drain_orphans(client))
+                    tasks.create_task(tell_of_spools(client, self._options.spools))
                     tasks.create_task(_until_closed(client))
             finally:
                 if reader is not self._slot.spool:
