@@ -1,8 +1,10 @@
 """The chain walk: any harm to a log is found, on the event that was harmed, and an untouched log has no finding."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from chained import (
+    MILLISECOND_NS,
     Book,
     Written,
     audited,
@@ -128,3 +130,48 @@ def test_any_combination_of_harm_is_found(harm: tuple[list[Written], list[Writte
     for at in done["drop"]:
         publisher, pseq = named(log[at])
         assert any(first <= pseq <= last for first, last in judgement.harmed.get(publisher, []))
+
+
+def test_what_a_publisher_sends_again_after_the_duplicate_window_is_counted_apart() -> None:
+    """Its acknowledgement was lost, and NATS away for longer than the stream remembers ids."""
+    log = log_of(written(["p"] * 6))
+    for minutes, findings, repeated in ((1, 2, 0), (3, 0, 2)):
+        later_ns = log[-1].timestamp_ns + minutes * 60_000 * MILLISECOND_NS
+        again = [replace(m, seq=m.seq + 2, timestamp_ns=later_ns) for m in log[-2:]]
+        judgement = audited([*log, *again], heads_of(log))
+        assert sum(found.events for found in judgement.findings) == findings
+        assert judgement.repeated == repeated
+
+
+def test_a_number_that_was_not_due_is_the_finding_and_not_the_millions_below_it() -> None:
+    book = Book()
+    before = [book.event("p") for _ in range(5)]
+    forger = Book(heads={"p": (10**9, "ab" * 32)}, events=1_000)
+    log = log_of([*before, forger.event("p"), *(book.event("p") for _ in range(5))])
+    assert told(audited(log).findings) == [(Kind.INSERTED, "p", 10**9 + 1, 10**9 + 1)]
+
+
+def test_of_a_copied_spool_each_number_that_both_used_is_a_fork() -> None:
+    book, copied = Book(), Book()
+    before = [book.event("p") for _ in range(5)]
+    copied.heads, copied.events = dict(book.heads), 1_000
+    here, there = [book.event("p") for _ in range(3)], [copied.event("p") for _ in range(5)]
+    in_turns = [event for pair in zip(here, there[:3], strict=True) for event in pair]
+    judgement = audited(log_of([*before, *in_turns, *there[3:]]))
+    runs = [(f.first_pseq or 0, f.last_pseq or 0) for f in judgement.findings if f.kind is Kind.FORKED]
+    forked = {n for first, last in runs for n in range(first, last + 1)}
+    assert forked == {6, 7, 8}
+    assert judgement.missing == {}
+
+
+def test_a_dead_letter_whose_event_stands_there_as_a_healed_copy_is_no_finding() -> None:
+    """Nothing of it was folded; what was folded with another content stays one, for no copy takes that back."""
+    events = written(["p"] * 6)
+    unreadable = (events[2][0], events[2][1][:-1] + b"]", events[2][2])
+    log = log_of([*events[:2], unreadable, *events[3:], healed(events[2])])
+    judgement = audited(log, heads_of(log_of(events)))
+    assert (judgement.findings, judgement.harmed, judgement.mended) == ([], {}, 1)
+    folded = altered(events[2], events[2][1].index(b"relight://eu") + 11, 3)
+    [found] = audited(log_of([*events[:2], folded, *events[3:], healed(events[2])])).findings
+    assert (found.kind, found.first_pseq) == (Kind.ALTERED, 3)
+    assert "stand at sequence 7" in found.detail

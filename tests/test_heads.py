@@ -1,16 +1,20 @@
 """Heads as the projector keeps them: forks by number, tails in doubt, signs of life."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
 import stack
-from chained import Book, Written
+from chained import Book, Written, publisher_of
 from nats.aio.client import Client
 from stack import Projecting, drained, failed, nats_server, options, projecting, until
 
 from relight.engine.clock import Clock
 from relight.engine.health.chains import look_at_chains
+from relight.engine.log.chain import body_sha256
+from relight.engine.log.left_spools import tell_of_spools, whole_spools
 from relight.engine.log.recorder import Recorder
+from relight.engine.log.spool import Acked, Spool, Spooled
 from relight.engine.tables import signs
 from relight.engine.tables.recent import RecentHashes
 from relight.events.recorder import RecorderDrained, RecorderLost
@@ -77,6 +81,34 @@ async def test_a_tail_is_in_doubt_until_somebody_knows_its_end(
         assert (found.doubts, found.named_doubts) == (1, [f"{publisher} after 3"])
         await projected.session.execute("UPDATE projection_positions SET listens_since = now()")
         assert (await look_at_chains(projected.session)).doubts == 0, "nobody has listened for long enough"
+
+
+async def test_a_killed_process_leaves_no_doubt_while_its_spool_is_there(
+    database: str, spools: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever runs beside it tells that all of it is on the stream; of one that still holds something nobody does."""
+    monkeypatch.setattr(signs, "SOON_S", 0.05)
+    monkeypatch.setattr(signs, "EVERY_S", 0.05)
+    book = Book()
+    events = [book.event(publisher) for publisher in ("whole", "exposed", "whole", "exposed")]
+    spools.mkdir()
+    for publisher, acked in (("whole", 2), ("exposed", 1)):
+        spool = Spool(spools / f"slot-{publisher}.db")
+        spool.set_meta({"publisher": publisher})
+        mine = [event for event in events if publisher_of(event) == publisher]
+        rows = [Spooled(n, e[2], e[0], e[1], body_sha256(e[1]), 1) for n, e in enumerate(mine, start=1)]
+        spool.commit(rows, acks=[Acked(1, acked, 9, 1)])
+        spool.close()
+    assert whole_spools(spools) == ["whole"]
+    async with nats_server(sync_always=False) as nats, projecting(nats, database) as projected:
+        await send(projected.client, *events)
+        await projected.caught_up()
+        await quiet(projected)
+        assert (await look_at_chains(projected.session)).doubts == 2
+        telling = asyncio.create_task(tell_of_spools(projected.client, spools))
+        await until(lambda: _doubts(projected, 1), "the whole one is told of")
+        assert (await look_at_chains(projected.session)).named_doubts == ["exposed after 2"]
+        telling.cancel()
 
 
 async def _heard(projected: Projecting) -> bool:

@@ -19,6 +19,7 @@ from relight.engine.log.control import ControlLog
 from relight.engine.log.drainer import TRANSIENT, Drainer
 from relight.engine.log.healing import Holding, Mender
 from relight.engine.log.held import Held
+from relight.engine.log.left_spools import tell_of_spools
 from relight.engine.log.loop_thread import LoopThread
 from relight.engine.log.options import RecorderOptions
 from relight.engine.log.receipts import Watermark, complete
@@ -203,6 +204,7 @@ class Uplink:
                     drainer.run(),
                     upkeep.evict(options.spool_retention_s),
                     adopter.drain_orphans(options.spools),
+                    tell_of_spools(client, options.spools),
                     self._mender(client, reader).run(),
                     _until_stuck(drainer),
                     _until_closed(client),
