@@ -12,6 +12,7 @@ from typing import overload
 
 import orjson
 
+from relight.engine.log.addresses import address_of
 from relight.engine.log.chain import body_sha256
 from relight.engine.log.rows import PAGE_BYTES, Spooled, SpooledContent
 
@@ -115,9 +116,10 @@ def _row(page: bytes, offset: int, pages: Sequence[bytes]) -> Spooled | SpooledC
         case [None, bytes(id_), bytes(subject), bytes(body), bytes(sha256), int(recorded_ms)] if len(sha256) == 64:
             if body_sha256(body).encode() != sha256:
                 return Torn(rowid)
-            # Its own number is what its bytes say: the row's may be broken.
-            pseq = int(orjson.loads(body)["pseq"])
-            return Spooled(pseq, id_.decode(), subject.decode(), body, sha256.decode(), recorded_ms)
+            # What its bytes say themselves is right; the columns beside them may be broken.
+            pseq, address = int(orjson.loads(body)["pseq"]), address_of(body)
+            own_id, own_subject = address or (id_.decode(), subject.decode())
+            return Spooled(pseq, own_id, own_subject, body, sha256.decode(), recorded_ms)
         case [bytes(tenant), bytes(sha256), bytes(body), int(recorded_ms)] if body_sha256(body).encode() == sha256:
             return SpooledContent(tenant.decode(), sha256.decode(), body, recorded_ms)
         case _:

@@ -37,8 +37,8 @@ def hand_over(old: Session, options: RecorderOptions, clock: Clock) -> Session |
     old.uplink.stop(LEAVING_S)
     unwritten = old.writer.unwritten()
     _leave_spool(old, options)
-    if slot is None and old.writer.fault is SpoolFault.FULL:
-        new = Session(options, clock, slot=undurable_slot(), spool_fault=old.writer.failure)
+    if slot is None and old.writer.disk.fault is SpoolFault.FULL:
+        new = Session(options, clock, slot=undurable_slot(), spool_fault=old.writer.disk.failure)
     else:
         new = Session(options, clock, slot=slot)
     new.carry(old)

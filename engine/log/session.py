@@ -23,6 +23,8 @@ from relight.events.recorder import RecorderOpened
 CLOSING_S = 2.0
 """What the threads get to end, even when the deadline has passed."""
 WATCH_S = 0.25
+MEMORY_MAX_BYTES = 128 << 20
+"""In place of the cap on disk, where there is no disk for the moment."""
 
 log = logging.getLogger(__name__)
 
@@ -54,11 +56,13 @@ class Session:
         self.publisher = self._slot.publisher
         self._head = spool.head()
         self._spooled, self._acked = Watermark(self._head[0]), Watermark(spool.acked_pseq())
+        in_memory = self.spool_fault is not None
+        max_bytes = min(options.spool_max_bytes, MEMORY_MAX_BYTES) if in_memory else options.spool_max_bytes
         self.room = Room(
             max_waiting_events=options.memory_max_events,
-            max_bytes=options.spool_max_bytes,
+            max_bytes=max_bytes,
             exposed=spool.exposed_sizes(),
-            in_memory=self.spool_fault is not None,
+            in_memory=in_memory,
         )
         self.writer = Writer(
             self._slot,
@@ -67,7 +71,7 @@ class Session:
             room=self.room,
             spooled=self._spooled,
             woken=self._wake,
-            max_bytes=options.spool_max_bytes,
+            max_bytes=max_bytes,
         )
         self.uplink = Uplink(options, self._slot, self.writer, acked=self._acked, room=self.room, clock=clock)
         self._lock = threading.Lock()
@@ -102,7 +106,7 @@ class Session:
         upkeep = self.uplink.upkeep
         if upkeep is not None and upkeep.forked and self._options.publisher is None:
             return SpoolUnusable(upkeep.alarm or "its identity is used by another", fault=SpoolFault.FORKED)
-        return self.writer.damage or self.uplink.damage
+        return self.writer.disk.damage or self.uplink.damage
 
     def carry(self, old: "Session") -> None:
         """What `old` counted is counted on."""
@@ -158,7 +162,7 @@ class Session:
         return Totals(
             recorded_events=before.recorded_events + writer.recorded_events,
             refused_events=before.refused_events + writer.refusals.count,
-            evicted_unsealed=before.evicted_unsealed + writer.evicted_unsealed,
+            evicted_unsealed=before.evicted_unsealed + writer.disk.evicted_unsealed,
             restarts=before.restarts + self.uplink.restarts,
         )
 
@@ -181,7 +185,7 @@ class Session:
             refused_events=totals.refused_events,
             exposed_events=max(0, self._spooled.value - self._acked.value) + self.room.waiting_events,
             exposed_bytes=self.room.exposed_bytes,
-            failure=writer.stuck or writer.failure or self.uplink.failure,
+            failure=writer.stuck or writer.disk.failure or self.uplink.failure,
             refused_contents=self.refused_contents,
             evicted_unsealed=totals.evicted_unsealed,
             restarts=totals.restarts,

@@ -67,8 +67,14 @@ def take_slot(folder: Path, *, max_bytes: int | None = None) -> Slot:
             lock = acquire(path)
             if lock is None:
                 continue
+            is_new = not os.path.lexists(path)
             try:
                 return _take(path, lock, max_bytes)
+            except SpoolUnusable as error:
+                release(lock)
+                if is_new or error.fault is not SpoolFault.FAILING:
+                    raise
+                log.error("%s: another slot is taken", error, extra={"action": "slot_failed"})
             except BaseException:
                 release(lock)
                 raise

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from relight.engine.errors import SpoolFault, SpoolUnusable
 from relight.engine.log import eviction
+from relight.engine.log.addresses import address_of
 from relight.engine.log.chain import body_sha256
 from relight.engine.log.rows import Acked as Acked
 from relight.engine.log.rows import ControlCopy as ControlCopy
@@ -105,6 +106,8 @@ class Spool:
         pseq, sha256 = self.head()
         if pseq and self.sha256_at(pseq) != sha256:
             raise self._damaged(f"event {pseq}, its last, is not as it was written")
+        if (acked := self.acked_pseq()) > pseq:
+            raise self._damaged(f"it says that {acked} events were acknowledged, and has no more than {pseq}")
 
     def commit(
         self,
@@ -152,7 +155,7 @@ class Spool:
                 if events and size > limit_bytes:
                     break
                 event = Spooled(*row)
-                if self.durable and body_sha256(event.body) != event.sha256:
+                if self.durable and not _is_as_written(event):
                     if not events:
                         raise self._damaged(f"event {event.pseq} is not as it was written")
                     break
@@ -283,3 +286,7 @@ class Spool:
 
     def _damaged(self, what: str) -> SpoolUnusable:
         return SpoolUnusable(f"spool {self.path}: {what}", fault=SpoolFault.CORRUPT)
+
+
+def _is_as_written(event: Spooled) -> bool:
+    return body_sha256(event.body) == event.sha256 and address_of(event.body) in (None, (event.id, event.subject))

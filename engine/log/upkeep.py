@@ -58,7 +58,7 @@ class Upkeep:
             archives = answer.archives or ()
             up_to = max((archive.pseq for archive in archives), default=0)
             sealed_seq = max((archive.last_seq for archive in archives), default=0)
-            self._writer.safe_pseq = max(self._writer.safe_pseq, up_to)
+            self._writer.disk.safe_pseq = max(self._writer.disk.safe_pseq, up_to)
         evict = lambda: self._slot.spool.evict(  # noqa: E731
             up_to_pseq=up_to,
             acked_before_ms=now_ms + 1 if self._archived else before_ms,

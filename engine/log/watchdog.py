@@ -69,7 +69,7 @@ class Watch:
             self._back_s = min(2 * self._back_s, BACK_AT_MOST_S)
             self._back_at = time.monotonic() + self._back_s
             return True
-        failing_since = session.writer.failing_since
+        failing_since = session.writer.disk.failing_since
         return session.damage is not None or (
             session.durable and failing_since is not None and time.monotonic() - failing_since > FAILING_S
         )
@@ -78,8 +78,8 @@ class Watch:
         writer = self.session.writer
         if writer.leaving:
             return
-        self._missed = 0 if writer.beats != self._beats else self._missed + 1
-        self._beats = writer.beats
+        self._missed = 0 if writer.disk.beats != self._beats else self._missed + 1
+        self._beats = writer.disk.beats
         if writer.alive and self._missed < HANGS_TICKS:
             writer.stuck = None
             self._said = False

@@ -2,29 +2,24 @@
 
 import logging
 import threading
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from queue import Empty, SimpleQueue
 
 from relight.engine.clock import Clock
-from relight.engine.errors import SpoolFault, SpoolUnusable
+from relight.engine.errors import SpoolUnusable
+from relight.engine.log.committing import RETRY_S, Committer, Replaced
 from relight.engine.log.encoding import Encoder
 from relight.engine.log.encoding import data_json as data_json
 from relight.engine.log.gaps import Refusals
 from relight.engine.log.items import Finish, Group, Item, Stop, Taken
 from relight.engine.log.receipts import Receipt, Watermark
 from relight.engine.log.room import Room
-from relight.engine.log.rows import stored_bytes
-from relight.engine.log.slots import UNUSABLE_FILE, Slot
-from relight.engine.log.spool import Spool, Spooled
-from relight.engine.log.spool_schema import MARGIN_BYTES
+from relight.engine.log.slots import Slot
+from relight.engine.log.spool import Spool
 from relight.events.base import Event
 from relight.events.recorder import RecorderClosed
 
 IDLE_S = 0.5
-RETRY_S = 0.25
-TRIES = 3
-"""For what is no fault of the spool, and so perhaps one of the group."""
 CLOSED = "the recorder is closed"
 
 log = logging.getLogger(__name__)
@@ -34,14 +29,10 @@ def _nothing() -> None:
     """A job."""
 
 
-class Replaced(Exception):
-    """Another thread writes in this one's place."""
-
-
 class Writer:
     """Takes items from any thread, writes them in order; only its own thread touches the spool for writing.
 
-    `beats` counts on as long as that thread works; `revive` puts another in its place.
+    `disk.beats` counts on as long as that thread works; `revive` puts another in its place.
     """
 
     def __init__(
@@ -64,7 +55,6 @@ class Writer:
         self._pseq, self._prev = slot.spool.head()
         self._queue: SimpleQueue[Item] = SimpleQueue()
         self._in_hand: Group | None = None
-        self._giving_up = threading.Event()
         self._finished = self._ended = False
         self._generation = 0
         self._thread = self._new_thread()
@@ -76,18 +66,9 @@ class Writer:
         """Who takes what is still put after that."""
         self.refusals = Refusals(slot.publisher, clock)
         self.recorded_events = 0
-        self.evicted_unsealed = 0
-        self.safe_pseq = 0
-        """What may leave the spool without being counted as unsealed."""
-        self.beats = 0
-        self.failure: str | None = None
+        self.disk = Committer(slot, room, max_bytes)
         self.stuck: str | None = None
         """What the watchdog found, and could not mend."""
-        self.failing_since: float | None = None
-        """Of time.monotonic."""
-        self.fault: SpoolFault | None = None
-        self.damage: SpoolUnusable | None = None
-        """What another file in the spool's place would mend."""
 
     def start(self) -> None:
         self._thread.start()
@@ -109,14 +90,14 @@ class Writer:
         if self._thread.is_alive():
             self._queue.put(Stop())
             self._thread.join(timeout_s)
-            self._giving_up.set()
+            self.disk.giving_up.set()
             self._thread.join(2 * RETRY_S)
         return not self._thread.is_alive()
 
     def leave(self, timeout_s: float) -> bool:
         """Ends, and keeps what is not written for `unwritten`; False when its thread does not come back in time."""
         self.leaving = True
-        self._giving_up.set()
+        self.disk.giving_up.set()
         self._queue.put(_nothing)  # wakes it
         if self._thread.is_alive():
             self._thread.join(timeout_s)
@@ -127,7 +108,7 @@ class Writer:
         """After `leave`: what was in hand; a commit that reported an error may have been written all the same."""
         group, self._in_hand = self._in_hand or Group(), None
         try:
-            if group.pairs and self._is_written([event for _, event in group.pairs]):
+            if group.pairs and self.disk.is_written([event for _, event in group.pairs]):
                 self._settle(group)
         except SpoolUnusable:
             pass  # not even that can be read: what is in doubt is recorded again, under its own id
@@ -208,12 +189,11 @@ class Writer:
             if self.leaving:
                 return
             self._run_jobs(group.jobs)
-            if self._room.wal_bytes:
-                self._run_jobs([self._slot.spool.cut_wal, self._measure_wal])
+            self._run_jobs([self.disk.cut_wal])
             if self._generation != generation:
                 return
             ends, self._in_hand = group.ends, None
-            self.beats += 1
+            self.disk.beats += 1
         self._ended = True
         self.sweep()
 
@@ -231,15 +211,19 @@ class Writer:
         if group.pairs is None:
             self._number(group)
         assert group.pairs is not None
-        spooled = [event for _, event in group.pairs]
-        if not (spooled or group.contents or group.acks or group.copies):
+        if not (group.pairs or group.contents or group.acks or group.copies):
             return
-        if not group.written and not self._commit(group, spooled, generation):
+
+        def still_ours() -> None:
+            if self._generation != generation:
+                raise Replaced
+
+        if not group.written and not self.disk.commit(group, still_ours):
             if not self.leaving:
-                self._give_up([taken for taken, _ in group.pairs], self.failure or CLOSED)
+                self._give_up([taken for taken, _ in group.pairs], self.disk.failure or CLOSED)
             return
         self._settle(group)
-        if spooled or group.contents:
+        if group.events or group.contents:
             self._woken()
 
     def _number(self, group: Group) -> None:
@@ -258,72 +242,6 @@ class Writer:
                 pairs += self._encoder.numbered([self.own(self._closed(len(pairs)))], pseq, prev)[0]
         group.events = [taken for taken, _ in pairs]
         group.pairs = pairs
-
-    def _commit(self, group: Group, spooled: list[Spooled], generation: int) -> bool:
-        """Again and again until it is written; False when told to give up. Raises `Replaced`."""
-        tries = 0
-
-        def still_ours() -> None:
-            if self._generation != generation:
-                raise Replaced
-
-        while True:
-            self.beats += 1
-            still_ours()
-            spool = self._slot.spool
-            try:
-                # A commit that reported an error may have been written all the same.
-                if not ((self.failure or group.doubtful) and self._is_written(spooled)):
-                    self._make_room(group, spooled)
-                    repeated = spool.commit(spooled, group.contents, group.acks, group.copies, before=still_ours)
-                    self._room.release(repeated, events=False)
-            except Replaced:
-                raise
-            except Exception as error:
-                tries += not isinstance(error, SpoolUnusable)
-                if tries >= TRIES:
-                    raise
-                self._note(error)
-                if self._giving_up.wait(RETRY_S):
-                    return False
-            else:
-                self.failure = self.failing_since = self.fault = None
-                return True
-
-    def _note(self, error: Exception) -> None:
-        if self.failure is None:
-            log.error("spool cannot be written: %s", error, extra={"action": "spool_failed"})
-            self.failing_since = time.monotonic()
-        self.failure = str(error) or repr(error)
-        self.fault = error.fault if isinstance(error, SpoolUnusable) else None
-        if isinstance(error, SpoolUnusable) and error.fault in UNUSABLE_FILE:
-            self.damage = error
-
-    def _is_written(self, spooled: Sequence[Spooled]) -> bool:
-        return bool(spooled) and self._slot.spool.head() == (spooled[-1].pseq, spooled[-1].sha256)
-
-    def _make_room(self, group: Group, spooled: list[Spooled]) -> None:
-        """Of a disk that is full as of a cap that is reached: pages that acknowledged rows leave are used again."""
-        bodies = [row.body for row in spooled]
-        bodies += [content.body for content in group.contents] + [copy.body for copy in group.copies]
-        need = sum(stored_bytes(len(body)) for body in bodies)
-        if not need:
-            return
-        spool, full = self._slot.spool, self.fault is SpoolFault.FULL
-        self._measure_wal()
-        cap = spool.used_bytes() if full else self._max_bytes - self._room.wal_bytes
-        if unsealed := spool.make_room(need, max_bytes=cap, safe_pseq=self.safe_pseq):
-            if not self.evicted_unsealed:
-                log.warning(
-                    "spool %s is full: acknowledged events leave it before they are sealed elsewhere",
-                    spool.path,
-                    extra={"action": "evicted_unsealed"},
-                )
-            self.evicted_unsealed += unsealed
-
-    def _measure_wal(self) -> None:
-        """Whoever reads a spool for long keeps its WAL from being cut back: what that grows to, events cannot have."""
-        self._room.wal_bytes = max(0, self._slot.spool.wal_bytes() - MARGIN_BYTES)
 
     def _settle(self, group: Group) -> None:
         """The group is on disk: whoever waits is told, each once, whatever happens to this thread meanwhile."""

@@ -44,6 +44,25 @@ WATERMARK_ANSWER: Json = {
         "pseq": {"type": "integer", "description": "every number up to it is in the tables or a dead letter"},
         "dead": {**NUMBERS, "description": "of the numbers asked for, the dead letters and their reasons"},
         "reached": {"type": "array", "items": {"type": "integer"}, "description": "of several asked for, these are"},
+        "head": {
+            "type": "array",
+            "prefixItems": [{"type": "integer"}, {"type": "string"}],
+            "description": "with `archives`: the highest number in the tables, and that event's SHA-256",
+        },
+        "archives": {
+            "type": "array",
+            "description": "with `archives`: all there are, and up to which number each has sealed the publisher",
+            "items": {
+                "type": "object",
+                "required": ["archive", "last_seq", "pseq", "sha256"],
+                "properties": {
+                    "archive": {"type": "string"},
+                    "last_seq": {"type": "integer"},
+                    "pseq": {"type": "integer"},
+                    "sha256": {"type": "string"},
+                },
+            },
+        },
     },
 }
 ASKING_HEADERS: Json = {

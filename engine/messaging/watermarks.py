@@ -26,7 +26,7 @@ _ARCHIVES = (
 class WatermarkQuestion(BaseModel):
     """Asked on `cmd.watermark`: how far is this publisher projected, and are these numbers of it?
 
-    With `archives`, also how far each archive has sealed it.
+    With `archives`, also what its highest number in the tables is, and how far each archive has sealed it.
     """
 
     publisher: PublisherId
@@ -52,6 +52,6 @@ async def answer_watermark(pool: Pool, question: WatermarkQuestion) -> bytes:
         projected,
         {row["pseq"]: row["reason"] for row in dead},
         told,
-        head=(head["highest_pseq"], head["highest_sha256"]) if head else None,
+        head=(head["highest_pseq"], head["highest_sha256"]) if head and question.archives else None,
         archives=None if sealed is None else [Sealed(**dict(row)) for row in sealed],
     )
