@@ -43,7 +43,7 @@ async def test_monitoring_addresses_serve_where_there_is_no_system_account(spool
         await client.close()
 
 
-async def test_a_server_as_it_is_configured_by_defaultis_refused(spools: Path) -> None:
+async def test_a_server_as_it_is_configured_by_default_is_refused(spools: Path) -> None:
     async with nats_server(sync_always=False) as nats:
         assert "server relight does not fsync before it acknowledges" in await refused_by(nats, spools)
 
@@ -79,7 +79,7 @@ def _forgetful(config: StreamConfig) -> None:
         (_forgetful, ["discard is not new", "deny_delete is off", "duplicate_window is below"]),
     ],
 )
-async def test_a_stream_that_breaks_a_guaranteeis_refused(
+async def test_a_stream_that_breaks_a_guarantee_is_refused(
     change: Callable[[StreamConfig], None], told: list[str], spools: Path
 ) -> None:
     async with nats_server() as nats:
@@ -87,7 +87,7 @@ async def test_a_stream_that_breaks_a_guaranteeis_refused(
         assert [fault for fault in told if fault not in said] == []
 
 
-async def test_what_cannot_be_askedis_refused_each_with_its_own_words(spools: Path) -> None:
+async def test_what_cannot_be_asked_is_refused_each_with_its_own_words(spools: Path) -> None:
     async with nats_server() as nats:
         wrong = nats.system_url.replace("system:", "system:wrong")
         assert "the system account refuses the login" in await refused_by(nats, spools, system=wrong)

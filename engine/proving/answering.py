@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-import orjson
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
@@ -13,7 +12,7 @@ from pydantic import ValidationError
 
 from relight.engine.proving.models import Attestation
 from relight.engine.proving.prober import Prober
-from relight.engine.proving.questions import PUSHED, QUESTION, Answer, Question
+from relight.engine.proving.questions import PUSHED, QUESTION, Answer, Notice, Question
 
 QUEUE = "probers"
 
@@ -35,7 +34,7 @@ async def answering(client: Client, prober: Prober) -> AsyncIterator[None]:
 
     async def push(attestation: Attestation) -> None:
         with suppress(NatsError, OSError):
-            await client.publish(PUSHED, orjson.dumps({"proven": attestation.proven}))
+            await client.publish(PUSHED, Notice(proven=attestation.proven).model_dump_json().encode())
 
     prober.changed = lambda attestation: _kept(tasks, push(attestation))
     listening = await client.subscribe(QUESTION, queue=QUEUE, cb=on_question)

@@ -15,9 +15,9 @@ from relight.engine.log.answers import answered
 from relight.engine.log.topology import changes_of
 from relight.engine.proving.models import Attestation
 from relight.engine.proving.prober import UNPROVEN_S, Prober
-from relight.engine.proving.questions import PUSHED, QUESTION, Answer, Question
+from relight.engine.proving.questions import PUSHED, QUESTION, Answer, Notice, Question
 
-ANSWER_S = 6.0
+ANSWER_S = 8.0
 """Of a prober that has to ask first; it takes no longer itself."""
 UNSETTLED_S = 0.2
 RETURNS_WITHIN_S = 5.0
@@ -49,7 +49,7 @@ class Attestations:
         self._last: tuple[Attestation, float] | None = None
         self._held_for: tuple[int, int, int] | None = None
         self._expires = 0.0
-        self._pushes = 0
+        self._pushes, self._renewed = 0, False
         self._unanswered_since: float | None = None
         self._listening = False
 
@@ -61,6 +61,7 @@ class Attestations:
             if (held := self._holding()) is not None:
                 return held
             # Only an answer that merely grew old may be followed by one from the prober's store.
+            self._renewed = False
             fresh, changes, asked = self._held_for != self._changes(), self._changes(), time.monotonic()
             found = await self._ask(fresh=fresh)
             self._held, self._held_for = found, changes
@@ -87,7 +88,7 @@ class Attestations:
         return *changes_of(self._client), self._pushes
 
     def _holding(self) -> Attestation | None:
-        if self._held is None or self._held_for != self._changes() or time.monotonic() > self._expires:
+        if self._held is None or self._renewed or self._held_for != self._changes() or time.monotonic() > self._expires:
             return None
         return self._held
 
@@ -126,4 +127,11 @@ class Attestations:
             await self._client.subscribe(PUSHED, cb=self._on_push)
 
     async def _on_push(self, message: Msg) -> None:
-        self._pushes += 1
+        try:
+            proven = Notice.model_validate_json(message.data).proven
+        except ValidationError:
+            proven = False
+        if proven:  # what the prober holds is no older than this
+            self._renewed = True
+        else:
+            self._pushes += 1

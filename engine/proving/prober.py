@@ -16,7 +16,7 @@ from relight.engine.proving.sources import Source
 
 UNPROVEN_S = 1.0
 """So long a negative answer holds where nobody polls: whoever corrects the server need not wait."""
-SETTLE_S = 4.0
+SETTLE_S = 6.0
 """So long an answer that does not come is waited for before it counts as a no: the leader knows by then who is away."""
 
 log = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ class Prober:
 
     async def _poll(self) -> None:
         found = self._holding()
-        seen = await self._look()
+        seen = None if found is None or found.verdict.missing else await self._look()
         if found is not None and seen is not None and seen == self._seen and not self._renewable(found):
             return
         asked = await self.attest(fresh=True)

@@ -18,6 +18,14 @@ class Question(BaseModel):
     fresh: bool = False
 
 
+class Notice(BaseModel):
+    """That what is proven has changed: ask again."""
+
+    model_config = ConfigDict(frozen=True)
+
+    proven: bool
+
+
 class Answer(BaseModel):
     """What the prober found, to the question of this nonce."""
 

@@ -1,7 +1,7 @@
 """Asks every server through the system account, of which agents know nothing."""
 
 import asyncio
-from collections.abc import Callable, Collection, Coroutine, Hashable, Mapping
+from collections.abc import Callable, Coroutine, Hashable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +18,7 @@ from relight.engine.proving.sources import ASK_S, TRANSIENT, connected_server, s
 
 ANSWERS_S = 1.0
 """So long a server may take; the others have answered within milliseconds."""
+CONFIRM_S = 0.5
 EVERYONE = "$SYS.REQ.SERVER.PING"
 MEND = "correct RELIGHT_NATS_SYSTEM_URL"
 
@@ -32,6 +33,8 @@ class SystemAccount:
         self._connect = connect
         self._system: Client | None = None
         self._connecting: asyncio.Task[Client] | None = None
+        self._replicas: frozenset[str] = frozenset()
+        """The servers that have one, as they were last told."""
 
     async def look(self) -> Hashable | None:
         try:
@@ -41,7 +44,8 @@ class SystemAccount:
             return None
         cluster = detail.get("cluster") or {}
         peers = frozenset(str(peer.get("name")) for peer in cluster.get("replicas") or ())
-        return frozenset(pulses), cluster.get("leader"), peers, orjson.dumps(detail["config"])
+        beating = frozenset(pulse for pulse in pulses if pulse.name in self._replicas)
+        return beating, cluster.get("leader"), peers, orjson.dumps(detail["config"])
 
     async def ask(self) -> Facts:
         try:
@@ -55,19 +59,38 @@ class SystemAccount:
             return Facts(
                 missing=(f"the system account cannot be asked ({said_of(error)}): {MEND}, or start its server",)
             )
+        return await self._asked(system, pulses)
+
+    async def _asked(self, system: Client, pulses: "list[_Pulse]") -> Facts:
+        """Who seems to be away is asked once more: it may be joining just now, and not have been heard of yet."""
+        facts = await self._round(system, pulses)
+        if facts.stream is not None and facts.stream.silent - {server.name for server in facts.servers}:
+            await asyncio.sleep(CONFIRM_S)
+            try:
+                facts = await self._round(system, await self._pulses(system))
+            except TRANSIENT as error:
+                return Facts(missing=(f"the system account cannot be asked ({said_of(error)})",))
+        return facts
+
+    async def _round(self, system: Client, pulses: "list[_Pulse]") -> Facts:
         ids = {pulse.server_id for pulse in pulses}
+
+        def all_answered(found: Mapping[str, Mapping[str, Any]]) -> bool:
+            return found.keys() >= ids
+
         try:
             account = await self._account(system)
             question = {"account": account, "accounts": True, "streams": True, "config": True}
             varz, jsz = await asyncio.gather(
-                _answers(system, f"{EVERYONE}.VARZ", of=ids),
-                _answers(system, f"{EVERYONE}.JSZ", question, of=ids),
+                _answers(system, f"{EVERYONE}.VARZ", enough=all_answered),
+                _answers(system, f"{EVERYONE}.JSZ", question, enough=all_answered),
             )
             stream = _told(account, jsz) or await self._untold()
         except LookupError as error:
             return Facts(faults=(f"stream {STREAM} cannot be asked: {error}",))
         except TRANSIENT as error:
             return Facts(missing=(f"stream {STREAM} cannot be asked: {said_of(error)}",))
+        self._replicas = frozenset(stream.replicas)
         servers = tuple(ServerFacts.of(answer["data"]) for answer in varz)
         return Facts(servers=servers, stream=stream, everywhere=True)
 
@@ -93,19 +116,28 @@ class SystemAccount:
         return self._system
 
     async def _pulses(self, system: Client) -> "list[_Pulse]":
-        """Of every server: the first to answer knows how many there are."""
-        pulses: list[_Pulse] = []
-        for answer in await _answers(system, EVERYONE):
-            server, statsz = answer["server"], answer["statsz"]
-            pulses.append(_Pulse(str(server["id"]), str(statsz["start"])))
-        return pulses
+        """Of every server, or at least of those that have a replica."""
+
+        def all_answered(found: Mapping[str, Mapping[str, Any]]) -> bool:
+            # A killed server is counted for a while, also beside its own successor.
+            active = max(int(answer["statsz"].get("active_servers") or 1) for answer in found.values())
+            names = {answer["server"]["name"] for answer in found.values()}
+            return len(found) >= active or (bool(self._replicas) and names >= self._replicas)
+
+        answers = await _answers(system, EVERYONE, enough=all_answered)
+        if not answers:
+            raise TimeoutError(f"no server answered within {ANSWERS_S:g} s")
+        return [
+            _Pulse(str(answer["server"]["name"]), str(answer["server"]["id"]), str(answer["statsz"]["start"]))
+            for answer in answers
+        ]
 
     async def _account(self, system: Client) -> str:
         """That of `client`, by the word of its server rather than of somebody in that account."""
         server_id, number = connected_server(self._client), self._client.client_id
         question = orjson.dumps({"cid": number, "auth": True})
         try:
-            answer = await system.request(f"$SYS.REQ.SERVER.{server_id}.CONNZ", question, timeout=ASK_S)
+            answer = await system.request(f"$SYS.REQ.SERVER.{server_id}.CONNZ", question, timeout=ANSWERS_S)
         except NoRespondersError:
             raise TimeoutError("RELIGHT_NATS_URL leads to a server that is none of the system account's") from None
         for connection in orjson.loads(answer.data)["data"].get("connections") or ():
@@ -119,45 +151,44 @@ class SystemAccount:
 
 @dataclass(frozen=True)
 class _Pulse:
+    name: str
     server_id: str
     started: str
 
 
 async def _answers(
-    system: Client, subject: str, question: object = None, *, of: Collection[str] = ()
+    system: Client,
+    subject: str,
+    question: object = None,
+    *,
+    enough: Callable[[Mapping[str, Mapping[str, Any]]], bool],
 ) -> list[dict[str, Any]]:
-    """One from each server, or from those of the ids `of`, within the bound. Raises `NoRespondersError`."""
-    inbox, found, enough = system.new_inbox(), dict[str, dict[str, Any]](), asyncio.Event()
+    """One from each server, by its id, until there are `enough` or the bound is reached. Raises `NoRespondersError`."""
+    inbox, found, ended = system.new_inbox(), dict[str, dict[str, Any]](), asyncio.Event()
     refused = False
 
     async def on_answer(message: Msg) -> None:
         nonlocal refused
         if not message.data:
             refused = True
-            enough.set()
+            ended.set()
             return
         answer = orjson.loads(message.data)
         found[str(answer["server"]["id"])] = answer
-        if found.keys() >= set(of) if of else len(found) >= _active(found):
-            enough.set()
+        if enough(found):
+            ended.set()
 
     listening = await system.subscribe(inbox, cb=on_answer)
     try:
         await system.publish(subject, b"" if question is None else orjson.dumps(question), reply=inbox)
         with suppress(TimeoutError):
-            await asyncio.wait_for(enough.wait(), ANSWERS_S)
+            await asyncio.wait_for(ended.wait(), ANSWERS_S)
     finally:
         with suppress(*TRANSIENT):
             await listening.unsubscribe()
     if refused and not found:
         raise NoRespondersError
-    if not found and not of:
-        raise TimeoutError(f"no server answered within {ANSWERS_S:g} s")
     return list(found.values())
-
-
-def _active(found: Mapping[str, Mapping[str, Any]]) -> int:
-    return max(int((answer.get("statsz") or {}).get("active_servers") or 1) for answer in found.values())
 
 
 def _told(account: str, jsz: list[dict[str, Any]]) -> StreamFacts | None:
