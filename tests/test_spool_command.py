@@ -175,6 +175,21 @@ async def test_a_tail_that_may_be_lost_is_said_to_be_in_doubt_and_no_number_is_i
         assert asides(home.spools) == []
 
 
+async def test_retiring_the_whole_spool_of_a_killed_process_ends_the_doubt_about_its_tail(database: str) -> None:
+    async with a_home(database) as home:
+        command = [sys.executable, str(Path(__file__).with_name("recording_child.py")), home.nats.url, str(home.spools)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+            assert child.stdout is not None
+            publisher = (await asyncio.to_thread(child.stdout.readline)).split()[1]
+            await asyncio.to_thread(child.stdout.readline)
+            child.kill()
+        retired = await home.retire(publisher)
+        assert (retired.lost, retired.tail_in_doubt_after) == ({}, {})
+        await home.projected.caught_up()
+        session = await home.projected.rows("SELECT session FROM publisher_heads WHERE publisher = $1", publisher)
+        assert session == [{"session": "closed"}]
+
+
 async def test_what_the_stream_lost_and_a_spool_still_holds_is_not_declared_lost(database: str) -> None:
     async with a_home(database) as home:
         async with Recorder(options(home.nats, home.spools)) as recorder:

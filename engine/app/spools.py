@@ -1,7 +1,7 @@
 """What `relight spool` does: looks at the spools of this home, drains what was left behind, retires what is settled."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +15,7 @@ from relight.engine.log.aside import asides
 from relight.engine.log.listing import ListedSpool, State, list_spools
 from relight.engine.log.receipts import Ack
 from relight.engine.log.recorder import Recorder
-from relight.engine.log.retiring import RetireRefused, known_pseq, move_away, readable, to_retire
+from relight.engine.log.retiring import RetireRefused, known_pseq, move_away, readable, to_retire, whole_head
 from relight.engine.log.topology import REQUEST_TIMEOUT_S, STREAM, close, connect, ensure_stream
 from relight.engine.options import recorder_options
 from relight.engine.servers import Servers
@@ -23,11 +23,21 @@ from relight.engine.settings import Settings
 from relight.engine.tables.connecting import Session, connect_session
 from relight.engine.tables.pools import PROJECTOR_ROLE
 from relight.engine.tables.unresolved import unresolved
-from relight.events.recorder import RecorderLost
+from relight.events.base import Event
+from relight.events.recorder import RecorderDrained, RecorderLost
 
 POLL_S = 0.05
 STANDS_STILL_S = 20.0
 """Draining that comes no further for so long is given up: what is left is listed."""
+
+
+@dataclass(kw_only=True)
+class Unresolved:
+    """By publisher: numbers that are nowhere, where a spool ends with nothing after it, and where nobody can know."""
+
+    lost: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
+    drained: dict[str, tuple[int, str]] = field(default_factory=dict)
+    doubts: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(kw_only=True)
@@ -60,9 +70,10 @@ async def retire_spools(
     before = set(asides(folder))
     async with _clients(settings) as (servers, client):
         await _drain(client, folder, advanced)
-        if found := [path.name for path in asides(folder) if path not in before]:
+        if damaged := [path.name for path in asides(folder) if path not in before]:
             raise RetireRefused(
-                f"damage was found, and put aside: look at {', '.join(found)} in `relight spool list`, and retire that"
+                f"damage was found, and put aside: look at {', '.join(damaged)} in `relight spool list`, and retire"
+                " that"
             )
         spools = to_retire(folder, wanted)
         if waiting := [spool.file for spool in spools if spool.events or spool.bytes]:
@@ -72,13 +83,14 @@ async def retire_spools(
         session = await connect_session(servers.database_url, role=PROJECTOR_ROLE)
         try:
             await _all_projected(client, session)
-            lost, doubts = await _unresolved(session, folder, spools)
+            found = await _unresolved(session, folder, spools)
         finally:
             await session.close(timeout=2)
-        if lost:
-            await _record_losses(servers, settings, lost, reason=reason, decided_by=decided_by)
+        facts = [*_losses(found, reason=reason, decided_by=decided_by), *_ends(found)]
+        if facts:
+            await _record(servers, settings, facts)
         moved = move_away(folder, spools)
-    return Retired(files=[str(path) for path in moved], lost=lost, tail_in_doubt_after=doubts)
+    return Retired(files=[str(path) for path in moved], lost=found.lost, tail_in_doubt_after=found.doubts)
 
 
 def _folder(settings: Settings) -> Path:
@@ -134,12 +146,8 @@ async def _all_projected(client: Client, session: Session) -> None:
         await asyncio.sleep(POLL_S)
 
 
-async def _unresolved(
-    session: Session, folder: Path, spools: list[ListedSpool]
-) -> tuple[dict[str, list[tuple[int, int]]], dict[str, int]]:
-    """By publisher, the numbers that are nowhere, and after which number the tail is in doubt."""
-    lost: dict[str, list[tuple[int, int]]] = {}
-    doubts: dict[str, int] = {}
+async def _unresolved(session: Session, folder: Path, spools: list[ListedSpool]) -> Unresolved:
+    left = Unresolved()
     for publisher in sorted({spool.publisher for spool in spools if spool.publisher is not None}):
         found = await unresolved(session, publisher, known_pseq(folder, spools, publisher))
         if held := readable(folder, publisher, found.missing):
@@ -152,29 +160,32 @@ async def _unresolved(
         if others - {spool.file for spool in spools}:
             continue  # somebody writes on, or has to be retired himself
         if found.missing:
-            lost[publisher] = list(found.missing)
-        if not found.closed:
-            doubts[publisher] = max([found.highest_pseq, *(last for _, last in found.missing)])
-    return lost, doubts
+            left.lost[publisher] = list(found.missing)
+        if found.closed:
+            continue
+        head = whole_head(folder, spools, publisher)
+        if head is not None and not found.missing and head[0] == found.highest_pseq:
+            left.drained[publisher] = head
+        else:
+            left.doubts[publisher] = max([found.highest_pseq, *(last for _, last in found.missing)])
+    return left
 
 
-async def _record_losses(
-    servers: Servers, settings: Settings, lost: dict[str, list[tuple[int, int]]], *, reason: str, decided_by: str
-) -> None:
-    async with Recorder(recorder_options(servers, settings)) as recorder:
-        receipts = [
-            recorder.record(
-                RecorderLost(
-                    publisher=publisher,
-                    first_pseq=first,
-                    events=last - first + 1,
-                    decided_by=decided_by,
-                    reason=reason,
-                )
+def _losses(found: Unresolved, *, reason: str, decided_by: str) -> Iterator[Event]:
+    for publisher, runs in found.lost.items():
+        for first, last in runs:
+            yield RecorderLost(
+                publisher=publisher, first_pseq=first, events=last - first + 1, decided_by=decided_by, reason=reason
             )
-            for publisher, runs in lost.items()
-            for first, last in runs
-        ]
-        for receipt in receipts:
+
+
+def _ends(found: Unresolved) -> Iterator[Event]:
+    for publisher, (pseq, sha256) in found.drained.items():
+        yield RecorderDrained(publisher=publisher, last_pseq=pseq, last_sha256=sha256)
+
+
+async def _record(servers: Servers, settings: Settings, facts: Sequence[Event]) -> None:
+    async with Recorder(recorder_options(servers, settings)) as recorder:
+        for receipt in [recorder.record(fact) for fact in facts]:
             with suppress(AckNotProven):  # acknowledged all the same
                 await receipt.reached(Ack.REPLICATED)

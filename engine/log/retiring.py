@@ -52,6 +52,16 @@ def known_pseq(folder: Path, spools: Sequence[ListedSpool], publisher: str) -> i
     return highest
 
 
+def whole_head(folder: Path, spools: Sequence[ListedSpool], publisher: str) -> tuple[int, str] | None:
+    """Where that publisher's one spool ends, with nothing after it; None where it is damaged, or there are several."""
+    own = [spool for spool in spools if spool.publisher == publisher]
+    if len(own) != 1 or own[0].state is State.ASIDE or own[0].unreadable_events:
+        return None
+    with suppress(SpoolUnusable):
+        return _with(folder / own[0].file, lambda opened: opened.head())
+    return None
+
+
 def readable(folder: Path, publisher: str, runs: Runs) -> dict[str, list[int]]:
     """Which of these numbers lie in which spool of this folder after all, as they were written."""
     found: dict[str, list[int]] = {}
