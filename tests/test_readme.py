@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.main import get_command
@@ -77,13 +78,32 @@ CURL = (
 """Stands in where curl is not installed; its arguments are -H, the header and the address."""
 
 
-def test_every_command_it_names_exists() -> None:
-    known = set()
+def commands() -> dict[str, set[str]]:
+    """Every command, with its options."""
+    known: dict[str, set[str]] = {}
     for name, command in get_command(app).commands.items():  # type: ignore[attr-defined]
-        known.add(name)
-        known |= {f"{name} {sub}" for sub in getattr(command, "commands", {})}
-    named = set(re.findall(r"`relight ((?:event|deadletter|import|retention|token) [a-z-]+|[a-z]+)", README))
-    assert named - {"engine", "open"} <= known
+        for path, part in walk(name, command):
+            known[path] = {option for parameter in part.params for option in parameter.opts}
+    return known
+
+
+def walk(path: str, command: Any) -> Iterator[tuple[str, Any]]:
+    yield path, command
+    for name, part in getattr(command, "commands", {}).items():
+        yield from walk(f"{path} {name}", part)
+
+
+@pytest.mark.parametrize("page", ["README.md", "deploy/README.md", "deploy/recording.md"])
+def test_every_command_it_names_exists(page: str) -> None:
+    known, text = commands(), (ROOT / page).read_text()
+    groups = "|".join(sorted({path.partition(" ")[0] for path in known if " " in path} - {"archive"}))
+    named = set(re.findall(rf"`relight ((?:{groups}) [a-z-]+|[a-z]+)", text))
+    assert named - {"engine", "open"} <= known.keys()
+    for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL):
+        for line in re.findall(r"^(?:[A-Z_]+=\S+ )*relight (.*?)(?:\s#.*)?$", block, re.MULTILINE):
+            words = [word for word in line.split() if re.fullmatch(r"[a-z-]+", word)]
+            path = max((" ".join(words[:n]) for n in (1, 2, 3) if " ".join(words[:n]) in known), key=len)
+            assert set(re.findall(r"\s(--[a-z-]+)", line)) <= known[path], line
 
 
 def test_every_make_target_it_names_exists() -> None:
