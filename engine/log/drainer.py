@@ -31,6 +31,7 @@ RETRY_S = 0.05
 RETRY_MAX_S = 1.0
 IDLE_S = 1.0
 LOOKS, LOOK_S = 3, 60.0
+SINGLY_EVENTS = 100
 
 log = logging.getLogger(__name__)
 
@@ -124,6 +125,7 @@ class Drainer:
                 return
             except StreamRefused as error:
                 log.info("batch refused, publishing singly: %s", error, extra={"action": "batch_refused"})
+                events = events[:SINGLY_EVENTS]  # as a rule it is the first of them that the stream holds already
         await self._publish_singly(events)
 
     async def _publish_singly(self, events: Sequence[Spooled]) -> None:
