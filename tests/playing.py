@@ -24,7 +24,12 @@ async def chaos(tmp_path: Path, *arguments: str) -> dict[str, Any]:
         stderr=-2,
         env=os.environ | {"PYTHONPATH": str(CHAOS.parent)},
     )
-    said, _ = await asyncio.wait_for(process.communicate(), WITHIN_S)
+    try:
+        async with asyncio.timeout(WITHIN_S):
+            said, _ = await process.communicate()
+    except TimeoutError:
+        process.kill()  # what it started ends with it
+        raise AssertionError(f"not within {WITHIN_S:g} s:\n{(await process.communicate())[0].decode()}") from None
     assert process.returncode == 0, said.decode()
     found: dict[str, Any] = json.loads(told.read_text())
     assert [verdict for verdict in found["verdicts"] if verdict["kept"]] != []

@@ -9,7 +9,7 @@ from proxy import proxied
 from stack import assert_chained, connected, drained, failed, nats_server, numbers, on_stream, options, until
 
 from relight.engine.embedded.nats import EmbeddedNats
-from relight.engine.log import drainer
+from relight.engine.log import drainer, publishing
 from relight.engine.log.publishing import HEADERS, framed, publish_batch
 from relight.engine.log.receipts import Ack
 from relight.engine.log.recorder import Recorder
@@ -142,7 +142,8 @@ async def test_a_login_that_may_not_look_publishes_all_the_same(spools: Path, mo
         assert numbers(await on_stream(client)) == [0]
 
 
-async def test_a_batch_in_one_piece_arrives_as_nats_py_would_have_sent_it() -> None:
+async def test_a_batch_framed_by_us_arrives_as_nats_py_would_have_sent_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publishing, "FRAMED_AT_ONCE", 3)
     async with nats_server() as nats, connected(nats) as client:
         assert hasattr(client, "_send_command"), "then batches are sent as before, and slower"
         assert hasattr(client, "_flush_pending")

@@ -35,6 +35,7 @@ LOOKS, LOOK_S = 3, 60.0
 STEP_S = 30.0
 """More than any other step can take, since all requests are bounded: a step beyond it hangs."""
 SLOWEST_BYTES_S = 50_000
+SINGLY_EVENTS = 100
 
 log = logging.getLogger(__name__)
 
@@ -152,6 +153,7 @@ class Drainer:
                 return
             except StreamRefused as error:
                 log.info("batch refused, publishing singly: %s", error, extra={"action": "batch_refused"})
+                events = events[:SINGLY_EVENTS]  # as a rule it is the first of them that the stream holds already
         await self._publish_singly(events)
 
     async def _publish_singly(self, events: Sequence[Spooled]) -> None:

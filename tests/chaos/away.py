@@ -58,8 +58,9 @@ async def _long(plan: ChaosPlan, report: Report, step: Step) -> None:
             PHASE, "recorded meanwhile", f"{exposed:,}", asked=f">= 0.9 of {due:,.0f}", kept=exposed >= 0.9 * due
         )
         report.figure(PHASE, "all caught up after; rate", f"{s(took_s)}; {exposed / took_s:,.0f} events/s")
-        tell_costs(report, PHASE, "while NATS was away", here.costs(gone, back))
-        tell_costs(report, PHASE, "while it was caught up", here.costs(back, recovered))
+        tell_costs(report, PHASE, "while NATS was away, and until all was caught up", here.costs(gone, recovered))
+        # A few hundred calls within seconds in which this process has both cores to itself, if it is lucky.
+        tell_costs(report, PHASE, "of these, while it was caught up", here.costs(back, recovered), promised=False)
         in_order = list(told.spooled.values()) == sorted(told.spooled.values())
         report.promise(PHASE, "numbers in the order of recording", "yes" if in_order else "no", asked="", kept=in_order)
         tell_kept(report, PHASE, "afterwards", found)

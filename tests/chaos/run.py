@@ -12,6 +12,7 @@ import disks
 import kills
 import wires
 from chaos_plan import PHASES, ChaosPlan
+from killing import NotAtRest
 from reporting import Report, machine, stepping, tell
 
 PLAYED = {"kills": kills.play, "away": away.play, "wires": wires.play, "disk": disks.play}
@@ -50,7 +51,10 @@ async def _play(plan: ChaosPlan) -> Report:
     report = Report()
     async with stepping() as step:
         for phase in plan.phases:
-            await PLAYED[phase](plan, report, step)
+            try:
+                await PLAYED[phase](plan, report, step)
+            except NotAtRest as error:
+                report.promise(phase, "came to rest", str(error), asked="in time", kept=False)
     return report
 
 
