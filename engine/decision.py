@@ -7,8 +7,8 @@ from typing import Self
 from pydantic import JsonValue
 
 from relight.engine import scope
-from relight.engine.log.receipts import Receipt
-from relight.engine.log.recorder import Recorder
+from relight.engine.recorder.receipts import Receipt
+from relight.engine.recorder.recorder import Recorder
 from relight.events.decisions import (
     DecisionBegun,
     DecisionCheckpointed,

@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapte
 from relight.engine import scope
 from relight.engine.clock import hashed_tail, make_id
 from relight.engine.errors import AckNotProven, AckTimeout, IngestRefused
-from relight.engine.log.receipts import Ack, Receipt
-from relight.engine.log.recorder import Recorder
+from relight.engine.recorder.receipts import Ack, Receipt
+from relight.engine.recorder.recorder import Recorder
 from relight.events.base import Control, Event
 from relight.events.catalog import CLOCK_TOLERANCE_MS, event_types, id_ms
 from relight.events.envelope import Number, Traceparent

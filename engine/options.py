@@ -1,7 +1,7 @@
 """The settings, as those who are configured by them want them."""
 
 from relight.engine.http.limits import HttpLimits
-from relight.engine.log.options import RecorderOptions
+from relight.engine.recorder.options import RecorderOptions
 from relight.engine.servers import Servers
 from relight.engine.settings import Settings
 from relight.engine.tables.pools import PoolOptions

@@ -10,8 +10,8 @@ from relight.engine import scope
 from relight.engine.errors import AckNotProven, AckTimeout, Superseded
 from relight.engine.ingest import IncomingRuling, checked
 from relight.engine.log.control import ControlLog, Tail
-from relight.engine.log.receipts import Ack
-from relight.engine.log.recorder import Recorder
+from relight.engine.recorder.receipts import Ack
+from relight.engine.recorder.recorder import Recorder
 from relight.events.base import Control
 
 T = TypeVar("T")

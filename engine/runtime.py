@@ -11,8 +11,8 @@ from relight.engine import scope
 from relight.engine.decision import Decision
 from relight.engine.log.content import fetch_content
 from relight.engine.log.control import Tail
-from relight.engine.log.receipts import Ack, Receipt
-from relight.engine.log.recorder import Recorder
+from relight.engine.recorder.receipts import Ack, Receipt
+from relight.engine.recorder.recorder import Recorder
 from relight.engine.tables.pools import Pool
 from relight.engine.tables.queries import find, parse, run
 from relight.events.base import Control, Event

@@ -21,7 +21,6 @@ from relight.engine.http.feed import Feed
 from relight.engine.http.server import HttpServer, http_server
 from relight.engine.ingest import Ingest
 from relight.engine.log.reader import TRANSIENT
-from relight.engine.log.recorder import Recorder
 from relight.engine.log.topology import STREAM, Headers, close
 from relight.engine.log.watermarks import ProjectedWatermarks
 from relight.engine.messaging.application import build_application, stop_application
@@ -29,6 +28,7 @@ from relight.engine.options import http_limits, pool_options, recorder_options
 from relight.engine.proving.answering import answering
 from relight.engine.proving.asking import Attestations, Attester
 from relight.engine.proving.building import polling_prober
+from relight.engine.recorder.recorder import Recorder
 from relight.engine.rulings import Rulings
 from relight.engine.servers import Servers
 from relight.engine.settings import Settings

@@ -9,7 +9,7 @@ from pydantic import JsonValue
 from relight.engine import scope
 from relight.engine.decision import Decision
 from relight.engine.log.control import Tail
-from relight.engine.log.receipts import Receipt
+from relight.engine.recorder.receipts import Receipt
 from relight.engine.runtime import Relight
 from relight.events.base import Control, Event
 from relight.events.values import Content

@@ -136,6 +136,11 @@ def encode(
     return b'%b,"data":%b}' % (orjson.dumps(document)[:-1], data)
 
 
+def data_json(event: Event) -> bytes:
+    """An event's data as it is published; absent values are left out."""
+    return event.__pydantic_serializer__.to_json(event, exclude_none=True)
+
+
 def rfc3339(moment: datetime) -> str:
     """UTC with all six digits of the microsecond. `moment` must be UTC."""
     return moment.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"

@@ -12,12 +12,12 @@ from stack import failed
 
 from relight.engine.embedded.nats import EmbeddedNats
 from relight.engine.errors import AckNotProven
-from relight.engine.log.receipts import Ack
-from relight.engine.log.recorder import Recorder, RecorderOptions
 from relight.engine.log.topology import connect, stream_config
 from relight.engine.proving.answering import answering
 from relight.engine.proving.building import polling_prober
 from relight.engine.proving.prober import Prober
+from relight.engine.recorder.receipts import Ack
+from relight.engine.recorder.recorder import Recorder, RecorderOptions
 from relight.engine.servers import Servers
 
 NAME = "relight:eu:here:1"

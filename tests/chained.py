@@ -10,10 +10,10 @@ from stack import encoded
 
 from relight.engine.audit.copies import Again
 from relight.engine.audit.judging import Circumstances, Expected, Judgement, judge
-from relight.engine.audit.ranges import Ranges
 from relight.engine.audit.walking import Walk
 from relight.engine.log.chain import PublisherHead, body_sha256
 from relight.engine.log.links import link_of
+from relight.engine.log.numbers import Ranges
 from relight.engine.log.reader import Message
 from relight.events.base import Event
 from relight.events.breakers import BreakerClosed, BreakerFailed, BreakerSucceeded

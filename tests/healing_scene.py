@@ -25,8 +25,8 @@ from relight.engine.log.control import ControlLog, Tail
 from relight.engine.log.links import link_of
 from relight.engine.log.numbers import Numbers
 from relight.engine.log.reader import BEGINNING, Message, Reader
-from relight.engine.log.recorder import Recorder
 from relight.engine.log.topology import Headers, connect
+from relight.engine.recorder.recorder import Recorder
 from relight.engine.tables.connecting import connect_session
 from relight.engine.tables.digest import digest_memory, digest_postgres
 from relight.events.base import Event

@@ -19,9 +19,9 @@ from relight.engine.embedded.nats import EmbeddedNats
 from relight.engine.health.models import Health
 from relight.engine.health.probe import HealthProbe, Watched
 from relight.engine.ingest import Ingest
-from relight.engine.log.recorder import Recorder
 from relight.engine.log.watermarks import ProjectedWatermarks
 from relight.engine.messaging.application import build_application
+from relight.engine.recorder.recorder import Recorder
 from relight.engine.rulings import Rulings
 from relight.engine.tables.connecting import connect_probe, connect_session
 from relight.engine.tables.pools import Pool, PoolOptions, open_pool

@@ -16,8 +16,8 @@ from relight.engine.embedded.nats import EmbeddedNats
 from relight.engine.log.control import ControlLog, Tail
 from relight.engine.log.links import link_of
 from relight.engine.log.reader import BEGINNING, Message, Reader
-from relight.engine.log.recorder import Recorder
 from relight.engine.log.topology import MESSAGE_ID, STREAM, Headers, connect, ensure_stream
+from relight.engine.recorder.recorder import Recorder
 from relight.engine.tables.connecting import Connection
 from relight.events.breakers import BreakerClosed, BreakerSucceeded
 from relight.events.decisions import DecisionBegun

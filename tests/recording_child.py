@@ -3,8 +3,8 @@
 import sys
 from pathlib import Path
 
-from relight.engine.log.receipts import Ack
-from relight.engine.log.recorder import Recorder, RecorderOptions
+from relight.engine.recorder.receipts import Ack
+from relight.engine.recorder.recorder import Recorder, RecorderOptions
 from relight.events.breakers import BreakerFailed
 
 nats_url, spools = sys.argv[1:]

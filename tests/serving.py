@@ -18,8 +18,8 @@ from relight.engine.http.feed import Feed
 from relight.engine.http.limits import HttpLimits
 from relight.engine.http.server import HttpServer, http_server
 from relight.engine.ingest import Ingest
-from relight.engine.log.recorder import Recorder
 from relight.engine.log.watermarks import ProjectedWatermarks
+from relight.engine.recorder.recorder import Recorder
 from relight.engine.tables import tokens
 from relight.engine.tables.connecting import connect_probe
 from relight.engine.tables.pools import Pool, PoolOptions, open_pool

@@ -10,8 +10,8 @@ import threading
 import time
 from pathlib import Path
 
-from relight.engine.log.receipts import Ack
-from relight.engine.log.recorder import Recorder, RecorderOptions
+from relight.engine.recorder.receipts import Ack
+from relight.engine.recorder.recorder import Recorder, RecorderOptions
 from relight.events.breakers import BreakerFailed
 
 nats_url, spools, way = sys.argv[1:4]

@@ -20,10 +20,10 @@ from relight.engine.embedded.nats import EmbeddedNats
 from relight.engine.errors import Fenced as Fenced
 from relight.engine.log.chain import body_sha256
 from relight.engine.log.reader import BEGINNING, Message, Reader
-from relight.engine.log.recorder import Recorder, RecorderOptions
 from relight.engine.log.topology import connect, ensure_stream
 from relight.engine.log.watermarks import QUESTION, announcement
 from relight.engine.messaging.watermarks import WatermarkQuestion, answer_watermark
+from relight.engine.recorder.recorder import Recorder, RecorderOptions
 from relight.engine.tables.connecting import Session, connect_session
 from relight.engine.tables.digest import Digest, digest_memory, digest_postgres
 from relight.engine.tables.pools import PoolOptions, open_pool

@@ -15,7 +15,7 @@ from stack import connected, nats_server, until
 from test_lifecycle import servers_of
 
 from relight.engine.embedded.nats import EmbeddedNats
-from relight.engine.log.receipts import Ack
+from relight.engine.recorder.receipts import Ack
 from relight.engine.service import Parts, serving
 from relight.engine.settings import Settings
 

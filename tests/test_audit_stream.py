@@ -19,8 +19,8 @@ from relight.engine.audit.report import Audit
 from relight.engine.embedded.nats import EmbeddedNats
 from relight.engine.log.chain import body_sha256
 from relight.engine.log.reader import Message
-from relight.engine.log.recorder import Recorder
 from relight.engine.log.topology import STREAM
+from relight.engine.recorder.recorder import Recorder
 from relight.engine.tables.connecting import Session, connect_session
 
 Told = tuple[Kind, str | None, int | None, int | None]

@@ -20,8 +20,8 @@ from relight.engine.errors import ContentErased, ContentError
 from relight.engine.log.content import BUCKET_STREAM, CHUNKS, fetch_content
 from relight.engine.log.content_store import ContentStore
 from relight.engine.log.reader import Message
-from relight.engine.log.recorder import Recorder
-from relight.engine.log.spool import SpooledContent
+from relight.engine.recorder.recorder import Recorder
+from relight.engine.spool.spool import SpooledContent
 from relight.events.decisions import DecisionCheckpointed, DecisionTaken
 from relight.events.values import Content
 

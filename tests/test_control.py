@@ -16,10 +16,10 @@ from stack import assert_chained, bodies, connected, nats_server, on_stream, opt
 from relight.engine.clock import Clock
 from relight.engine.errors import AckTimeout, ControlError, Superseded, Unreachable
 from relight.engine.log.control import ControlLog, Tail
-from relight.engine.log.receipts import Ack
-from relight.engine.log.recorder import Recorder
-from relight.engine.log.spool import ControlCopy, Spool
 from relight.engine.log.topology import STREAM, connect, stream_config
+from relight.engine.recorder.receipts import Ack
+from relight.engine.recorder.recorder import Recorder
+from relight.engine.spool.spool import ControlCopy, Spool
 from relight.events.breakers import BreakerClosed, BreakerOpened
 from relight.events.errors import InvalidEvent
 

@@ -10,8 +10,8 @@ from stack import bodies, connected, failed, nats_server, on_stream, options
 
 from relight.engine import scope
 from relight.engine.decision import Decision
-from relight.engine.log.receipts import Ack
-from relight.engine.log.recorder import Recorder
+from relight.engine.recorder.receipts import Ack
+from relight.engine.recorder.recorder import Recorder
 from relight.events.errors import InvalidEvent
 
 Said = Callable[[], Awaitable[list[dict[str, Any]]]]

@@ -26,11 +26,11 @@ from relight.engine.cli.main import app
 from relight.engine.embedded.binaries import nats_server
 from relight.engine.embedded.ports import free_port
 from relight.engine.errors import Unreachable
-from relight.engine.log.receipts import Ack
-from relight.engine.log.recorder import Recorder, RecorderOptions
 from relight.engine.log.topology import connect, content_bucket
 from relight.engine.proving.answering import answering
 from relight.engine.proving.building import polling_prober
+from relight.engine.recorder.receipts import Ack
+from relight.engine.recorder.recorder import Recorder, RecorderOptions
 from relight.engine.servers import Servers
 from relight.engine.settings import Settings
 

@@ -29,9 +29,9 @@ from relight.engine.errors import ContentErased
 from relight.engine.log.content import fetch_content
 from relight.engine.log.content_store import ContentStore
 from relight.engine.log.reader import Message
-from relight.engine.log.recorder import Recorder
-from relight.engine.log.spool import Spool, SpooledContent
+from relight.engine.recorder.recorder import Recorder
 from relight.engine.settings import Settings
+from relight.engine.spool.spool import Spool, SpooledContent
 from relight.events.decisions import DecisionBegun, DecisionCheckpointed, DecisionTaken
 from relight.events.values import Content
 

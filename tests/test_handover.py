@@ -16,8 +16,8 @@ from stack import Projecting, connected, failed, nats_server, options, projectin
 
 from relight.engine.embedded.nats import EmbeddedNats
 from relight.engine.errors import Fenced
-from relight.engine.log.receipts import Ack
-from relight.engine.log.recorder import Recorder
+from relight.engine.recorder.receipts import Ack
+from relight.engine.recorder.recorder import Recorder
 from relight.engine.tables.connecting import Session, connect_session
 from relight.engine.tables.leading import Look, try_to_lead
 from relight.engine.tables.projector import Projector, ProjectorState

@@ -12,9 +12,9 @@ from stack import Projecting, drained, failed, nats_server, options, projecting,
 from relight.engine.clock import Clock
 from relight.engine.health.chains import look_at_chains
 from relight.engine.log.chain import body_sha256
-from relight.engine.log.left_spools import tell_of_spools, whole_spools
-from relight.engine.log.recorder import Recorder
-from relight.engine.log.spool import Acked, Spool, Spooled
+from relight.engine.recorder.left_spools import tell_of_spools, whole_spools
+from relight.engine.recorder.recorder import Recorder
+from relight.engine.spool.spool import Acked, Spool, Spooled
 from relight.engine.tables import signs
 from relight.engine.tables.recent import RecentHashes
 from relight.events.recorder import RecorderDrained, RecorderLost

@@ -32,10 +32,10 @@ from relight.engine.embedded.nats import EmbeddedNats
 from relight.engine.healing.asking import Asking
 from relight.engine.healing.known import Loss, load_losses, missing_of
 from relight.engine.health.models import CheckStatus
-from relight.engine.log.heal_messages import MISSING
 from relight.engine.log.numbers import Numbers
-from relight.engine.log.recorder import Recorder
 from relight.engine.log.topology import STREAM
+from relight.engine.recorder.heal_messages import MISSING
+from relight.engine.recorder.recorder import Recorder
 from relight.engine.servers import Servers
 from relight.engine.service import Parts, caught_up, serving
 from relight.engine.settings import Settings

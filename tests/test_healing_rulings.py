@@ -18,8 +18,8 @@ from relight.engine.log.control import ControlLog, Tail
 from relight.engine.log.links import Link, link_of
 from relight.engine.log.putting_back import put_back_rulings, tail_of
 from relight.engine.log.reader import BEGINNING, Reader
-from relight.engine.log.spool import ControlCopy
 from relight.engine.log.topology import STREAM
+from relight.engine.spool.spool import ControlCopy
 from relight.events.breakers import BreakerOpened
 
 SUBJECT = "ctl.breaker.acme.api"

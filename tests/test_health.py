@@ -30,9 +30,9 @@ from relight.engine.health.spools import exposed_spools, spool_checks
 from relight.engine.health.stream import StreamLook
 from relight.engine.http.health import health_routes
 from relight.engine.http.server import http_server
-from relight.engine.log.listing import list_spools
-from relight.engine.log.receipts import Ack
 from relight.engine.log.topology import connect
+from relight.engine.recorder.receipts import Ack
+from relight.engine.spool.listing import list_spools
 from relight.engine.tables.migrate import migrate
 from relight.engine.tables.pools import PoolOptions, open_pool
 

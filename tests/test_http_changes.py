@@ -15,7 +15,7 @@ import stack
 from serving import OPERATOR, READER, Served, answered, served
 
 from relight.engine.http.limits import HttpLimits
-from relight.engine.log.receipts import Ack
+from relight.engine.recorder.receipts import Ack
 from relight.engine.scope import entered
 from relight.engine.tables import tokens
 from relight.engine.tables.tokens import Tier

@@ -14,7 +14,7 @@ import stack
 from serving import OPERATOR, Served, answered, served
 
 from relight.engine.http.etags import names
-from relight.engine.log.receipts import Ack
+from relight.engine.recorder.receipts import Ack
 from relight.projections.catalog import queries, tables
 from relight.projections.query import MAX_LIMIT, Query
 

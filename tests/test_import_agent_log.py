@@ -28,12 +28,12 @@ from relight.engine.importers.importing import ImportedFile, import_file
 from relight.engine.importers.scanning import Scan, scan
 from relight.engine.log.content import fetch_content
 from relight.engine.log.control import ControlLog
-from relight.engine.log.receipts import Ack
-from relight.engine.log.recorder import Recorder
-from relight.engine.log.writer import data_json
 from relight.engine.options import recorder_options
+from relight.engine.recorder.receipts import Ack
+from relight.engine.recorder.recorder import Recorder
 from relight.engine.settings import Settings
 from relight.events.base import Control
+from relight.events.envelope import data_json
 from relight.events.tasks import TaskSubmitted
 from relight.events.values import Content
 

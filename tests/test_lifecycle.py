@@ -22,7 +22,7 @@ from relight.engine.errors import SettingsError
 from relight.engine.health.readiness import Readiness
 from relight.engine.http.entry import Entry
 from relight.engine.http.server import HttpServer, http_server
-from relight.engine.log.receipts import Ack
+from relight.engine.recorder.receipts import Ack
 from relight.engine.servers import Servers
 from relight.engine.service import Parts, Service, caught_up, serving
 from relight.engine.settings import Settings

@@ -22,8 +22,8 @@ from relight.engine.embedded.postgres import EmbeddedPostgres
 from relight.engine.errors import Unreachable
 from relight.engine.health.asking import STATUS
 from relight.engine.ingest import Ingest
-from relight.engine.log.receipts import Ack
-from relight.engine.log.recorder import Recorder
+from relight.engine.recorder.receipts import Ack
+from relight.engine.recorder.recorder import Recorder
 from relight.engine.servers import Servers
 from relight.engine.service import Parts, Service, caught_up, serving
 from relight.engine.settings import Settings

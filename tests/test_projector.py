@@ -19,8 +19,8 @@ from relight.engine.embedded.postgres import EmbeddedPostgres
 from relight.engine.errors import DeadLettered, Fenced
 from relight.engine.log.chain import PublisherHead, body_sha256
 from relight.engine.log.reader import BEGINNING, Message, Reader
-from relight.engine.log.receipts import Ack
-from relight.engine.log.recorder import Recorder
+from relight.engine.recorder.receipts import Ack
+from relight.engine.recorder.recorder import Recorder
 from relight.engine.tables.connecting import connect_session
 from relight.engine.tables.deadletters import count_open, dead_letters_at, list_dead_letters, retry
 from relight.engine.tables.folding import Folded

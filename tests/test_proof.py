@@ -9,10 +9,10 @@ from stack import connected, failed, nats_server, options
 from relight.engine.embedded.nats import EmbeddedNats
 from relight.engine.errors import AckNotProven
 from relight.engine.log.publishing import publish_one, request
-from relight.engine.log.receipts import Ack
-from relight.engine.log.recorder import Recorder
-from relight.engine.log.spool import Spooled
 from relight.engine.log.topology import STREAM, connect, stream_config
+from relight.engine.recorder.receipts import Ack
+from relight.engine.recorder.recorder import Recorder
+from relight.engine.spool.spool import Spooled
 
 
 async def not_proven(nats: EmbeddedNats, spools: Path, **changes: object) -> str:

@@ -11,14 +11,14 @@ from nats.aio.msg import Msg
 from nats.js.api import DiscardPolicy, PersistMode, RetentionPolicy, StorageType, StreamConfig
 from stack import failed, nats_server, until
 
-from relight.engine.log.receipts import Ack
-from relight.engine.log.recorder import Recorder
 from relight.engine.log.topology import connect, stream_config
 from relight.engine.proving.asking import Attestations
 from relight.engine.proving.models import Attestation, Facts
 from relight.engine.proving.prober import Prober
 from relight.engine.proving.questions import QUESTION, Answer, Question
 from relight.engine.proving.system import SystemAccount
+from relight.engine.recorder.receipts import Ack
+from relight.engine.recorder.recorder import Recorder
 
 
 async def test_agents_that_know_no_system_account_are_told_what_is_proven_by_whom(spools: Path) -> None:

@@ -14,11 +14,11 @@ from stack import NOW, failed, until
 
 from relight.engine.health.models import Check, CheckStatus
 from relight.engine.health.proof import proof_checks
-from relight.engine.log.receipts import Ack
-from relight.engine.log.recorder import Recorder
 from relight.engine.log.topology import connect, stream_config
 from relight.engine.proving.models import Attestation
 from relight.engine.proving.prober import Prober
+from relight.engine.recorder.receipts import Ack
+from relight.engine.recorder.recorder import Recorder
 
 
 async def test_a_server_that_came_back_weaker_is_refused_from_its_first_acknowledgement_on(spools: Path) -> None:

@@ -26,8 +26,8 @@ from test_migrate import make_database
 
 from relight.engine.clock import Clock
 from relight.engine.errors import RebuildRefused
-from relight.engine.log.receipts import Ack
-from relight.engine.log.recorder import Recorder
+from relight.engine.recorder.receipts import Ack
+from relight.engine.recorder.recorder import Recorder
 from relight.engine.tables import rebuild as rebuild_module
 from relight.engine.tables.connecting import Session, connect_session
 from relight.engine.tables.deadletters import count_open, list_dead_letters

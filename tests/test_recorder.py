@@ -30,10 +30,10 @@ from stack import (
 from relight.engine.embedded.nats import EmbeddedNats
 from relight.engine.errors import AckNotProven, AckTimeout, ContentError, RecorderError, RecordRefused
 from relight.engine.log.content import fetch_content
-from relight.engine.log.receipts import Ack
-from relight.engine.log.recorder import Recorder
-from relight.engine.log.spool import MEMORY, Spool, Spooled, SpooledContent
 from relight.engine.log.topology import STREAM, stream_config
+from relight.engine.recorder.receipts import Ack
+from relight.engine.recorder.recorder import Recorder
+from relight.engine.spool.spool import MEMORY, Spool, Spooled, SpooledContent
 from relight.events.breakers import BreakerClosed
 from relight.events.decisions import DecisionCheckpointed
 from relight.events.errors import InvalidEvent

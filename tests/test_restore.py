@@ -32,9 +32,9 @@ from relight.engine.log.chain import body_sha256
 from relight.engine.log.content import fetch_content
 from relight.engine.log.content_store import ContentStore
 from relight.engine.log.reader import Message
-from relight.engine.log.recorder import Recorder
 from relight.engine.log.topology import RESTORING, close, connect
 from relight.engine.options import recorder_options
+from relight.engine.recorder.recorder import Recorder
 from relight.engine.settings import Settings
 from relight.engine.tables.connecting import connect_session
 from relight.engine.tables.digest import Digest, digest_memory, digest_postgres

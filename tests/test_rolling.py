@@ -11,8 +11,8 @@ import stack
 from serving_process import Served, served
 from stack import connected, failed, nats_server, options, until
 
-from relight.engine.log.receipts import Ack
-from relight.engine.log.recorder import Recorder
+from relight.engine.recorder.receipts import Ack
+from relight.engine.recorder.recorder import Recorder
 from relight.engine.tables.connecting import connect_session
 from relight.engine.tables.digest import digest_memory, digest_postgres
 

@@ -23,13 +23,13 @@ from stack import (
 from relight.engine.embedded.nats import EmbeddedNats
 from relight.engine.errors import RecordRefused
 from relight.engine.log.chain import body_sha256
-from relight.engine.log.items import GROUP_BYTES
-from relight.engine.log.receipts import Ack, Receipt
-from relight.engine.log.recorder import Recorder
-from relight.engine.log.room import RESERVED_BYTES
-from relight.engine.log.spool import Acked, ControlCopy, Spool, Spooled, SpooledContent
-from relight.engine.log.spool_schema import MARGIN_BYTES
 from relight.engine.log.watermarks import Answer, Sealed, announcement
+from relight.engine.recorder.items import GROUP_BYTES
+from relight.engine.recorder.receipts import Ack, Receipt
+from relight.engine.recorder.recorder import Recorder
+from relight.engine.recorder.room import RESERVED_BYTES
+from relight.engine.spool.schema import MARGIN_BYTES
+from relight.engine.spool.spool import Acked, ControlCopy, Spool, Spooled, SpooledContent
 
 
 async def gap_is_exact(nats: EmbeddedNats, database: str, recorder: Recorder, receipts: list[Receipt]) -> None:
@@ -244,7 +244,7 @@ SEALED = "INSERT INTO sealed_heads VALUES ($1, $2, $3, $4)"
 async def test_with_an_archive_what_it_sealed_with_an_equal_hash_leaves_and_nothing_else(
     spools: Path, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("relight.engine.log.upkeep.EVICT_EVERY_S", 0.1)
+    monkeypatch.setattr("relight.engine.recorder.upkeep.EVICT_EVERY_S", 0.1)
     async with (
         nats_server() as nats,
         service_answers(nats, database) as projected,

@@ -14,7 +14,7 @@ import stack
 from stack import connected, failed, nats_server, options, projecting, until
 
 from relight.engine.embedded.postgres import EmbeddedPostgres
-from relight.engine.log.recorder import Recorder
+from relight.engine.recorder.recorder import Recorder
 from relight.engine.tables.connecting import connect_session
 from relight.engine.tables.digest import digest_memory, digest_postgres
 from relight.engine.tables.migrate import migrate

@@ -25,10 +25,10 @@ from stack import (
 
 from relight.engine.embedded.nats import EmbeddedNats
 from relight.engine.errors import RecorderError
-from relight.engine.log.locks import acquire, announce, nonces, release
-from relight.engine.log.receipts import Ack
-from relight.engine.log.recorder import Recorder
-from relight.engine.log.spool import Spool
+from relight.engine.recorder.receipts import Ack
+from relight.engine.recorder.recorder import Recorder
+from relight.engine.spool.locks import acquire, announce, nonces, release
+from relight.engine.spool.spool import Spool
 
 
 async def test_slots_are_shared_out_among_the_living_and_reused_after_them(spools: Path) -> None:
@@ -150,7 +150,7 @@ async def test_of_two_machines_with_one_disk_image_one_takes_another_identity_on
     spools: Path, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Same machine id, inode and nonce: nothing on the machine tells, but what stands in the tables does."""
-    monkeypatch.setattr("relight.engine.log.upkeep.EVICT_EVERY_S", 0.2)
+    monkeypatch.setattr("relight.engine.recorder.upkeep.EVICT_EVERY_S", 0.2)
     async with nats_server() as nats, service_answers(nats, database) as projected:
         original = await unsent(nats, spools, 0)
         image = {path.name: path.read_bytes() for path in spools.iterdir()}

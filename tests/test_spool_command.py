@@ -15,12 +15,12 @@ from stack import Projecting, drained, failed, nats_server, numbers, on_stream, 
 
 from relight.engine.app.spools import Retired, drain_spools, retire_spools, spools_here
 from relight.engine.embedded.nats import EmbeddedNats
-from relight.engine.log.aside import asides
-from relight.engine.log.listing import ListedSpool, State
-from relight.engine.log.receipts import Ack
-from relight.engine.log.recorder import Recorder
-from relight.engine.log.retiring import RetireRefused
+from relight.engine.recorder.receipts import Ack
+from relight.engine.recorder.recorder import Recorder
 from relight.engine.settings import Settings
+from relight.engine.spool.aside import asides
+from relight.engine.spool.listing import ListedSpool, State
+from relight.engine.spool.retiring import RetireRefused
 
 
 class Home:

@@ -34,13 +34,13 @@ from stack import (
 
 from relight.engine.embedded.nats import EmbeddedNats
 from relight.engine.errors import AckNotProven
-from relight.engine.log.aside import Note, asides
-from relight.engine.log.carve import carve
 from relight.engine.log.chain import body_sha256
-from relight.engine.log.receipts import Ack
-from relight.engine.log.recorder import Recorder
-from relight.engine.log.salvage import salvage_of
-from relight.engine.log.spool import Spool, Spooled, SpooledContent
+from relight.engine.recorder.receipts import Ack
+from relight.engine.recorder.recorder import Recorder
+from relight.engine.spool.aside import Note, asides
+from relight.engine.spool.carve import carve
+from relight.engine.spool.salvage import salvage_of
+from relight.engine.spool.spool import Spool, Spooled, SpooledContent
 from relight.events.envelope import GENESIS
 
 EVENTS = 60
@@ -316,7 +316,7 @@ def fill(disk: Path) -> Path:
 async def test_on_a_disk_that_is_full_at_opening_recording_goes_on_in_memory_and_then_on_disk(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("relight.engine.log.watchdog.BACK_S", 0.2)
+    monkeypatch.setattr("relight.engine.recorder.watchdog.BACK_S", 0.2)
     with small_disk(32) as disk:
         async with nats_server() as nats, connected(nats) as client:
             (disk / "spool").mkdir()
@@ -351,8 +351,8 @@ async def test_on_a_disk_that_is_full_at_opening_recording_goes_on_in_memory_and
 async def test_on_a_disk_that_becomes_full_recording_goes_on_in_memory_and_nothing_taken_is_lost_or_doubled(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("relight.engine.log.watchdog.FAILING_S", 0.5)
-    monkeypatch.setattr("relight.engine.log.watchdog.BACK_S", 0.2)
+    monkeypatch.setattr("relight.engine.recorder.watchdog.FAILING_S", 0.5)
+    monkeypatch.setattr("relight.engine.recorder.watchdog.BACK_S", 0.2)
     with small_disk(32) as disk:
         async with nats_server() as nats, connected(nats) as client:
             async with Recorder(options(nats, disk / "spool")) as recorder:

@@ -13,7 +13,7 @@ import pytest
 from stack import assert_chained, bodies, connected, nats_server, numbers, on_stream, options, until
 
 from relight.engine.embedded.nats import EmbeddedNats
-from relight.engine.log.recorder import Recorder
+from relight.engine.recorder.recorder import Recorder
 
 EVENTS = 200
 

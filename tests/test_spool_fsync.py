@@ -20,8 +20,8 @@ import stack
 from conftest import lacking
 from stack import failed, nats_server, options, until
 
-from relight.engine.log.receipts import Ack
-from relight.engine.log.recorder import Recorder
+from relight.engine.recorder.receipts import Ack
+from relight.engine.recorder.recorder import Recorder
 
 ROUNDS = 20
 SYNCED = re.compile(r"^\d+ +(?P<at>[\d.]+) (?:fsync|fdatasync)\(\d+<(?P<path>[^>]*)>")
@@ -38,8 +38,8 @@ CHILD = """
 import os
 import sys
 from pathlib import Path
-from relight.engine.log.receipts import Ack
-from relight.engine.log.recorder import Recorder, RecorderOptions
+from relight.engine.recorder.receipts import Ack
+from relight.engine.recorder.recorder import Recorder, RecorderOptions
 from relight.events.breakers import BreakerFailed
 
 # No server: acknowledgements would be written, and synced, too.

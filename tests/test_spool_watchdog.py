@@ -13,10 +13,10 @@ import pytest
 from nats.aio.client import Client
 from stack import assert_chained, connected, drained, failed, nats_server, numbers, on_stream, options, until
 
-from relight.engine.log import drainer, encoding
-from relight.engine.log.receipts import Ack
-from relight.engine.log.recorder import Recorder
-from relight.engine.log.spool import Spool
+from relight.engine.recorder import drainer, encoding
+from relight.engine.recorder.receipts import Ack
+from relight.engine.recorder.recorder import Recorder
+from relight.engine.spool.spool import Spool
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 

@@ -9,12 +9,13 @@ from proxy import proxied
 from stack import assert_chained, connected, drained, failed, nats_server, numbers, on_stream, options, until
 
 from relight.engine.embedded.nats import EmbeddedNats
-from relight.engine.log import drainer, publishing
+from relight.engine.log import publishing
 from relight.engine.log.publishing import HEADERS, framed, publish_batch
-from relight.engine.log.receipts import Ack
-from relight.engine.log.recorder import Recorder
-from relight.engine.log.spool import Spooled
 from relight.engine.log.topology import STREAM, stream_config
+from relight.engine.recorder import drainer
+from relight.engine.recorder.receipts import Ack
+from relight.engine.recorder.recorder import Recorder
+from relight.engine.spool.spool import Spooled
 
 FORGETS_S = 0.1
 OTHERS = 25

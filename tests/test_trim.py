@@ -26,9 +26,9 @@ from relight.engine.embedded.nats import EmbeddedNats
 from relight.engine.errors import HistoryGone, TrimRefused
 from relight.engine.log.control import Tail
 from relight.engine.log.reader import Message
-from relight.engine.log.receipts import Ack
-from relight.engine.log.recorder import Recorder
 from relight.engine.log.trims import trimmed_through
+from relight.engine.recorder.receipts import Ack
+from relight.engine.recorder.recorder import Recorder
 from relight.engine.service import Parts, serving
 from relight.engine.settings import Settings
 from relight.engine.tables.connecting import connect_session

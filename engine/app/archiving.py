@@ -17,10 +17,10 @@ from relight.engine.archive.trimming import StreamTrimmed, Trimming, TrimPlan
 from relight.engine.archiving import CLOSING_S, archive_place, make_archiver
 from relight.engine.embedded.home import running
 from relight.engine.health.readiness import Readiness
-from relight.engine.log.receipts import Ack
-from relight.engine.log.recorder import Recorder
 from relight.engine.log.topology import Headers, close, connect
 from relight.engine.options import recorder_options
+from relight.engine.recorder.receipts import Ack
+from relight.engine.recorder.recorder import Recorder
 from relight.engine.running import SIGNALS
 from relight.engine.service import PROJECTOR_ROLE, caught_up
 from relight.engine.settings import Settings

@@ -11,10 +11,10 @@ from relight.engine.archive.store import open_store
 from relight.engine.erasure.demand import Demand
 from relight.engine.erasure.erasing import Advanced, Erased, Erasing, Found, Places
 from relight.engine.errors import AckTimeout
-from relight.engine.log.receipts import Ack, Receipt
-from relight.engine.log.recorder import Recorder
 from relight.engine.log.topology import Headers, close, connect
 from relight.engine.options import recorder_options
+from relight.engine.recorder.receipts import Ack, Receipt
+from relight.engine.recorder.recorder import Recorder
 from relight.engine.settings import Settings
 from relight.events.envelope import PLATFORM
 from relight.events.recorder import RecorderErased

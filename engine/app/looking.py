@@ -20,7 +20,6 @@ from relight.engine.health.asking import fetch_health, request_health
 from relight.engine.health.models import Check, Health
 from relight.engine.health.probe import HealthProbe, Watched
 from relight.engine.health.spools import spool_checks
-from relight.engine.log.listing import list_spools
 from relight.engine.log.topology import close, connect
 from relight.engine.options import pool_options
 from relight.engine.proving.asking import Attestations
@@ -28,6 +27,7 @@ from relight.engine.proving.building import single_prober
 from relight.engine.servers import Servers
 from relight.engine.service import caught_up
 from relight.engine.settings import Settings
+from relight.engine.spool.listing import list_spools
 from relight.engine.tables.connecting import connect_probe
 from relight.engine.tables.pools import open_pool
 

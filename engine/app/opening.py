@@ -7,8 +7,8 @@ from anyio.from_thread import start_blocking_portal
 
 from relight.engine.app.connections import ready_servers
 from relight.engine.clock import Clock
-from relight.engine.log.recorder import Recorder
 from relight.engine.options import pool_options, recorder_options
+from relight.engine.recorder.recorder import Recorder
 from relight.engine.runtime import Relight
 from relight.engine.settings import Settings
 from relight.engine.sync import SyncRelight

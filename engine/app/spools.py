@@ -10,16 +10,16 @@ from nats.aio.client import Client
 
 from relight.engine.app.connections import CATCH_UP_S, clock, ready_servers
 from relight.engine.errors import AckNotProven, Unreachable
-from relight.engine.log.adoption import Adopter, drain_left
-from relight.engine.log.aside import asides
-from relight.engine.log.listing import ListedSpool, State, list_spools
-from relight.engine.log.receipts import Ack
-from relight.engine.log.recorder import Recorder
-from relight.engine.log.retiring import RetireRefused, known_pseq, move_away, readable, to_retire, whole_head
 from relight.engine.log.topology import REQUEST_TIMEOUT_S, STREAM, close, connect, ensure_stream
 from relight.engine.options import recorder_options
+from relight.engine.recorder.adoption import Adopter, drain_left
+from relight.engine.recorder.receipts import Ack
+from relight.engine.recorder.recorder import Recorder
 from relight.engine.servers import Servers
 from relight.engine.settings import Settings
+from relight.engine.spool.aside import asides
+from relight.engine.spool.listing import ListedSpool, State, list_spools
+from relight.engine.spool.retiring import RetireRefused, known_pseq, move_away, readable, to_retire, whole_head
 from relight.engine.tables.connecting import Session, connect_session
 from relight.engine.tables.pools import PROJECTOR_ROLE
 from relight.engine.tables.unresolved import unresolved

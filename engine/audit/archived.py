@@ -7,9 +7,9 @@ from relight.engine.archive.models import Manifest
 from relight.engine.archive.reading import ArchiveReader
 from relight.engine.archive.salvage import salvage_segment
 from relight.engine.archive.walking import walk_manifests
-from relight.engine.audit.ranges import Ranges, merged, within
 from relight.engine.errors import ArchiveDamaged
 from relight.engine.log.links import link_of
+from relight.engine.log.numbers import Ranges, merged, within
 
 Hashes = dict[tuple[str, int], set[str]]
 """Of a publisher's number; more than one where the archive holds several events of it."""

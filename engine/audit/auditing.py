@@ -14,12 +14,12 @@ from relight.engine.audit.copies import Again
 from relight.engine.audit.holders import Holders, holders_of
 from relight.engine.audit.judging import Judgement, judge
 from relight.engine.audit.known import Allowed, TablesKnow, read_allowed, read_tables
-from relight.engine.audit.ranges import Ranges
 from relight.engine.audit.refining import doubtful, refine
 from relight.engine.audit.report import Audit, Checked, DeclaredLoss, Numbers, TailInDoubt
 from relight.engine.audit.walking import Walk
 from relight.engine.errors import Rewound
 from relight.engine.health.limits import QUIET_S
+from relight.engine.log.numbers import Ranges
 from relight.engine.log.reader import BEGINNING, Reader
 from relight.engine.tables.connecting import Connection
 from relight.events.subjects import token

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from relight.engine.audit.chain import Chain, Copies
 from relight.engine.audit.envelopes import place_of
 from relight.engine.audit.models import Finding, Kind
-from relight.engine.audit.ranges import Ranges, merged, within
+from relight.engine.log.numbers import Ranges, merged, within
 from relight.engine.log.reader import Message
 from relight.engine.log.topology import DUPLICATE_WINDOW_S
 

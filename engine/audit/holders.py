@@ -7,7 +7,7 @@ from relight.engine.audit.archived import Archived
 from relight.engine.audit.judging import Circumstances, Expected
 from relight.engine.audit.known import Allowed, TablesKnow
 from relight.engine.audit.models import Finding, Kind
-from relight.engine.audit.ranges import Ranges, merged
+from relight.engine.log.numbers import Ranges, merged
 
 TABLES, SPOOL = "the table publisher_heads", "a spool of this machine"
 

@@ -7,9 +7,9 @@ from relight.engine.audit.chain import Chain
 from relight.engine.audit.copies import Again, Told, tell
 from relight.engine.audit.envelopes import NEVER_FOLDED, OTHER_SOURCE
 from relight.engine.audit.models import Finding, Kind
-from relight.engine.audit.ranges import Ranges, merged, without
 from relight.engine.audit.runs import CHANGED, NOT_THE_FIRST, ONE_OF_TWO, Changed
 from relight.engine.audit.walking import Stray, Walk
+from relight.engine.log.numbers import Ranges, merged, without
 
 MAX_UNKNOWN = 100_000
 GUESSED = frozenset({CHANGED, ONE_OF_TWO, NOT_THE_FIRST})

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from relight.engine.audit.ranges import Ranges, merged
+from relight.engine.log.numbers import Ranges, merged
 from relight.engine.log.reader import BEGINNING, Anchor
 from relight.engine.tables.connecting import Connection
 from relight.engine.tables.positions import PROJECTOR, load_anchors

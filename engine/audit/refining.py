@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping
 from relight.engine.audit.archived import Hashes
 from relight.engine.audit.chain import Chain
 from relight.engine.audit.copies import Seen
-from relight.engine.audit.ranges import Ranges, merged
 from relight.engine.audit.runs import ONE_OF_TWO, OTHER_BYTES, Changed
+from relight.engine.log.numbers import Ranges, merged
 
 MAX_COMPARED = 200_000
 """Numbers of one publisher below one of which somebody holds another hash: the first that differs is among them."""

@@ -9,9 +9,9 @@ from relight.engine.archive.models import Manifest
 from relight.engine.archive.salvage import Harmed, Salvaged
 from relight.engine.archive.segment import index_of
 from relight.engine.audit.models import Finding, Kind
-from relight.engine.audit.numbers import Numbers
 from relight.engine.audit.sealed_chains import Chains, Place
 from relight.engine.log.links import Link, document_of, link_of
+from relight.engine.log.numbers import Numbers
 from relight.engine.log.reader import Message
 
 HEALED_ID = re.compile(r"#h\d+\Z")

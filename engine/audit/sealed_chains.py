@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from relight.engine.audit.models import Finding, Kind
-from relight.engine.audit.numbers import Numbers
 from relight.engine.log.links import Link
+from relight.engine.log.numbers import Numbers
 from relight.events.envelope import GENESIS
 
 UNKNOWN = ""

@@ -5,7 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from relight.engine.errors import SpoolUnusable
-from relight.engine.log.spool import Spool
+from relight.engine.spool.spool import Spool
 
 
 def acknowledged_heads(folder: Path) -> dict[str, tuple[int, str]]:

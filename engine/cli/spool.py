@@ -7,7 +7,7 @@ import typer
 
 from relight.engine.app import spools as engine
 from relight.engine.cli.output import Json, err, out, print_json, print_table, progress, run, settings
-from relight.engine.log.listing import ListedSpool
+from relight.engine.spool.listing import ListedSpool
 
 app = typer.Typer(help="What is recorded on this machine: list, drain, retire.", no_args_is_help=True)
 

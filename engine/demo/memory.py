@@ -3,7 +3,7 @@
 from relight.engine.demo.stage import Happened, Stage, Storyline
 from relight.engine.demo.tasks import keep
 from relight.engine.demo.world import REGIONS
-from relight.engine.log.receipts import Ack
+from relight.engine.recorder.receipts import Ack
 from relight.events.intelligence import (
     IntelligenceReplicationCompleted,
     IntelligenceReplicationFailed,

@@ -15,8 +15,8 @@ from relight.engine.demo.day import storylines
 from relight.engine.demo.stage import Stage
 from relight.engine.demo.world import REGIONS
 from relight.engine.errors import ProjectorError
-from relight.engine.log.receipts import Ack
-from relight.engine.log.recorder import Recorder, RecorderOptions
+from relight.engine.recorder.receipts import Ack
+from relight.engine.recorder.recorder import Recorder, RecorderOptions
 from relight.engine.runtime import Relight
 from relight.engine.servers import Servers, embedded_servers
 from relight.engine.service import Service, caught_up, serving

@@ -13,8 +13,8 @@ from relight.engine import scope
 from relight.engine.clock import ScriptedClock
 from relight.engine.demo.world import REGIONS
 from relight.engine.log.control import Tail
-from relight.engine.log.receipts import Ack, Receipt
 from relight.engine.log.topology import STREAM
+from relight.engine.recorder.receipts import Ack, Receipt
 from relight.engine.runtime import Relight
 from relight.events.base import Control, Event
 from relight.events.envelope import PLATFORM

@@ -16,9 +16,9 @@ from relight.engine.doctor.models import Finding, fail, inapplicable, ok, warn
 from relight.engine.doctor.patient import Patient
 from relight.engine.health.limits import DISK_LOW_BYTES
 from relight.engine.health.machine import disk_of
-from relight.engine.log.slots import take_slot
-from relight.engine.log.spool import Spool, Spooled
 from relight.engine.settings import PREFIX
+from relight.engine.spool.slots import take_slot
+from relight.engine.spool.spool import Spool, Spooled
 
 SLOW_FSYNC_MS = 100.0
 

@@ -12,8 +12,8 @@ from relight.engine.archive.walking import walk_manifests
 from relight.engine.log.links import Link, document_of, link_of
 from relight.engine.log.numbers import Missing, Numbers
 from relight.engine.log.putting_back import put_back, put_back_rulings
-from relight.engine.log.spool import ControlCopy, Spooled
 from relight.engine.log.topology import REQUEST_TIMEOUT_S
+from relight.engine.spool.spool import ControlCopy, Spooled
 from relight.events.subjects import CONTROLS
 
 

@@ -10,8 +10,8 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from pydantic import ValidationError
 
-from relight.engine.log.heal_messages import HERE, MISSING, Lost, Report, Request
 from relight.engine.log.numbers import Missing
+from relight.engine.recorder.heal_messages import HERE, MISSING, Lost, Report, Request
 
 MAX_REQUEST_BYTES = 256 << 10
 """A quarter of NATS' default max_payload."""

@@ -22,7 +22,7 @@ from relight.engine.healing.known import (
 )
 from relight.engine.healing.missing import declared_losses, find_missing, gaps, standing
 from relight.engine.healing.signs import Look, keep_audited, look
-from relight.engine.log.numbers import Missing, both, count, without
+from relight.engine.log.numbers import Missing, both, count, less
 from relight.engine.tables.connecting import Session
 from relight.events.base import Event
 from relight.events.recorder import RecorderHealed
@@ -81,7 +81,7 @@ class Healer:
         losses, seen = await self.audit()
         # What was known and is not missing any more was healed meanwhile, or declared lost.
         declared = await declared_losses(self._session)
-        gone = of_those(before, without(missing_of(before), both(missing_of(losses), declared)))
+        gone = of_those(before, less(missing_of(before), both(missing_of(losses), declared)))
         done = await self._round(losses, healed=gone)
         await keep_audited(self._session, seen)
         return done
@@ -90,7 +90,7 @@ class Healer:
         """A round for what is known, and for what the projector saw later ones of."""
         known = await load_losses(self._session)
         declared = await declared_losses(self._session)
-        missing = without(both(missing_of(known), await gaps(self._session)), declared)
+        missing = less(both(missing_of(known), await gaps(self._session)), declared)
         if not self._read_to and missing:
             return await self.heal_all()
         return await self._round(noticed(known, missing, await self._now()), healed=())
@@ -128,15 +128,15 @@ class Healer:
             log.error("nothing is healed from the archive: %s", error, extra={"action": "archive_unread"})
         left, healed = await self._without_standing(losses)
         late = [replace(loss, from_archive=True) for loss in of_those(healed, sealed)]
-        return left, late + of_those(healed, without(missing_of(healed), sealed))
+        return left, late + of_those(healed, less(missing_of(healed), sealed))
 
     async def _without_standing(self, losses: Sequence[Loss]) -> tuple[list[Loss], list[Loss]]:
         """Those that still do not stand, and those that do."""
         there = await standing(self._client, after_seq=self._read_to)
         self._read_to = there.end_seq
         missing = missing_of(losses)
-        left = without(missing, there.numbers)
-        return of_those(losses, left), of_those(losses, without(missing, left))
+        left = less(missing, there.numbers)
+        return of_those(losses, left), of_those(losses, less(missing, left))
 
     async def _now(self) -> datetime:
         now: datetime = await self._session.fetchval("SELECT clock_timestamp()")

@@ -10,10 +10,10 @@ from relight.engine.archive.store import open_store
 from relight.engine.errors import AckNotProven
 from relight.engine.healing.healer import LOST_AFTER
 from relight.engine.healing.watching import Healing, watch
-from relight.engine.log.receipts import Ack
-from relight.engine.log.recorder import Recorder
 from relight.engine.log.topology import Headers, connect
 from relight.engine.options import recorder_options
+from relight.engine.recorder.receipts import Ack
+from relight.engine.recorder.recorder import Recorder
 from relight.engine.servers import Servers
 from relight.engine.settings import Settings
 from relight.engine.tables.connecting import connect_session

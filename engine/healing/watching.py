@@ -16,7 +16,7 @@ from relight.engine.healing.healer import LOST_AFTER, Healer
 from relight.engine.healing.known import load_losses, missing_of
 from relight.engine.healing.missing import declared_losses, gaps
 from relight.engine.healing.signs import AUDIT_EVERY, audited, look, suspicion, trimmed_through
-from relight.engine.log.numbers import both, without
+from relight.engine.log.numbers import both, less
 from relight.engine.log.reader import TRANSIENT
 from relight.engine.log.topology import close
 from relight.engine.tables.connecting import Session
@@ -169,7 +169,7 @@ class _Watch:
 
     async def _due(self, here: bool) -> bool:
         known = missing_of(await load_losses(self._session))
-        fresh = without(await gaps(self._session), both(known, await declared_losses(self._session)))
+        fresh = less(await gaps(self._session), both(known, await declared_losses(self._session)))
         if fresh:
             return True
         waited = here or asyncio.get_running_loop().time() >= self._next_round_at

@@ -30,10 +30,10 @@ from relight.engine.health.readiness import Readiness
 from relight.engine.health.spools import recorder_checks, spool_checks
 from relight.engine.health.stream import StreamLook, first_after, look_at_stream, stream_checks
 from relight.engine.health.vital import VitalTasks
-from relight.engine.log.listing import list_spools
-from relight.engine.log.options import RecorderHealth
 from relight.engine.log.reader import TRANSIENT
 from relight.engine.proving.asking import Attester
+from relight.engine.recorder.options import RecorderHealth
+from relight.engine.spool.listing import list_spools
 from relight.engine.tables.connecting import Session
 from relight.engine.tables.pools import Pool
 from relight.engine.tables.projector import Projector

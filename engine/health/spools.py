@@ -10,8 +10,8 @@ from pydantic import JsonValue
 from relight.engine.health.figures import ExposedSpool
 from relight.engine.health.limits import EXPOSED_TOO_LONG_S
 from relight.engine.health.models import Check
-from relight.engine.log.listing import ListedSpool, State, list_spools
-from relight.engine.log.options import RecorderHealth
+from relight.engine.recorder.options import RecorderHealth
+from relight.engine.spool.listing import ListedSpool, State, list_spools
 
 MOST_SHOWN = 50
 """Spools that are shown one by one: the longest waiting first."""

@@ -16,7 +16,7 @@ from relight.engine.http.gate import ANYBODY, PUBLISHES, Gate
 from relight.engine.http.parameters import given_once
 from relight.engine.http.schemas import ACK, BINARY_HEADERS, responses
 from relight.engine.ingest import Accepted, Incoming, Ingest
-from relight.engine.log.receipts import Ack
+from relight.engine.recorder.receipts import Ack
 from relight.events.base import Control
 from relight.events.catalog import event_types
 

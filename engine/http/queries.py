@@ -19,8 +19,8 @@ from relight.engine.http.gate import READS, Gate
 from relight.engine.http.limits import Turns
 from relight.engine.http.parameters import first, given_once
 from relight.engine.http.schemas import answer_model, query_parameters, responses
-from relight.engine.log.receipts import numbered
 from relight.engine.log.watermarks import ProjectedWatermarks
+from relight.engine.recorder.receipts import numbered
 from relight.engine.tables.paging import KeyValue, Page, PagePosition, Pages, ask
 from relight.engine.tables.pools import Pool
 from relight.engine.tables.queries import Argument, find, parse

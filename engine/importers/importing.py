@@ -19,10 +19,10 @@ from relight.engine.health.asking import STATUS
 from relight.engine.importers.identity import Entry, Identity, Malformed
 from relight.engine.importers.ruling import append_rulings
 from relight.engine.importers.scanning import Scan
-from relight.engine.log.receipts import Ack, Receipt
-from relight.engine.log.recorder import Recorder, RecorderOptions
 from relight.engine.log.topology import REQUEST_TIMEOUT_S, STREAM
 from relight.engine.log.watermarks import ProjectedWatermarks
+from relight.engine.recorder.receipts import Ack, Receipt
+from relight.engine.recorder.recorder import Recorder, RecorderOptions
 from relight.events.base import Control
 
 CHUNK_ROWS = 2_000

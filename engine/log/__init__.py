@@ -1,1 +1,1 @@
-"""The log: spool, drainer, recorder, control appends, reader."""
+"""The log: the stream and the content store, how they are read, published to, appended to and put right."""

@@ -20,12 +20,11 @@ from relight.engine.log.chain import body_sha256
 from relight.engine.log.links import link_of
 from relight.engine.log.publishing import HEADERS, MAX_HEALS, WRONG_LAST_SEQUENCE, StreamRefused, request
 from relight.engine.log.reader import Message
-from relight.engine.log.spool import ControlCopy
 from relight.engine.log.topology import EXPECTED_LAST, MAX_EVENT_BYTES, REQUEST_TIMEOUT_S, STREAM
-from relight.engine.log.writer import data_json
+from relight.engine.spool.spool import ControlCopy
 from relight.events.base import Control, Event
 from relight.events.catalog import decode
-from relight.events.envelope import GENESIS, Head, Recorded, Ruling, encode
+from relight.events.envelope import GENESIS, Head, Recorded, Ruling, data_json, encode
 from relight.events.errors import InvalidEvent, Undecodable
 from relight.events.subjects import control_subject, source_of
 

@@ -11,9 +11,9 @@ from nats.js import JetStreamContext
 
 from relight.engine.errors import RecorderError
 from relight.engine.log.answers import answered
-from relight.engine.log.spool import Spooled
 from relight.engine.log.standing import stands
 from relight.engine.log.topology import EXPECTED_LAST, REQUEST_TIMEOUT_S, STREAM
+from relight.engine.spool.spool import Spooled
 from relight.events.envelope import CONTENT_TYPE
 
 MAX_BATCH_EVENTS = 1_000  # the server takes no more in one batch

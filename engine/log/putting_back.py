@@ -11,7 +11,6 @@ from nats.js.errors import NotFoundError
 from relight.engine.errors import RecorderError
 from relight.engine.log.answers import answered
 from relight.engine.log.chain import body_sha256
-from relight.engine.log.held import PutBack
 from relight.engine.log.links import Link, document_of, link_of
 from relight.engine.log.publishing import (
     HEADERS,
@@ -24,9 +23,10 @@ from relight.engine.log.publishing import (
     request,
 )
 from relight.engine.log.reader import Message
-from relight.engine.log.spool import ControlCopy, Spooled
 from relight.engine.log.standing import stands
 from relight.engine.log.topology import REQUEST_TIMEOUT_S, STREAM
+from relight.engine.spool.held import PutBack
+from relight.engine.spool.spool import ControlCopy, Spooled
 
 LOOKS_AT_ONCE = 100
 DUPLICATE_IN_BATCH = 10201

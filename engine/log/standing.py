@@ -9,8 +9,8 @@ from nats.js import JetStreamContext
 from nats.js.api import ConsumerConfig, DeliverPolicy
 from nats.js.errors import NotFoundError
 
-from relight.engine.log.spool import Spooled
 from relight.engine.log.topology import DUPLICATE_WINDOW_S, MESSAGE_ID, REQUEST_TIMEOUT_S, STREAM
+from relight.engine.spool.spool import Spooled
 
 FORGETS_S = DUPLICATE_WINDOW_S / 2
 """A message id is relied on for so long after it may have been stored."""

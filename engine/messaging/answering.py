@@ -9,11 +9,11 @@ import orjson
 from faststream.nats import NatsMessage, NatsResponse
 
 from relight.engine.errors import RequestRefused
-from relight.engine.log.receipts import Ack
 from relight.engine.messaging.problems import Told, told
 from relight.engine.messaging.subjects import pattern_of
 from relight.engine.messaging.telemetry import MessageCounts
 from relight.engine.problems import MEDIA_TYPE
+from relight.engine.recorder.receipts import Ack
 
 ACK: Final = "relight-ack"
 TIMEOUT: Final = "relight-timeout-s"

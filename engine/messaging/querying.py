@@ -5,9 +5,9 @@ import asyncio
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from relight.engine.errors import AckTimeout, QueryError
-from relight.engine.log.receipts import numbered
 from relight.engine.log.watermarks import ProjectedWatermarks
 from relight.engine.messaging.admission import Turns
+from relight.engine.recorder.receipts import numbered
 from relight.engine.tables.pools import Pool
 from relight.engine.tables.positions import PROJECTOR
 from relight.engine.tables.queries import find, parse, run

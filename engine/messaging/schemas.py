@@ -9,12 +9,12 @@ from pydantic.json_schema import models_json_schema
 from relight.engine.cloudevents import BATCH, STRUCTURED
 from relight.engine.health.document import Flat
 from relight.engine.ingest import MAX_EVENTS, Accepted, Incoming, IncomingRuling
-from relight.engine.log.receipts import Ack
 from relight.engine.messaging.answering import ACK, MAX_TIMEOUT_S, TIMEOUT
 from relight.engine.messaging.querying import QueryAnswer, QueryCommand
 from relight.engine.messaging.watermarks import WatermarkQuestion
 from relight.engine.problems import MEDIA_TYPE as PROBLEM
 from relight.engine.problems import Problem
+from relight.engine.recorder.receipts import Ack
 from relight.engine.rulings import Ruled
 from relight.events.base import Control, Event
 from relight.events.catalog import event_types

@@ -13,7 +13,7 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
 from relight.engine.app.opening import open_relight, open_relight_sync
 from relight.engine.errors import RelightError
-from relight.engine.log.receipts import Ack, Receipt
+from relight.engine.recorder.receipts import Ack, Receipt
 from relight.engine.runtime import Relight
 from relight.engine.settings import Settings
 from relight.engine.sync import SyncRelight

@@ -19,8 +19,8 @@ from relight.engine.archive.keys import kept_key
 from relight.engine.archive.store import FolderStore
 from relight.engine.clock import Clock
 from relight.engine.log.reader import BEGINNING, Reader
-from relight.engine.log.recorder import Recorder, RecorderOptions
 from relight.engine.log.topology import Headers
+from relight.engine.recorder.recorder import Recorder, RecorderOptions
 
 RATE = 1_000
 WARM_UP_S = 3

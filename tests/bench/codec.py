@@ -8,9 +8,8 @@ from measuring import Bench, Figure, alternate
 from workload import REGION, TENANT, messages, observations
 
 from relight.engine.log.chain import body_sha256
-from relight.engine.log.writer import data_json
 from relight.events.catalog import decode_message
-from relight.events.envelope import GENESIS, Head, encode
+from relight.events.envelope import GENESIS, Head, data_json, encode
 
 
 async def measure(bench: Bench) -> AsyncIterator[Figure]:

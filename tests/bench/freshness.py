@@ -15,7 +15,7 @@ from measuring import Bench, Figure, percentile
 from servers import connected, new_stream
 from workload import observations
 
-from relight.engine.log.recorder import Recorder, RecorderOptions
+from relight.engine.recorder.recorder import Recorder, RecorderOptions
 
 RATE = 1_000
 SAMPLE_EVERY = 50

@@ -10,7 +10,7 @@ from measuring import Bench, Figure, alternate, percentile
 from servers import connected, new_stream
 from workload import observations
 
-from relight.engine.log.recorder import Recorder, RecorderOptions
+from relight.engine.recorder.recorder import Recorder, RecorderOptions
 from relight.events.base import Event
 from relight.events.breakers import BreakerSucceeded
 

@@ -11,9 +11,9 @@ from nats.js.api import DiscardPolicy, StorageType, StreamConfig
 from servers import BATCH, connected, new_stream, publish_raw
 from workload import encoded, observations
 
-from relight.engine.log.receipts import Ack
-from relight.engine.log.recorder import Recorder, RecorderOptions
-from relight.engine.log.spool import Spooled
+from relight.engine.recorder.receipts import Ack
+from relight.engine.recorder.recorder import Recorder, RecorderOptions
+from relight.engine.spool.spool import Spooled
 from relight.events.envelope import CONTENT_TYPE
 
 GROUP = 2_000

@@ -18,8 +18,8 @@ from nats.js.errors import NotFoundError
 
 from relight.engine.embedded.nats import EmbeddedNats
 from relight.engine.embedded.postgres import EmbeddedPostgres
-from relight.engine.log.spool import Spooled
 from relight.engine.log.topology import STREAM, Headers, connect, ensure_stream
+from relight.engine.spool.spool import Spooled
 from relight.engine.tables.migrate import migrate
 from relight.events.envelope import CONTENT_TYPE
 

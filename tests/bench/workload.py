@@ -9,13 +9,12 @@ from itertools import count, cycle, islice
 from relight.engine.clock import Clock
 from relight.engine.log.chain import body_sha256
 from relight.engine.log.reader import Message
-from relight.engine.log.spool import Spooled
-from relight.engine.log.writer import data_json
+from relight.engine.spool.spool import Spooled
 from relight.events.base import Control, Event
 from relight.events.breakers import BreakerClosed, BreakerFailed, BreakerHalfOpened, BreakerOpened, BreakerSucceeded
 from relight.events.certification import CertificationGranted, CertificationLevel, CertificationTested
 from relight.events.decisions import DecisionCheckpointed, DecisionOutcomeKnown, DecisionTaken, Outcome
-from relight.events.envelope import GENESIS, Head, Ruling, encode
+from relight.events.envelope import GENESIS, Head, Ruling, data_json, encode
 from relight.events.failover import FailoverPolicyDeclared, FailoverStarted, Manner
 from relight.events.faults import DomainType, FaultDetected, FaultIsolated
 from relight.events.governor import DisasterModeActivated

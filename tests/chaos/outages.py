@@ -31,8 +31,8 @@ from steady import EXPOSED, FAILURE_BYTES, RECORDED, REFUSED, SteadyOrders, reco
 from relight.engine.embedded.nats import EmbeddedNats
 from relight.engine.embedded.ports import free_port
 from relight.engine.embedded.postgres import EmbeddedPostgres
-from relight.engine.log.options import RecorderOptions
 from relight.engine.log.topology import STREAM, connect
+from relight.engine.recorder.options import RecorderOptions
 from relight.engine.tables.migrate import migrate
 
 SAMPLE_EVERY_S = 0.5

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import publishers
 
-from relight.engine.log.recorder import Recorder, RecorderOptions
+from relight.engine.recorder.recorder import Recorder, RecorderOptions
 from relight.engine.servers import Servers
 from relight.engine.service import PROJECTING, Parts, serving
 from relight.engine.settings import Settings

@@ -12,8 +12,8 @@ from typing import Any
 from ledger import Ledger
 
 from relight.engine.errors import RelightError, Superseded
-from relight.engine.log.receipts import Ack, Receipt
-from relight.engine.log.recorder import Recorder, RecorderOptions
+from relight.engine.recorder.receipts import Ack, Receipt
+from relight.engine.recorder.recorder import Recorder, RecorderOptions
 from relight.events.base import Event
 from relight.events.breakers import BreakerClosed, BreakerFailed, BreakerSucceeded
 from relight.events.decisions import DecisionCheckpointed, DecisionOutcomeKnown, DecisionTaken, Outcome

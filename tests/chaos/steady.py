@@ -11,8 +11,8 @@ from typing import Any
 
 from ledger import Ledger
 
-from relight.engine.log.receipts import Receipt
-from relight.engine.log.recorder import Recorder, RecorderOptions
+from relight.engine.recorder.receipts import Receipt
+from relight.engine.recorder.recorder import Recorder, RecorderOptions
 from relight.events.breakers import BreakerFailed
 
 STEP_S = 0.005

@@ -17,8 +17,8 @@ from traffic import of_call, rulings, standing
 
 from relight.engine import scope
 from relight.engine.errors import RelightError
-from relight.engine.log.receipts import Ack, Receipt
-from relight.engine.log.recorder import Recorder, RecorderOptions
+from relight.engine.recorder.receipts import Ack, Receipt
+from relight.engine.recorder.recorder import Recorder, RecorderOptions
 from relight.events.base import Event
 
 STEP_S = 0.005

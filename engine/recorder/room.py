@@ -1,0 +1,95 @@
+"""The caps of a recorder: what waits for the disk and for the stream is counted, and refused beyond them."""
+
+import threading
+from collections.abc import Iterable, Mapping
+
+from relight.engine.spool.rows import stored_bytes
+
+RESERVED_BYTES = 64 * 1024
+"""Of the spool's cap: for `recorder.gap` and `recorder.closed`, so that a full spool can still say so."""
+
+
+class Room:
+    """Counts, from any thread, events that wait for the disk and bytes that wait for the stream.
+
+    `exposed` is what lies in the spool already: how many bodies of which size. `exposed_bytes` are bodies; the cap is
+    on what they take on disk. With `in_memory` events count as waiting until the stream has them.
+    """
+
+    def __init__(
+        self, *, max_waiting_events: int, max_bytes: int, exposed: Mapping[int, int], in_memory: bool = False
+    ) -> None:
+        self._lock = threading.Lock()
+        self._max_waiting_events = max_waiting_events
+        self._max_bytes = max_bytes
+        self._in_memory = in_memory
+        self.waiting_events = 0
+        self.exposed_events = sum(exposed.values())
+        self.exposed_bytes = sum(size * count for size, count in exposed.items())
+        self._stored_bytes = sum(stored_bytes(size) * count for size, count in exposed.items())
+        self.wal_bytes = 0
+        """Of a WAL that cannot be cut back, for somebody reads it: they are not there for events."""
+
+    def take(self, size: int, *, events: int = 1) -> str | None:
+        """Counts an event (or with `events=0` content) of this size; else says which cap is reached."""
+        stored = stored_bytes(size)
+        with self._lock:
+            waiting = self.waiting_events + self.exposed_events if self._in_memory else self.waiting_events
+            if events and waiting >= self._max_waiting_events:
+                return f"{self._max_waiting_events} events wait for the disk (RELIGHT_MEMORY_MAX_EVENTS)"
+            if self._used_bytes + stored > self._max_bytes - RESERVED_BYTES:
+                return f"{self._max_bytes} bytes wait for the stream (RELIGHT_SPOOL_MAX_BYTES)"
+            self.waiting_events += events
+            self.exposed_bytes += size
+            self._stored_bytes += stored
+            return None
+
+    def wrote(self, events: Iterable[tuple[int, int]]) -> None:
+        """Events are on disk: of each what was counted (0 for the recorder's own) and what its body turned out."""
+        with self._lock:
+            for counted, size in events:
+                self.exposed_events += 1
+                self.exposed_bytes += size - counted
+                self._stored_bytes += stored_bytes(size)
+                if counted:
+                    self.waiting_events -= 1
+                    self._stored_bytes -= stored_bytes(counted)
+
+    def gave_up(self, counted: Iterable[int]) -> None:
+        """Events that were taken are not written here."""
+        with self._lock:
+            for size in counted:
+                self.waiting_events -= 1
+                self.exposed_bytes -= size
+                self._stored_bytes -= stored_bytes(size)
+
+    def adopt(self, events: Iterable[int], contents: Iterable[int]) -> None:
+        """What another recorder's room had counted waits here now, whatever the caps say."""
+        with self._lock:
+            for sizes, events_each in ((events, 1), (contents, 0)):
+                for size in sizes:
+                    self.waiting_events += events_each
+                    self.exposed_bytes += size
+                    self._stored_bytes += stored_bytes(size)
+
+    def release(self, bodies: Iterable[int], *, events: bool) -> None:
+        """Events or contents have arrived."""
+        with self._lock:
+            for size in bodies:
+                self.exposed_events -= events
+                self.exposed_bytes -= size
+                self._stored_bytes -= stored_bytes(size)
+
+    @property
+    def full(self) -> bool:
+        """Only the reserve is left."""
+        return self._used_bytes > self._max_bytes - 2 * RESERVED_BYTES
+
+    @property
+    def exhausted(self) -> bool:
+        """The reserve is used up, too."""
+        return self._used_bytes > self._max_bytes - RESERVED_BYTES // 8
+
+    @property
+    def _used_bytes(self) -> int:
+        return self._stored_bytes + self.wal_bytes

@@ -1,0 +1,280 @@
+"""The one thread that writes a spool: numbers, chains and commits events in groups, one fsync a group."""
+
+import logging
+import threading
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+
+from relight.engine.clock import Clock
+from relight.engine.errors import SpoolUnusable
+from relight.engine.recorder.committing import RETRY_S, Committer, Replaced
+from relight.engine.recorder.encoding import Encoder
+from relight.engine.recorder.gaps import Refusals
+from relight.engine.recorder.items import Finish, Group, Item, Stop, Taken
+from relight.engine.recorder.receipts import Receipt, Watermark
+from relight.engine.recorder.room import Room
+from relight.engine.spool.slots import Slot
+from relight.engine.spool.spool import Spool
+from relight.events.base import Event
+from relight.events.recorder import RecorderClosed
+
+IDLE_S = 0.5
+CLOSED = "the recorder is closed"
+
+log = logging.getLogger(__name__)
+
+
+def _nothing() -> None:
+    """A job."""
+
+
+class Writer:
+    """Takes items from any thread, writes them in order; only its own thread touches the spool for writing.
+
+    `disk.beats` counts on as long as that thread works; `revive` puts another in its place.
+    """
+
+    def __init__(
+        self,
+        slot: Slot,
+        *,
+        region: str,
+        clock: Clock,
+        room: Room,
+        spooled: Watermark,
+        woken: Callable[[], None],
+        max_bytes: int,
+    ) -> None:
+        self._slot = slot
+        self._room = room
+        self._spooled = spooled
+        self._woken = woken
+        self._max_bytes = max_bytes
+        self._encoder = Encoder(slot.publisher, region, clock)
+        self._pseq, self._prev = slot.spool.head()
+        self._queue: SimpleQueue[Item] = SimpleQueue()
+        self._in_hand: Group | None = None
+        self._finished = self._ended = False
+        self._generation = 0
+        self._thread = self._new_thread()
+        self.announces = True
+        """Whether `recorder.closed` is written at the end."""
+        self.leaving = False
+        """It ends without giving up what is not written: a successor will."""
+        self.rest: Callable[[Item], None] | None = None
+        """Who takes what is still put after that."""
+        self.refusals = Refusals(slot.publisher, clock)
+        self.recorded_events = 0
+        self.disk = Committer(slot, room, max_bytes)
+        self.stuck: str | None = None
+        """What the watchdog found, and could not mend."""
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def put(self, item: Item) -> None:
+        self._queue.put(item)
+        if self._ended:  # after the thread's own last look, nobody else would
+            self.sweep()
+
+    def finish(self, done: Callable[[], None]) -> None:
+        """Writes what was taken and `recorder.closed` after it, then calls back; takes no event any more."""
+        self._queue.put(Finish())
+        self.put(done)
+
+    def stop(self, timeout_s: float) -> bool:
+        """Writes what was taken, then ends; False when that took too long: then it gives up what it cannot write."""
+        if not self.alive:
+            self.revive()
+        if self._thread.is_alive():
+            self._queue.put(Stop())
+            self._thread.join(timeout_s)
+            self.disk.giving_up.set()
+            self._thread.join(2 * RETRY_S)
+        return not self._thread.is_alive()
+
+    def leave(self, timeout_s: float) -> bool:
+        """Ends, and keeps what is not written for `unwritten`; False when its thread does not come back in time."""
+        self.leaving = True
+        self.disk.giving_up.set()
+        self._queue.put(_nothing)  # wakes it
+        if self._thread.is_alive():
+            self._thread.join(timeout_s)
+        self._ended = not self._thread.is_alive()
+        return self._ended
+
+    def unwritten(self) -> Group:
+        """After `leave`: what was in hand; a commit that reported an error may have been written all the same."""
+        group, self._in_hand = self._in_hand or Group(), None
+        try:
+            if group.pairs and self.disk.is_written([event for _, event in group.pairs]):
+                self._settle(group)
+        except SpoolUnusable:
+            pass  # not even that can be read: what is in doubt is recorded again, under its own id
+        if group.pairs and not group.written:
+            group.events = [taken for taken, _ in group.pairs]
+        elif group.written:
+            group.events, group.contents, group.copies = [], [], []
+        return group
+
+    @property
+    def last_pseq(self) -> int:
+        """Of what is written."""
+        return self._pseq
+
+    @property
+    def alive(self) -> bool:
+        return self._ended or self._thread.is_alive()
+
+    def revive(self) -> bool:
+        """A new thread in place of one that died or hangs; False while that one is in the middle of a transaction.
+
+        The old one writes no more: before it commits it finds itself replaced, or it has committed before.
+        """
+        self._generation += 1
+        if self._thread.is_alive():
+            spool = Spool(self._slot.spool.path, max_bytes=self._max_bytes) if self._slot.spool.durable else None
+            if not (spool or self._slot.spool).barrier():
+                if spool is not None:
+                    spool.close()
+                return False
+            if spool is not None:  # its own: the old thread may still be inside the other
+                self._slot.spool = spool
+        if self._in_hand is not None:
+            self._in_hand.doubtful = True
+        self._thread = self._new_thread()
+        self._thread.start()
+        return True
+
+    def refuse(self, receipt: Receipt, cause: str) -> None:
+        """Counts an event that cannot be taken; the count is recorded as `recorder.gap`."""
+        self.refusals.add(cause)
+        receipt.settle(refused=cause)
+
+    def own(self, event: Event) -> Taken:
+        """An event of the recorder's own, about itself; nobody waits for it."""
+        return self._encoder.own(event)
+
+    def sweep(self) -> None:
+        """What was put after the end is refused, or goes to the successor."""
+        if self.leaving and self.rest is None:
+            return
+        group = Group()
+        try:
+            while True:
+                item = self._queue.get_nowait()
+                if self.rest is not None:
+                    self.rest(item)
+                else:
+                    group.add(item)
+        except Empty:
+            self._give_up(group.events, CLOSED)
+
+    def _new_thread(self) -> threading.Thread:
+        return threading.Thread(target=self._run, args=(self._generation,), name="relight-writer", daemon=True)
+
+    def _run(self, generation: int) -> None:
+        ends: Finish | Stop | None = None
+        while not isinstance(ends, Stop):
+            group = self._in_hand or self._next_group()
+            try:
+                self._write(group, generation)
+            except Replaced:
+                return
+            except Exception as error:  # this thread must outlive whatever one group brings
+                log.exception("events cannot be written", extra={"action": "events_lost"})
+                if not group.written:
+                    self._give_up(group.events, repr(error))
+            if self.leaving:
+                return
+            self._run_jobs(group.jobs)
+            self._run_jobs([self.disk.cut_wal])
+            if self._generation != generation:
+                return
+            ends, self._in_hand = group.ends, None
+            self.disk.beats += 1
+        self._ended = True
+        self.sweep()
+
+    def _next_group(self) -> Group:
+        group = self._in_hand = Group()
+        try:
+            group.add(self._queue.get(timeout=IDLE_S))
+            while not group.full:
+                group.add(self._queue.get_nowait())
+        except Empty:
+            pass
+        return group
+
+    def _write(self, group: Group, generation: int) -> None:
+        if group.pairs is None:
+            self._number(group)
+        assert group.pairs is not None
+        if not (group.pairs or group.contents or group.acks or group.copies):
+            return
+
+        def still_ours() -> None:
+            if self._generation != generation:
+                raise Replaced
+
+        if not group.written and not self.disk.commit(group, still_ours):
+            if not self.leaving:
+                self._give_up([taken for taken, _ in group.pairs], self.disk.failure or CLOSED)
+            return
+        self._settle(group)
+        if group.events or group.contents:
+            self._woken()
+
+    def _number(self, group: Group) -> None:
+        if self._finished:
+            self._give_up(group.events, CLOSED)
+            group.events = []
+        elif gap := self.refusals.due(self._room, at_once=group.ends is not None):
+            group.events.insert(0, self.own(gap))
+        pairs, refused = self._encoder.numbered(group.events, self._pseq, self._prev)
+        for taken, cause in refused:
+            self._give_up([taken], cause)
+        if group.ends is not None and not self._finished and not self.leaving:
+            self._finished = True
+            if self.announces:
+                pseq, prev = (pairs[-1][1].pseq, pairs[-1][1].sha256) if pairs else (self._pseq, self._prev)
+                pairs += self._encoder.numbered([self.own(self._closed(len(pairs)))], pseq, prev)[0]
+        group.events = [taken for taken, _ in pairs]
+        group.pairs = pairs
+
+    def _settle(self, group: Group) -> None:
+        """The group is on disk: whoever waits is told, each once, whatever happens to this thread meanwhile."""
+        pairs = group.pairs or []
+        if pairs and not group.written:
+            _, last = pairs[-1]
+            self._pseq, self._prev = last.pseq, last.sha256
+            self.recorded_events += len(pairs)
+            self._room.wrote([(taken.counted_bytes, len(event.body)) for taken, event in pairs])
+        group.written = True
+        while pairs:
+            taken, event = pairs.pop()
+            taken.receipt.settle(pseq=event.pseq)
+        self._spooled.advance(self._pseq)
+
+    def _closed(self, more_events: int) -> RecorderClosed:
+        return RecorderClosed(
+            publisher=self._slot.publisher,
+            recorded_events=self.recorded_events + more_events,
+            refused_events=self.refusals.count,
+        )
+
+    def _run_jobs(self, jobs: list[Callable[[], None]]) -> None:
+        while jobs:
+            job = jobs.pop(0)
+            try:
+                job()
+            except Exception as error:  # what it does for the spool's upkeep is done again later
+                log.warning("spool's upkeep failed: %r", error, extra={"action": "spool_job_failed"})
+
+    def _give_up(self, events: list[Taken], cause: str) -> None:
+        if not events:
+            return
+        log.error("%d events not recorded: %s", len(events), cause, extra={"action": "events_lost"})
+        self._room.gave_up([taken.counted_bytes for taken in events if taken.counted_bytes])
+        for taken in events:
+            self.refuse(taken.receipt, cause)
