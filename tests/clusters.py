@@ -4,7 +4,7 @@ import signal
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import stack
@@ -31,9 +31,9 @@ class Member:
     name: str
     folder: Path
     routes: str
-    port: int = field(default_factory=free_port)
-    monitor: int = field(default_factory=free_port)
-    route: int = field(default_factory=free_port)
+    port: int
+    monitor: int
+    route: int
     process: "subprocess.Popen[bytes] | None" = None
 
     @property
@@ -81,7 +81,8 @@ accounts {{ $SYS {{ users: [ {{ user: system, password: p }} ] }} }}
 async def cluster(*syncs: str) -> AsyncIterator[list[Member]]:
     """As many servers as there are settings of sync_interval, all of them there; one alone is no cluster."""
     with stack.folder() as folder:
-        members = [Member(f"n{number}", folder, "") for number in range(len(syncs))]
+        ports = iter(_ports(3 * len(syncs)))
+        members = [Member(f"n{n}", folder, "", next(ports), next(ports), next(ports)) for n in range(len(syncs))]
         if len(members) > 1:
             routes = ", ".join(f'"nats-route://127.0.0.1:{member.route}"' for member in members)
             for member in members:
@@ -94,6 +95,14 @@ async def cluster(*syncs: str) -> AsyncIterator[list[Member]]:
             for member in members:
                 if member.process is not None and member.process.poll() is None:
                     member.stop()
+
+
+def _ports(count: int) -> set[int]:
+    """As many free ones, no two of them alike."""
+    found: set[int] = set()
+    while len(found) < count:
+        found.add(free_port())
+    return found
 
 
 @asynccontextmanager
