@@ -104,7 +104,7 @@ async def stored_contents(nats_url: str) -> dict[str, str]:
         metas = []
         for _ in range(messages):
             message = await reading.next_msg(timeout=10)
-            kind, name = message.subject.split(".")[2:]
+            kind, name = message.subject.split(".", 3)[2:]
             if kind == "C":
                 chunks[name].append(message.data)
             else:

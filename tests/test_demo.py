@@ -97,7 +97,7 @@ async def test_a_day_fills_every_table_and_can_be_told_from_the_stream_alone(tem
     assert report.failures == []
     assert health.reasons == [], "no gap, no fork, no dead letter"
     happened = Counter(event.type for event in stream.values())
-    of_bad_days = {f"recorder.{fact}" for fact in ("gap", "lost", "healed", "trimmed", "erased")}
+    of_bad_days = {f"recorder.{fact}" for fact in ("gap", "lost", "healed", "trimmed", "erased", "drained")}
     assert event_types().keys() - happened.keys() == of_bad_days, "every other kind of event happens on that day"
     assert {event.tenant for event in stream.values()} == {"-", "acme", "globex"}
     assert {event.region for event in stream.values()} == {"eu", "us", "ap"}

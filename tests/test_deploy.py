@@ -19,14 +19,14 @@ import yaml
 from conftest import lacking
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.js.errors import NotFoundError
 from typer.main import get_group
 
 from relight.engine.cli.main import app
 from relight.engine.embedded.binaries import nats_server
 from relight.engine.embedded.ports import free_port
 from relight.engine.errors import Unreachable
-from relight.engine.log.topology import connect, content_bucket
+from relight.engine.log.content import ContentReader
+from relight.engine.log.topology import connect
 from relight.engine.proving.answering import answering
 from relight.engine.proving.building import polling_prober
 from relight.engine.recorder.receipts import Ack
@@ -327,11 +327,7 @@ async def _connected(url: str) -> Client | None:
 
 
 async def _stored(client: Client, sha256: str) -> bool:
-    bucket = await content_bucket(client.jetstream())
-    try:
-        return bool(await bucket.get_info(f"acme/{sha256}"))
-    except NotFoundError:
-        return False
+    return await ContentReader(client.jetstream()).look_up("acme", sha256) is not None
 
 
 async def _note(seen: list[str], message: Msg) -> None:

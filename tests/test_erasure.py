@@ -240,7 +240,9 @@ async def test_everything_of_a_tenant_includes_what_no_event_refers_to_and_what_
         assert {one.sha256 for one in done.found.contents} >= {"5" * 64, "e" * 64, "a" * 64}
         assert len(done.found.contents) == 4
         assert done.erased is not None
-        assert (done.erased.archived, done.erased.spooled, done.erased.unreadable_spools) == (2, 1, ("slot-8.db",))
+        assert (done.erased.archived, done.erased.spooled) == (2, 1)
+        [unreadable] = done.erased.unreadable_spools  # a recorder may have put it aside by now
+        assert "slot-8" in unreadable
         with closing(sqlite3.connect(spools / "slot-7.db")) as db:
             assert db.execute("SELECT tenant FROM contents").fetchall() == [("umbrella",)]
         assert here.on_disk(waiting.body) == 1, "the other tenant's"

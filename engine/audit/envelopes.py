@@ -63,7 +63,9 @@ def place_of(message: Message, known: Container[str] = ()) -> Place:
     fault = _misplaced(message.subject, publisher, document) or _misnamed(message.message_id, document)
     if fault and CONTROLS in (publisher[:3], message.subject[:3]):
         publisher = _ruled_by(message.subject, publisher, document)
-    named = named_by_source(document.get("source")) if prev == GENESIS else ""
+    # A ruling's source is the process that appended it, its publisher the subject.
+    ruled = publisher.startswith(f"{CONTROLS}.")
+    named = named_by_source(document.get("source")) if prev == GENESIS and not ruled else ""
     if named in known and publisher not in known and not fault:
         publisher, fault = named, OTHER_SOURCE
     return Place(publisher, pseq, prev, sha256, healed, fault, named)
