@@ -24,31 +24,24 @@ class ArchiveStore(Protocol):
 
     async def read(self, name: str) -> bytes:
         """Raises `ArchiveDamaged` when it is not there."""
-        raise NotImplementedError
 
     async def has(self, name: str) -> bool:
         """Whether it is there."""
-        raise NotImplementedError
 
     async def is_empty(self) -> bool:
         """Whether nothing at all is there."""
-        raise NotImplementedError
 
     async def names(self, prefix: str, *, after: str = "") -> list[str]:
         """What begins with the prefix and comes after that name, in order; nothing beside its folder is looked at."""
-        raise NotImplementedError
 
     def each(self, prefix: str) -> AsyncIterator[str]:
         """The same in no order, and never all of it at once."""
-        raise NotImplementedError
 
     async def unfinished(self) -> list[str]:
         """What was being written when its writer ended, or still is; no other method tells of it."""
-        raise NotImplementedError
 
     async def written_at(self, name: str) -> datetime | None:
         """Aware, UTC, by the store's clock; nothing where it is not there."""
-        raise NotImplementedError
 
     async def delete(self, name: str) -> None:
         """Durably; it need not be there."""

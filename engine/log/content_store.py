@@ -30,16 +30,13 @@ class ContentBody(Protocol):
     """Whose it is, its digest and its bytes."""
 
     @property
-    def tenant(self) -> str:
-        raise NotImplementedError
+    def tenant(self) -> str: ...
 
     @property
-    def sha256(self) -> str:
-        raise NotImplementedError
+    def sha256(self) -> str: ...
 
     @property
-    def body(self) -> bytes:
-        raise NotImplementedError
+    def body(self) -> bytes: ...
 
 
 class _Part(NamedTuple):
