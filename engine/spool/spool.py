@@ -33,6 +33,8 @@ class Spool:
     def __init__(self, path: Path, *, read_only: bool = False, max_bytes: int | None = None) -> None:
         self.path = path
         self.durable = path != MEMORY
+        if read_only and path.exists() and path.stat().st_size == 0:
+            raise self._damaged("it is empty")  # and SQLite would delete the write-ahead log beside it
         with self._errors():
             self._db = connect(path, read_only=read_only)
         try:
