@@ -18,7 +18,7 @@ help: ## list the targets
 setup: .venv/.dev ## set up .venv with everything that the tests need
 
 test: check ## check, then run the tests
-	@$(BIN)/pytest -n 2 --dist loadfile
+	@$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: .venv/.dev ## format, lint, types, import rules, migrations
 	@$(BIN)/ruff format --check --quiet . || { echo 'Format it with: make format' >&2; exit 1; }
