@@ -106,7 +106,7 @@ async def look(told: Told, *, nats_url: str, database_url: str) -> Kept:
     rows = await history_rows(database_url, told.spooled)
     kept.counts[HISTORY] = len(told.spooled)
     kept.lacks(HISTORY, (id for id in told.spooled if rows[id] != 1))
-    await _heads(kept, stream, database_url)
+    await _heads(kept, stream, nats_url, database_url)
     await _digests(kept, nats_url, database_url)
     return kept
 
@@ -120,7 +120,8 @@ async def _contents(kept: Kept, told: Told, nats_url: str) -> None:
             kept.lacks(CONTENTS, [f"of {id}: {sha256} is {'not there' if held is None else f'{held} there'}"])
 
 
-async def _heads(kept: Kept, stream: OnStream, database_url: str) -> None:
+async def _heads(kept: Kept, stream: OnStream, nats_url: str, database_url: str) -> None:
+    """A process that is up says so, at rest or not: so heads may be beyond what the stream held when it was read."""
     connection = await asyncpg.connect(database_url)
     try:
         rows: Mapping[str, Any] = {r["publisher"]: r for r in await connection.fetch("SELECT * FROM publisher_heads")}
@@ -129,12 +130,13 @@ async def _heads(kept: Kept, stream: OnStream, database_url: str) -> None:
         await connection.close()
     kept.counts[HEADS] = len(stream.numbers)
     kept.lacks(HEADS, (f"gap {dict(gap)}" for gap in gaps))
+    now = await on_stream(nats_url)
     for publisher, numbers in stream.numbers.items():
         head, last = rows.get(publisher), max(numbers)
-        if head is None or (head["highest_pseq"], head["broken_links"]) != (last, 0):
+        if head is None or head["highest_pseq"] < last or head["broken_links"]:
             kept.lacks(HEADS, [f"{publisher}: {None if head is None else dict(head)}, {last} on the stream"])
-        elif head["highest_sha256"] != stream.sha256[publisher, last]:
-            kept.lacks(HEADS, [f"{publisher}: another hash of {last}"])
+        elif head["highest_sha256"] != now.sha256.get((publisher, head["highest_pseq"])):
+            kept.lacks(HEADS, [f"{publisher}: {head['highest_pseq']} is not on the stream with that hash"])
 
 
 async def _digests(kept: Kept, nats_url: str, database_url: str) -> None:
