@@ -32,12 +32,18 @@ RelightError
 ├── RebuildRefused           a rebuild runs already, or what it built must not be swapped in
 ├── TokenRefused             a bearer token is missing, unknown, expired, revoked or of the wrong role
 │   └── NotAllowed           it is valid, but of another role or tenant
+├── GuardError
+│   ├── CircuitOpen          no dependency that could answer lets calls pass now
+│   ├── BudgetExceeded       a limit on tokens, cost or attempts is reached
+│   └── DeadlineExceeded     the caller's deadline came first
+├── CoverageError            sources cannot be read, or the configuration of `relight coverage` is wrong
 ├── RequestRefused           an HTTP request or a NATS message is not taken as it is: malformed, too large, too often
 └── QueryError               no such query, or a parameter is missing or invalid
     └── QueryFailed          the database could not answer it
 """
 
 from collections.abc import Mapping
+from datetime import datetime
 from enum import StrEnum
 
 
@@ -197,6 +203,38 @@ class TokenRefused(RelightError):
 
 class NotAllowed(TokenRefused):
     """The bearer token is valid, but its role or tenant does not allow this."""
+
+
+class GuardError(RelightError):
+    """A guarded call was not made, or not to its end."""
+
+
+class CircuitOpen(GuardError):
+    """No dependency that could answer lets calls pass now.
+
+    `problem` has the members of RFC 9457, `retry_at` is when the first of them may let calls pass again.
+    """
+
+    def __init__(self, message: str | None = None, *, problem: Mapping[str, object], retry_at: datetime) -> None:
+        super().__init__(message)
+        self.problem = problem
+        self.retry_at = retry_at
+
+
+class BudgetExceeded(GuardError):
+    """A limit on tokens, cost or attempts is reached; `problem` has the members of RFC 9457."""
+
+    def __init__(self, message: str | None = None, *, problem: Mapping[str, object]) -> None:
+        super().__init__(message)
+        self.problem = problem
+
+
+class DeadlineExceeded(GuardError, TimeoutError):
+    """The caller's deadline came before an answer."""
+
+
+class CoverageError(RelightError):
+    """Sources cannot be read, or the configuration of `relight coverage` is wrong."""
 
 
 class RequestRefused(RelightError):

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -16,6 +17,16 @@ TEST_PREFIX = "RELIGHT_TEST_"
 """Variables of the test suite's own; no settings."""
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class ContentPolicy(StrEnum):
+    """What is recorded of prompts and answers."""
+
+    NONE = "none"
+    DIGEST = "digest"
+    """SHA-256 and size"""
+    FULL = "full"
+    """the bytes too, beside the events, after redaction"""
 
 
 class Settings(BaseModel):
@@ -81,6 +92,17 @@ class Settings(BaseModel):
     )
     archive_seal_events: int = Field(default=20_000, ge=1, description="events at which a segment is sealed")
     archive_seal_s: Positive = Field(default=60, description="age of its oldest event at which a segment is sealed")
+
+    fault_domain: Name | None = Field(
+        default=None, description="what fails together with this process; its host's name if not set"
+    )
+    content_policy: ContentPolicy = Field(
+        default=ContentPolicy.DIGEST, description="of prompts and answers: none, digest, or full, which keeps them"
+    )
+    prices_file: Path | None = Field(default=None, description="TOML: prices of models, over those that relight knows")
+    count_calls: bool = Field(
+        default=False, description="counts model calls by the place they are made from, for relight coverage --runtime"
+    )
 
     retention_file: Path | None = Field(
         default=None, description="TOML: how long history rows are kept, by table and tenant"

@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import Any
 
 from relight.events.base import Event
-from relight.events.values import Content, Count, Fraction, JsonObject, Key, MicroUsd, Text
+from relight.events.values import Content, Count, Fraction, JsonObject, Key, MicroUsd, Text, Time
 
 
 class Outcome(StrEnum):
@@ -61,8 +61,18 @@ def _dollars_to_micro(data: dict[str, Any]) -> dict[str, Any]:
     return {**rest, "cost_microusd": None if cost is None else round(Decimal(str(cost)) * 1_000_000)}
 
 
-class DecisionOutcomeKnown(DecisionEvent, type="decisions.outcome_known", version=2, upcasts={1: _dollars_to_micro}):
-    """How it came out, and of a model call what it took."""
+def _unchanged(data: dict[str, Any]) -> dict[str, Any]:
+    """Version 2 lacked fields that may be absent."""
+    return data
+
+
+class DecisionOutcomeKnown(
+    DecisionEvent, type="decisions.outcome_known", version=3, upcasts={1: _dollars_to_micro, 2: _unchanged}
+):
+    """How it came out, and of a model call what it took.
+
+    `first_token_ms`: from taken to the first delta of a stream. `attributes` have OpenTelemetry's GenAI names.
+    """
 
     outcome: Outcome
     error_class: Key | None = None
@@ -71,3 +81,15 @@ class DecisionOutcomeKnown(DecisionEvent, type="decisions.outcome_known", versio
     cost_microusd: MicroUsd | None = None
     latency_ms: Count | None = None
     request_id: Key | None = None
+    first_token_ms: Count | None = None
+    attempts: Count | None = None
+    attributes: JsonObject = {}
+
+
+class DecisionCallsCounted(Event, type="decisions.calls_counted", entity="site"):
+    """How often one place in a program (`path:line`) called a model since then, through a guard or not."""
+
+    site: Key
+    guarded: bool
+    calls: Count
+    since: Time

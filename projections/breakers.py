@@ -3,7 +3,15 @@
 from collections.abc import Iterator
 from datetime import datetime
 
-from relight.events.breakers import BreakerClosed, BreakerFailed, BreakerHalfOpened, BreakerOpened, BreakerSucceeded
+from relight.events.breakers import (
+    BreakerClosed,
+    BreakerFailed,
+    BreakerHalfOpened,
+    BreakerOpened,
+    BreakerReset,
+    BreakerSucceeded,
+    BreakerTripped,
+)
 from relight.events.envelope import Recorded
 from relight.projections.base import Append, Change, Column, History, Projection, Put, State
 from relight.projections.query import Parameter, Query, Row
@@ -43,12 +51,28 @@ def failed(event: Recorded[BreakerFailed]) -> Iterator[Change]:
     yield Put(STATES, (data.service_name,), "last_failure", last_failure)
 
 
+@projection.on(BreakerTripped)
+def tripped(event: Recorded[BreakerTripped]) -> Iterator[Change]:
+    data = event.data
+    who: dict[str, object] = {"process": data.process, "fault_domain": data.fault_domain, "reason": data.reason}
+    counted = {"failure_count": data.failure_count, "retry_at": data.retry_at.isoformat()}
+    yield _history(data.service_name, "tripped", {**who, **counted})
+
+
+@projection.on(BreakerReset)
+def reset(event: Recorded[BreakerReset]) -> Iterator[Change]:
+    data = event.data
+    who: dict[str, object] = {"process": data.process, "fault_domain": data.fault_domain, "reason": data.reason}
+    yield _history(data.service_name, "reset", who)
+
+
 @projection.on(BreakerOpened)
 def opened(event: Recorded[BreakerOpened]) -> Iterator[Change]:
     data = event.data
     retry_at = data.next_retry_at.isoformat()
-    details = {"reason": data.reason, "failure_count": data.failure_count, "next_retry_at": retry_at}
-    yield _history(data.service_name, "opened", details)
+    details: dict[str, object] = {"reason": data.reason, "failure_count": data.failure_count}
+    voters = {"processes": list(data.processes), "fault_domains": list(data.fault_domains)}
+    yield _history(data.service_name, "opened", {**details, "next_retry_at": retry_at, **voters})
     yield Put(
         STATES,
         (data.service_name,),
@@ -67,7 +91,9 @@ def opened(event: Recorded[BreakerOpened]) -> Iterator[Change]:
 @projection.on(BreakerHalfOpened)
 def half_opened(event: Recorded[BreakerHalfOpened]) -> Iterator[Change]:
     data = event.data
-    yield _history(data.service_name, "half_opened", {"reason": data.reason})
+    lease_until = data.lease_until and data.lease_until.isoformat()
+    lease = {"holder": data.holder, "lease_until": lease_until, "probes": data.probes}
+    yield _history(data.service_name, "half_opened", {"reason": data.reason, **lease})
     yield Put(
         STATES,
         (data.service_name,),

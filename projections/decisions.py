@@ -5,8 +5,8 @@ from datetime import datetime
 
 from relight.events.decisions import (
     DecisionBegun,
+    DecisionCallsCounted,
     DecisionCheckpointed,
-    DecisionEvent,
     DecisionOpening,
     DecisionOutcomeKnown,
     DecisionTaken,
@@ -70,7 +70,7 @@ BEGUN, TAKEN = 0, 1
 def begun(event: Recorded[DecisionBegun]) -> Iterator[Change]:
     yield _opening(event, BEGUN)
     yield _pending(event.data.decision)
-    yield _audit(event.data, "begun", event.data.context)
+    yield _audit(event.data.decision, "begun", event.data.context)
 
 
 @projection.on(DecisionTaken)
@@ -88,13 +88,13 @@ def taken(event: Recorded[DecisionTaken]) -> Iterator[Change]:
         "request_bytes": data.request.size_bytes if data.request else None,
     }
     yield Put(DECISIONS, (data.decision,), "choice", choice)
-    yield _audit(data, "taken", data.context, data.request)
+    yield _audit(data.decision, "taken", data.context, data.request)
 
 
 @projection.on(DecisionCheckpointed)
 def checkpointed(event: Recorded[DecisionCheckpointed]) -> Iterator[Change]:
     data = event.data
-    yield _audit(data, data.checkpoint_type, data.state_snapshot, data.content)
+    yield _audit(data.decision, data.checkpoint_type, data.state_snapshot, data.content)
 
 
 @projection.on(DecisionOutcomeKnown)
@@ -110,7 +110,17 @@ def outcome_known(event: Recorded[DecisionOutcomeKnown]) -> Iterator[Change]:
         "request_id": data.request_id,
     }
     yield Put(DECISIONS, (data.decision,), "result", result, rank=KNOWN)
-    yield _audit(data, "outcome_known", {"outcome": data.outcome.value, "error_class": data.error_class})
+    known: dict[str, object] = {"outcome": data.outcome.value, "error_class": data.error_class}
+    if data.attempts is not None:
+        known |= {"attempts": data.attempts, "first_token_ms": data.first_token_ms}
+    yield _audit(data.decision, "outcome_known", {**data.attributes, **known})
+
+
+@projection.on(DecisionCallsCounted)
+def calls_counted(event: Recorded[DecisionCallsCounted]) -> Iterator[Change]:
+    data = event.data
+    counted = {"guarded": data.guarded, "calls": data.calls, "since": data.since.isoformat()}
+    yield _audit(data.site, "calls_counted", counted)
 
 
 def _opening(event: Recorded[DecisionBegun] | Recorded[DecisionTaken], rank: int) -> Put:
@@ -131,13 +141,11 @@ def _pending(decision: str) -> Put:
     return Put(DECISIONS, (decision,), "result", result, rank=PENDING)
 
 
-def _audit(
-    data: DecisionEvent, checkpoint_type: str, state: Mapping[str, object], content: Content | None = None
-) -> Append:
+def _audit(decision: str, checkpoint_type: str, state: Mapping[str, object], content: Content | None = None) -> Append:
     return Append(
         AUDIT,
         {
-            "decision": data.decision,
+            "decision": decision,
             "checkpoint_type": checkpoint_type,
             "state_snapshot": state,
             "content_sha256": content.sha256 if content else None,

@@ -31,6 +31,8 @@ BEFORE = [migration for migration in migrations() if migration.version <= RELEAS
 SINCE = [migration for migration in migrations() if migration.version > RELEASED]
 PREVIOUS: dict[str, Any] = json.loads(Path(__file__).with_name("previous_release.json").read_text())
 """Its statements: every query, the join of every table, and what its engine asks; literals, never made anew."""
+NEW = {"breakers.tripped", "breakers.reset"}
+"""Kinds of event that its tables refuse."""
 TENANTS = "(ARRAY['A', 'B', '-'])[1 + n % 3]"
 ARGUMENTS: dict[str, Any] = {"text": "hot", "bigint": 1, "timestamptz": datetime(2026, 1, 1, 12, tzinfo=UTC)}
 COLUMNS = """
@@ -103,7 +105,8 @@ async def test_new_events_go_on_after_the_upgrade_of_a_database_in_use(server: s
     session = await connect_session(url, role="relight_projector")
     await session.execute("INSERT INTO projection_positions VALUES ('relight', 1, 77, 'x', now())")
     folded = Folded()
-    folded.fold(Message(n, 2**61, *message) for n, message in enumerate(everything(), 1))
+    told = [(subject, body) for subject, body in everything() if json.loads(body)["type"] not in NEW]
+    folded.fold(Message(n, 2**61, *message) for n, message in enumerate(told, 1))
     async with session.transaction():
         await join_tables(session, folded.tables)  # as it is prepared here, it is used after the upgrade again
     before = await digests(session)

@@ -1,0 +1,1 @@
+"""The guard: model calls and other dependencies retried once, broken in time, recorded always."""

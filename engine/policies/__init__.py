@@ -1,0 +1,1 @@
+"""Policies: who decides; pure functions of what was observed and of a moment."""
