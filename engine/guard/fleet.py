@@ -238,14 +238,14 @@ class Fleet:
         now: datetime,
         policy: FleetPolicy,
     ) -> None:
-        cause = followed.cause
+        cause, after = followed.cause, followed.tail
         try:
             with scope.entered(
                 correlation=cause.correlationid if cause else None, causation=cause.id if cause else None
             ):
                 await control.append(
                     ruling,
-                    after=followed.tail,
+                    after=after,
                     tenant=self._tenant,
                     policy_version=policy_version(policy),
                     observed_seq=position,
@@ -259,7 +259,9 @@ class Fleet:
         finally:
             # Whoever won, the winner arrives as any other does: folded in the stream's order, so that a ruling rests on
             # all that stands before it.
-            followed.ruling, followed.quiet_until = None, self._time() + RETRY_S
+            followed.ruling = None
+            if followed.tail is after:
+                followed.quiet_until = self._time() + RETRY_S
             self._woken.set()
 
     def _pause_s(self) -> float:

@@ -11,10 +11,12 @@ from typing import NamedTuple, ParamSpec, Self, TypeVar, cast
 
 from pydantic import JsonValue
 
+from relight.engine.errors import CircuitOpen
 from relight.engine.guard.breaker import Breaker, Permit, Refused
 from relight.engine.guard.breakers import Breakers
+from relight.engine.guard.capacity import capacity_s
 from relight.engine.guard.journal import Journal
-from relight.engine.guard.open_circuits import circuit_open
+from relight.engine.guard.refusals import moment, refused_until
 from relight.engine.policies.breaker import BreakerPolicy
 from relight.events.breakers import BreakerFailed, BreakerSucceeded
 
@@ -111,15 +113,15 @@ class ToolBreaker:
 
     def _asking(self) -> Iterator[float]:
         """Asks, and yields how long to wait before asking again. Raises `CircuitOpen`."""
-        until_us = self._breakers.now_us() + SOON_US
+        until_us = self._breakers.now_us() + max(SOON_US, round(capacity_s(0) * 1e6))
         while True:
             now_us = self._breakers.now_us()
             answer = self._breaker.permit(now_us)
             if isinstance(answer, Refused):
                 if answer.retry_at_us > until_us:
-                    raise circuit_open([answer], now_us)
+                    raise _circuit_open(answer, now_us)
                 self._breaker.waited_for()
-                yield max(0.0, (answer.retry_at_us - now_us) / 1e6)
+                yield min(max(0.0, (answer.retry_at_us - now_us) / 1e6), 1.0)  # it may close early
                 continue
             _entered.set(_Entered(self, answer, now_us, time.perf_counter_ns(), _entered.get()))
             return
@@ -150,3 +152,14 @@ class ToolBreaker:
             if entered.permit.probe:
                 details["probe"] = True
             self._breakers.record(BreakerFailed(service_name=name, error_class=failure, details=details))
+
+
+def _circuit_open(refused: Refused, now_us: int) -> CircuitOpen:
+    ruled_by = "the fleet" if refused.fleet else "this process"
+    return refused_until(
+        f"breaker {refused.breaker} lets no call pass before {moment(refused.retry_at_us):%H:%M:%S}Z, as {ruled_by}"
+        f" ruled: {refused.reason}",
+        retry_at_us=refused.retry_at_us,
+        now_us=now_us,
+        members={"breaker": refused.breaker, "refused": refused.reason, "ruled_by": ruled_by},
+    )
