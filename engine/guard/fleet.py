@@ -4,10 +4,8 @@ import asyncio
 import hashlib
 import logging
 import random
-from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from nats.aio.client import Client
@@ -16,26 +14,24 @@ from nats.aio.msg import Msg
 from relight.engine import scope
 from relight.engine.errors import ControlError, RelightError, Superseded
 from relight.engine.guard.breaker import Breaker
-from relight.engine.log.chain import body_sha256
-from relight.engine.log.control import ControlLog, Tail
+from relight.engine.guard.followed import CLOCKS_S, Followed
+from relight.engine.log.control import ControlLog
 from relight.engine.log.following import Follower
 from relight.engine.log.reader import TRANSIENT, Message
-from relight.engine.policies.fleet_breaker import MAX_VOTE_S, FleetPolicy, FleetState, Ruled, decide, observe
+from relight.engine.policies.fleet_breaker import MAX_VOTE_S, FleetPolicy, Ruled, decide, observe
 from relight.engine.recorder.recorder import Recorder
 from relight.events.base import Event
 from relight.events.breakers import BreakerOpened, BreakerReset, BreakerTripped
 from relight.events.catalog import decode, decode_message, prepare
 from relight.events.envelope import Recorded
 from relight.events.errors import Undecodable
-from relight.events.subjects import CONTROLS, OBSERVATIONS, control_subject, token
+from relight.events.subjects import CONTROLS, OBSERVATIONS, token
 
 POLICY = "breaker-1"
 ANNOUNCED = "announced.breaker"
 """Where whoever ruled says so over core NATS: consumers of a stream that is busy fsyncing hear of it a while later."""
 RETRY_S = 0.5
 LOOK_EVERY_S = 0.5
-CLOCKS_S = 60.0
-"""How far clocks may be apart."""
 GRACE_S = 0.1
 """How long others leave a ruling to the process whose vote it follows from."""
 SPREAD_S = 0.01
@@ -44,22 +40,6 @@ MAX_SPREAD_S = 1.0
 RULING_S = 5.0
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class Followed:
-    """One breaker as this process knows it; `recent` are the events that the state rests on, until all are known."""
-
-    state: FleetState
-    tail: Tail
-    recent: "deque[tuple[int, Recorded[Event]]]" = field(default_factory=deque)
-    known: bool = False
-    cause: Recorded[Event] | None = None
-    due_at: float | None = None
-    """When this process rules, if nobody has by then; of the loop's clock."""
-    ruling: "asyncio.Task[None] | None" = None
-    quiet_until: float = 0.0
-    """A ruling of ours or another's is on its way."""
 
 
 class Fleet:
@@ -77,7 +57,6 @@ class Fleet:
         self._wanted: set[str] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._woken = asyncio.Event()
-        self._undecodable = 0
         self.failure: str | None = "not following yet"
         """Why rulings do not arrive now."""
 
@@ -135,9 +114,7 @@ class Fleet:
                 if not follower.behind:
                     for name, breaker in list(self._breakers.items()):
                         if breaker.policy.fleet is not None and not self._of(name).known:
-                            await self._know(name, control, follower.position)
-                            breaker.told(self._of(name).state, anew=True)
-                            breaker.link(True)
+                            await self._know(name, breaker, control, follower.position)
                     self.failure = None if linked else self.failure
                     linked = True
                     self._rule(client, control, follower.position)
@@ -147,7 +124,7 @@ class Fleet:
 
     @asynccontextmanager
     async def _announcements(self, client: Client) -> AsyncIterator[None]:
-        """Breakers are told of rulings at once; what this process rules rests on what the stream says, and only on that.
+        """Breakers are told of rulings at once; what this process rules rests on nothing but what the stream says.
 
         Who ruled may have died before it said so: the stream has every ruling.
         """
@@ -169,66 +146,33 @@ class Fleet:
 
     def _of(self, name: str) -> Followed:
         if (found := self._followed.get(name)) is None:
-            subject = control_subject(BreakerOpened.POLICY or "", self._tenant, name)
-            found = self._followed[name] = Followed(FleetState(service_name=name), Tail(subject=subject))
+            found = self._followed[name] = Followed.of(self._tenant, name)
         return found
 
     def _fold(self, message: Message) -> None:
         try:
             event = decode_message(message.subject, message.body, message.timestamp_ms)
         except Undecodable as error:
-            self._undecodable += 1
             log.warning("message %d tells breakers nothing: %s", message.seq, error, extra={"action": "undecodable"})
             return
-        followed = self._of(event.subject)
-        if event.rev is not None:
-            self._move(followed, message, event)
-        elif not isinstance(event.data, BreakerTripped | BreakerReset):
-            return
-        before, followed.state = followed.state, observe(followed.state, event)
-        if not followed.known:
-            oldest = event.time - timedelta(seconds=MAX_VOTE_S + CLOCKS_S)
-            followed.recent.append((message.seq, event))
-            while followed.recent[0][1].time < oldest:
-                followed.recent.popleft()
-            return
-        followed.cause = event
-        if (breaker := self._breakers.get(event.subject)) is not None:
-            if followed.state.rev != before.rev or followed.state.answer != before.answer:
-                breaker.told(followed.state)
+        followed, breaker = self._of(event.subject), self._breakers.get(event.subject)
+        if followed.fold(message, event) and breaker is not None:
+            breaker.told(followed.state)
+        if followed.known and breaker is not None:
             self._see_due(followed, breaker.policy.fleet, own=self._is_own(event))
 
-    def _move(self, followed: Followed, message: Message, event: Recorded[Event]) -> None:
-        """The tail as the server has it: also where an older revision, which decides nothing, was put back on top."""
-        tail, rev = followed.tail, event.rev or 0
-        if rev < tail.rev:
-            followed.tail = Tail(subject=tail.subject, seq=message.seq, rev=tail.rev, sha256=tail.sha256)
-            return
-        followed.tail = Tail(
-            subject=message.subject, seq=message.seq, rev=rev, sha256=body_sha256(message.body), event=event
-        )
-        followed.due_at, followed.quiet_until = None, 0.0
-
-    async def _know(self, name: str, control: ControlLog, position: int) -> None:
-        """Its last ruling, where that is older than what was read."""
-        followed = self._of(name)
+    async def _know(self, name: str, breaker: Breaker, control: ControlLog, position: int) -> None:
+        """Its last ruling, where that is older than what is read."""
+        followed, tail = self._of(name), None
         try:
             tail = await control.tail(BreakerOpened, tenant=self._tenant, entity=name, timeout_s=RULING_S)
         except ControlError as error:
             log.warning("%s", error, extra={"action": "unreadable_ruling"})
-            tail = followed.tail
-        if tail.event is not None and tail.rev > followed.tail.rev and tail.seq <= position:
-            followed.tail = tail
-            followed.recent.append((tail.seq, tail.event))
-        events = sorted(followed.recent, key=lambda one: one[0])
-        followed.state = FleetState(service_name=name)
-        for _, event in events:
-            followed.state = observe(followed.state, event)
-            followed.cause = event
-        followed.known = True
-        followed.recent.clear()
-        policy = self._breakers[name].policy.fleet
-        self._see_due(followed, policy, own=followed.cause is not None and self._is_own(followed.cause))
+        followed.know(tail if tail is not None and tail.seq <= position else None)
+        breaker.told(followed.state, anew=True)
+        breaker.link(True)
+        cause = followed.cause
+        self._see_due(followed, breaker.policy.fleet, own=cause is not None and self._is_own(cause))
 
     def _is_own(self, event: Recorded[Event]) -> bool:
         return isinstance(event.data, BreakerTripped | BreakerReset) and event.data.process == self._process
