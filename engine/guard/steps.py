@@ -6,6 +6,8 @@ from typing import Any
 import httpx2
 from anthropic import APIRequest, APIResponse, AsyncAPIResponse
 
+from relight.engine.guard.watching import StreamEnd
+
 AnyResponse = APIResponse[Any] | AsyncAPIResponse[Any]
 CallAny = Callable[[APIRequest], AnyResponse | Awaitable[AnyResponse]]
 
@@ -13,7 +15,8 @@ CallAny = Callable[[APIRequest], AnyResponse | Awaitable[AnyResponse]]
 class Send:
     """One attempt: `call_next(request)`, and where `parses`, parsing the answer, all within `left_s`.
 
-    The driver fills in `response` or `error`; `parsed`, or `unparsed` with why it could not be; `late` where the deadline ended it.
+    The driver fills in `response` or `error`; `parsed`, or `unparsed` with why it could not be; and `late` where the
+    deadline ended it.
     """
 
     __slots__ = ("call_next", "error", "late", "left_s", "parsed", "parses", "request", "response", "unparsed")
@@ -35,6 +38,12 @@ class Send:
         response: object = getattr(self.response, "http_response", self.response)
         return response if isinstance(response, httpx2.Response) else None
 
+    @property
+    def is_whole(self) -> bool:
+        """The answer's body was read, so that nothing can go wrong with it any more."""
+        http = self.http
+        return http is None or http.is_closed
+
 
 class Pause:
     """Nothing is done for so long."""
@@ -55,19 +64,25 @@ class Release:
 
 
 class HandOut:
-    """A stream is handed out, to be watched; `response` is None where one that failed is handed out for want of another.
+    """A stream is handed out, to be watched; with `nothing`, what is left of one that failed, for want of another.
 
-    The core goes on when reading has failed early, or is `over`; `end` tells how.
+    The core goes on when reading it failed before its first delta, or is `over`; `end` tells how.
     """
 
-    __slots__ = ("end", "over", "response", "sent")
+    __slots__ = ("end", "nothing", "over", "sent")
 
-    def __init__(self, sent: Send, response: httpx2.Response | None) -> None:
+    def __init__(self, sent: Send, *, nothing: bool = False) -> None:
         self.sent = sent
-        self.response = response
-        self.end: "StreamEnd | None" = None
+        self.nothing = nothing
+        self.end: StreamEnd | None = None
         self.over = False
+
+    def take(self) -> AnyResponse:
+        """The answer, of which the core keeps nothing: one that the caller drops has to be noticed at once."""
+        response, self.sent.response = self.sent.response, None
+        assert response is not None
+        return response
 
 
 Step = Send | Pause | Release | HandOut
-Steps = Generator[Step, None, AnyResponse]
+Steps = Generator[Step, None, AnyResponse | None]
