@@ -10,13 +10,18 @@ _COMPACTED_ABOVE = 256
 class Alarm:
     """What happens at a moment, unless it is `over` before."""
 
-    __slots__ = ("at_s", "fired", "over", "target")
+    __slots__ = ("at_s", "cancelling", "fired", "over", "target")
 
     def __init__(self, at_s: float, target: object) -> None:
         self.at_s = at_s
         self.target = target
         self.over = False
         self.fired = False
+        self.cancelling = 0
+
+    def caught(self) -> bool:
+        """Whether the cancellation of a task is this alarm's, and nobody else asked for one."""
+        return self.fired and isinstance(self.target, asyncio.Task) and self.target.uncancel() <= self.cancelling
 
 
 class Agenda:
@@ -62,8 +67,9 @@ class LoopAlarms:
         self._agenda = Agenda()
         self._timer: asyncio.TimerHandle | None = None
 
-    def set(self, left_s: float, task: "asyncio.Task[object]") -> Alarm:
-        alarm = Alarm(self._loop.time() + left_s, task)
+    def set(self, left_s: float) -> Alarm:
+        """For the current task."""
+        alarm = Alarm(self._loop.time() + left_s, asyncio.current_task())
         if self._agenda.add(alarm) and (self._timer is None or alarm.at_s < self._timer.when()):
             self._arm(alarm.at_s)
         return alarm
@@ -76,7 +82,7 @@ class LoopAlarms:
     def _ring(self) -> None:
         self._timer = None
         for alarm in self._agenda.due(self._loop.time()):
-            alarm.fired = True
             assert isinstance(alarm.target, asyncio.Task)
+            alarm.fired, alarm.cancelling = True, alarm.target.cancelling()
             alarm.target.cancel()
         self._arm(self._agenda.next_s())

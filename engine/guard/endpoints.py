@@ -1,33 +1,11 @@
-"""What a client's calls depend on: a provider by OpenTelemetry's name, and a region; and what a path asks for."""
+"""What a request's path and body ask for."""
 
 import re
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any
 
-from anthropic._base_client import BaseClient
-
-ANTHROPIC = "anthropic"
-GLOBAL = "global"
 CHAT = "chat"
-_OWN_HOSTS = frozenset({"api.anthropic.com"})
 _WORD = re.compile(r"[a-z_]+")
-
-
-def endpoint(client: BaseClient[Any, Any]) -> tuple[str, str]:
-    """Provider and region; a client of another address has its host for a region, since it may fail alone.
-
-    A platform that Anthropic itself runs on another's ground is a region of anthropic's, as `aws.us-east-1`.
-    """
-    provider, platform = client._gen_ai_provider_name, client._otel_platform
-    url = client.base_url
-    host = url.host if url.port is None else f"{url.host}:{url.port}"
-    for name in ("aws_region", "region", "_location"):
-        if isinstance(region := getattr(client, name, None), str) and region:
-            break
-    else:
-        region = GLOBAL if host in _OWN_HOSTS or not host else host
-    return provider, f"{platform}.{region}" if platform and provider == ANTHROPIC else region
 
 
 @lru_cache(maxsize=1_024)

@@ -5,10 +5,10 @@ from collections.abc import Callable
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from anthropic import BaseModel, Middleware
+from anthropic import BaseModel
 from anthropic._base_client import BaseClient
 
-from relight.engine.guard.endpoints import ANTHROPIC, GLOBAL, endpoint
+from relight.engine.guard.clients import ANTHROPIC, ANYWHERE, is_client, is_guard, provider_of, region_of
 from relight.engine.guard.facts import Dependency
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ class KnownClients:
     def __init__(self, provider: str | None, region: str | None) -> None:
         self._provider = provider
         self._region = region
-        self._unknown = KnownClient(provider or ANTHROPIC, region or GLOBAL)
+        self._unknown = KnownClient(provider or ANTHROPIC, region or ANYWHERE)
         self._known: WeakKeyDictionary[BaseClient[Any, Any], KnownClient] = WeakKeyDictionary()
         self._last: tuple[object, KnownClient] = (None, self._unknown)
         self.multiplying = 0
@@ -63,12 +63,11 @@ class KnownClients:
         return known
 
     def _look_at(self, client: BaseClient[Any, Any]) -> KnownClient:
-        provider, region = endpoint(client)
         known = KnownClient(
-            self._provider or provider,
-            self._region or region,
+            self._provider or provider_of(client),
+            self._region or (region_of(client) if is_client(client) else ANYWHERE),
             max_retries=client.max_retries or None,
-            guards=guards_of(client.middleware),
+            guards=sum(map(is_guard, client.middleware)),
         )
         self._known[client] = known
         if known.max_retries:
@@ -89,14 +88,6 @@ class KnownClients:
                 extra={"action": "attempts_multiply"},
             )
         return known
-
-
-def guards_of(middleware: tuple[object, ...]) -> int:
-    return sum(isinstance(entry, GuardMark) for entry in middleware)
-
-
-class GuardMark(Middleware):
-    """What all guards are, for those who look for one."""
 
 
 def client_behind(call_next: object) -> BaseClient[Any, Any] | None:
