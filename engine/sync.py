@@ -2,12 +2,14 @@
 
 from contextlib import AbstractContextManager
 from functools import partial
+from typing import Any, TypeVar
 
 from anyio.from_thread import BlockingPortal
 from pydantic import JsonValue
 
 from relight.engine import scope
 from relight.engine.decision import Decision
+from relight.engine.guard.policy import GuardPolicy
 from relight.engine.log.control import Tail
 from relight.engine.recorder.receipts import Receipt
 from relight.engine.recorder.recorder import Recorder
@@ -15,6 +17,8 @@ from relight.engine.runtime import Relight
 from relight.events.base import Control, Event
 from relight.events.values import Content
 from relight.projections.query import DEFAULT_LIMIT, Row
+
+ClientT = TypeVar("ClientT")
 
 
 class SyncRelight:
@@ -62,6 +66,9 @@ class SyncRelight:
         self, decision_type: str, *, context: dict[str, JsonValue] | None = None, decision: str | None = None
     ) -> Decision:
         return self._relight.decision(decision_type, context=context, decision=decision)
+
+    def guarded(self, client: ClientT, policy: GuardPolicy | None = None, **told: Any) -> ClientT:
+        return self._relight.guarded(client, policy, **told)
 
     def tail(self, kind: type[Control], entity: str, *, tenant: str | None = None) -> Tail:
         return self._portal.call(partial(self._relight.tail, kind, entity, tenant=tenant))
