@@ -68,7 +68,7 @@ class Maker:
                 "%d events cannot be recorded: %s: %s",
                 making.refused,
                 getattr(make, "__qualname__", "a fact"),
-                _said(error),
+                said(error),
                 extra={"action": "event_refused"},
             )
         return making
@@ -91,7 +91,7 @@ class Maker:
         )
 
 
-def _said(error: BaseException) -> str:
+def said(error: BaseException) -> str:
     """Without what was given: a fact may hold what must not stand in a log."""
     match error:
         case InvalidEvent():

@@ -125,17 +125,20 @@ class Recorder:
         )
         return receipt
 
-    def defer(self, make: Callable[[F], Iterable[Made | Kept]], fact: F, scope: Scope, events: int = 1) -> None:
+    def defer(self, make: Callable[[F], Iterable[Made | Kept]], fact: F, scope: Scope, events: int = 1) -> int:
         """Takes a fact, of which `make` makes about so many events later, in the writer's thread; a microsecond.
 
         They are recorded as if `record` had been called now: in this order, in this scope, counted where they cannot
         be. The fact belongs to the recorder from here on. `make` yields content before the event that has its digest.
+        Returns how many events wait for the disk.
         """
         session = self._session or self._restarted()
-        if cause := session.room.expect(events):
+        room = session.room
+        if cause := room.expect(events):
             session.writer.refusals.add(cause, events)
         else:
             session.writer.defer((make, fact, scope, events))
+        return room.waiting_events
 
     def content(self, body: bytes) -> Content:
         """Keeps `body` in the spool and then in the content store, under the tenant and its SHA-256.
