@@ -143,16 +143,17 @@ async def test_stopping_writes_what_was_deferred(nats: EmbeddedNats, client: Cli
 async def test_at_the_cap_facts_are_refused_with_all_their_events_and_counted(
     nats: EmbeddedNats, client: Client, spools: Path
 ) -> None:
-    going_on = threading.Event()
+    begun, going_on = threading.Event(), threading.Event()
 
     def waits(n: int) -> Iterator[Made]:
+        begun.set()
         going_on.wait(20)
         yield from one(n)
 
     async with Recorder(options(nats, spools, memory_max_events=30)) as recorder:
         await drained(recorder)
         recorder.defer(waits, 0, Scope())
-        await until(lambda: not writer_of(recorder)._inbox._items, "it is being made")
+        await until(begun.is_set, "it is being made")
         for n in range(1, 15):
             recorder.defer(three, n, Scope(), 3)
         refused = recorder.health().refused_events
