@@ -258,7 +258,7 @@ async def test_under_full_what_hooks_take_out_is_written_nowhere_and_the_rest_is
 async def test_under_full_without_hooks_content_is_in_the_store_alone_and_no_key_or_address_anywhere(
     database: str, spools: Path, our_log: pytest.LogCaptureFixture
 ) -> None:
-    async with scene_of(database, spools) as (scene, nats), FakeAnthropic() as fake:
+    async with scene_of(database, spools) as (scene, _), FakeAnthropic() as fake:
         await calls(scene.recorder, fake, content=ContentPolicy.FULL)
         await drained(scene.recorder)
         await scene.projected.caught_up()
