@@ -8,7 +8,8 @@ from typing import Any
 
 import orjson
 
-from relight.engine.guard.facts import Answer, Failure, Usage
+from relight.engine.guard.answers import read_usage
+from relight.engine.guard.facts import Answer, Failure
 from relight.engine.guard.frames import Frame, Frames, FramesBroken
 
 HELD_BYTES = 1024 * 1024
@@ -204,7 +205,7 @@ def answer_of(message: object) -> Answer:
         answer.response_id = _text(message.get("id"))
         answer.model = _text(message.get("model"))
         answer.stop_reason = _text(message.get("stop_reason"))
-        _count(answer.usage, message.get("usage"))
+        read_usage(message.get("usage"), answer.usage)
     return answer
 
 
@@ -213,16 +214,7 @@ def merge(answer: Answer, event: Mapping[str, Any]) -> None:
     delta = event.get("delta")
     if isinstance(delta, Mapping) and (reason := _text(delta.get("stop_reason"))) is not None:
         answer.stop_reason = reason
-    _count(answer.usage, event.get("usage"))
-
-
-def _count(usage: Usage, told: object) -> None:
-    if not isinstance(told, Mapping):
-        return
-    for name, key in _COUNTS:
-        tokens = told.get(key)
-        if isinstance(tokens, int):
-            setattr(usage, name, tokens)
+    read_usage(event.get("usage"), answer.usage)
 
 
 def _loaded(data: bytes) -> object:
@@ -236,13 +228,6 @@ def _loaded(data: bytes) -> object:
 def _text(value: object) -> str | None:
     return value if isinstance(value, str) else None
 
-
-_COUNTS = (
-    ("input_tokens", "input_tokens"),
-    ("output_tokens", "output_tokens"),
-    ("cache_write_tokens", "cache_creation_input_tokens"),
-    ("cache_read_tokens", "cache_read_input_tokens"),
-)
 
 # The API's error types, then the exceptions of Bedrock's InvokeModelWithResponseStream.
 _FAILURES = {
