@@ -10,6 +10,7 @@ from relight.engine import scope
 from relight.engine.decision import Decision
 from relight.engine.log.control import Tail
 from relight.engine.recorder.receipts import Receipt
+from relight.engine.recorder.recorder import Recorder
 from relight.engine.runtime import Relight
 from relight.events.base import Control, Event
 from relight.events.values import Content
@@ -22,6 +23,10 @@ class SyncRelight:
     def __init__(self, relight: Relight, portal: BlockingPortal) -> None:
         self._relight = relight
         self._portal = portal
+
+    @property
+    def recorder(self) -> Recorder:
+        return self._relight.recorder
 
     @property
     def region(self) -> str:
