@@ -4,9 +4,11 @@ from anthropic import APIRequest
 
 from relight.engine.errors import BudgetExceeded, CircuitOpen, DeadlineExceeded
 from relight.engine.guard.answers import answer_of, fault_of, raised_by, read_so_far
+from relight.engine.guard.endpoints import CHAT
 from relight.engine.guard.facts import Attempt, Call, Failure
 from relight.engine.guard.parts import Parts
 from relight.engine.guard.steps import AnyResponse, CallAny, HandOut, Pause, Release, Send, Steps
+from relight.engine.guard.watching import Expected
 from relight.engine.policies.retry import Failed, GiveUp, after
 
 _US = 1_000_000
@@ -36,12 +38,13 @@ def conduct(
             attempt.ended_us = ended_us = now_us()
             handed_out: HandOut | None = None
             if (fault := fault_of(sent, attempt, now_us=ended_us)) is None:
-                if sent.is_whole:
+                if sent.is_whole and not (call.streams and sent.http is not None):
                     return _answered(parts, call, attempt, sent)
-                yield (handed_out := HandOut(sent))
+                yield (handed_out := HandOut(sent, _expected(call)))
                 fault = read_so_far(attempt, handed_out)
                 if handed_out.over or fault is None:
-                    return _over(parts, call, attempt)
+                    _over(parts, call, attempt)
+                    return None
                 ended_us = now_us()
             attempt.failure = fault.failure
             if sent.late or ended_us >= until_us:
@@ -65,9 +68,10 @@ def conduct(
             if isinstance(decided, GiveUp):
                 if handed_out is None:
                     return _given_up(parts, call, attempt, sent)
-                yield (handed_out := HandOut(sent, nothing=True))
+                yield (handed_out := HandOut(sent, handed_out.expects, nothing=True))
                 read_so_far(attempt, handed_out)
-                return _over(parts, call, attempt)
+                _over(parts, call, attempt)
+                return None
             parts.attempted(call, attempt)
             attempt, failed = None, sent
             if (http := sent.http) is not None:
@@ -82,6 +86,12 @@ def conduct(
                 attempt.failure = failure
             _end(parts, call, attempt, failure)
         raise
+
+
+def _expected(call: Call) -> Expected:
+    if call.operation != CHAT:
+        return Expected.OTHER
+    return Expected.EVENTS if call.streams else Expected.MESSAGE
 
 
 def _answered(parts: Parts, call: Call, attempt: Attempt, sent: Send) -> AnyResponse | None:

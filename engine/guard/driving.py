@@ -17,6 +17,9 @@ from relight.engine.guard.streams import watch_async, watch_sync
 from relight.engine.guard.waits import Waits
 from relight.engine.guard.watching import StreamEnd
 
+KEPT_BYTES = 1 << 20
+"""Of a stream's body, for the journal; of a longer one it has the digest."""
+
 
 class SyncDriver:
     """Drives calls of synchronous clients, from any thread."""
@@ -28,11 +31,16 @@ class SyncDriver:
 
     def drive(self, steps: Steps, *, stream_until_us: int | None) -> APIResponse[Any]:
         came = self.run(steps)
-        if type(came) is not HandOut:
+        if not isinstance(came, HandOut):
             return cast("APIResponse[Any]", came)
         response = came.take()
         watch_sync(
-            response.http_response, _SyncWatcher(self, steps, came), self._clock, deadline_us=stream_until_us
+            response.http_response,
+            _SyncWatcher(self, steps, came),
+            self._clock,
+            deadline_us=stream_until_us,
+            keep_bytes=KEPT_BYTES,
+            expects=came.expects,
         )
         return cast("APIResponse[Any]", response)
 
@@ -84,7 +92,7 @@ class _SyncWatcher:
     def again(self, end: StreamEnd) -> httpx2.Response | None:
         self._out.end = end
         came = self._driver.run(self._steps)
-        if type(came) is HandOut:
+        if isinstance(came, HandOut):
             self._out = came
             return None if came.nothing else came.take().http_response
         http = _http(came)
@@ -107,11 +115,16 @@ class AsyncDriver:
 
     async def drive(self, steps: Steps, *, stream_until_us: int | None) -> AsyncAPIResponse[Any]:
         came = await self.run(steps)
-        if type(came) is not HandOut:
+        if not isinstance(came, HandOut):
             return cast("AsyncAPIResponse[Any]", came)
         response = came.take()
         watch_async(
-            response.http_response, _AsyncWatcher(self, steps, came), self._clock, deadline_us=stream_until_us
+            response.http_response,
+            _AsyncWatcher(self, steps, came),
+            self._clock,
+            deadline_us=stream_until_us,
+            keep_bytes=KEPT_BYTES,
+            expects=came.expects,
         )
         return cast("AsyncAPIResponse[Any]", response)
 
@@ -176,7 +189,7 @@ class _AsyncWatcher:
     async def again(self, end: StreamEnd) -> httpx2.Response | None:
         self._out.end = end
         came = await self._driver.run(self._steps)
-        if type(came) is HandOut:
+        if isinstance(came, HandOut):
             self._out = came
             return None if came.nothing else came.take().http_response
         http = _http(came)

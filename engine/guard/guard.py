@@ -1,17 +1,18 @@
 """The guard: a middleware of the SDK's clients that retries, breaks and records every call."""
 
-from collections.abc import Generator
+from collections.abc import Sequence
 from itertools import count
 from typing import Any
 
 from anthropic import APIRequest, APIResponse, AsyncAPIResponse, AsyncCallNext, CallNext, Middleware
 
 from relight.engine import scope
-from relight.engine.guard.deadlines import deadline_us
 from relight.engine.guard.core import conduct
+from relight.engine.guard.deadlines import deadline_us
 from relight.engine.guard.driving import AsyncDriver, SyncDriver
 from relight.engine.guard.endpoints import model_of, operation
 from relight.engine.guard.facts import Call
+from relight.engine.guard.fallback import Fallback
 from relight.engine.guard.health import GuardHealth
 from relight.engine.guard.journal import Journal
 from relight.engine.guard.known_clients import KnownClients, is_model
@@ -43,6 +44,7 @@ class Guard(Middleware):
         *,
         provider: str | None = None,
         region: str | None = None,
+        fallbacks: Sequence[Fallback] = (),
         journal: Journal | None = None,
         waits: Waits | None = None,
     ) -> None:
@@ -57,6 +59,8 @@ class Guard(Middleware):
             journal=journal or Silence(),
         )
         self._clients = KnownClients(provider, region)
+        self._fallbacks = tuple(fallbacks)
+        self._told = (self.recorder, self.policy, provider, region, self._fallbacks)
         self._sync = SyncDriver(clock, waits)
         self._async = AsyncDriver(clock, waits)
         self._deadline_us = round(self.policy.deadline_s * _US)
@@ -71,6 +75,10 @@ class Guard(Middleware):
     async def handle_async(self, request: APIRequest, call_next: AsyncCallNext) -> AsyncAPIResponse[Any]:
         until_us = deadline_us()
         return await self._async.drive(self._steps(request, call_next, until_us), stream_until_us=until_us)
+
+    def does_as(self, other: "Guard") -> bool:
+        """Whether it records to the same place, and was told the same."""
+        return self._told == other._told
 
     def health(self) -> GuardHealth:
         """What it has done, and what is wrong with it or with how it is used."""
@@ -106,6 +114,6 @@ class Guard(Middleware):
             request,
             call_next,
             until_us=own_us if until_us is None else min(own_us, until_us),
-            parses=is_model(request.cast_to),
+            parses=not request.stream and is_model(request.cast_to),
             repeatable=is_repeatable(options),
         )

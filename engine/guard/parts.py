@@ -4,7 +4,7 @@ import logging
 from collections import Counter
 
 from relight.engine.clock import Clock
-from relight.engine.guard.facts import Attempt, Call, Failure
+from relight.engine.guard.facts import Attempt, Call
 from relight.engine.guard.journal import Journal
 from relight.engine.guard.waits import Waits
 from relight.engine.policies.retry import RetryOptions

@@ -6,7 +6,7 @@ from typing import Any
 import httpx2
 from anthropic import APIRequest, APIResponse, AsyncAPIResponse
 
-from relight.engine.guard.watching import StreamEnd
+from relight.engine.guard.watching import Expected, StreamEnd
 
 AnyResponse = APIResponse[Any] | AsyncAPIResponse[Any]
 CallAny = Callable[[APIRequest], AnyResponse | Awaitable[AnyResponse]]
@@ -69,10 +69,11 @@ class HandOut:
     The core goes on when reading it failed before its first delta, or is `over`; `end` tells how.
     """
 
-    __slots__ = ("end", "nothing", "over", "sent")
+    __slots__ = ("end", "expects", "nothing", "over", "sent")
 
-    def __init__(self, sent: Send, *, nothing: bool = False) -> None:
+    def __init__(self, sent: Send, expects: Expected, *, nothing: bool = False) -> None:
         self.sent = sent
+        self.expects = expects
         self.nothing = nothing
         self.end: StreamEnd | None = None
         self.over = False
