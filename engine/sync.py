@@ -8,7 +8,10 @@ from pydantic import JsonValue
 
 from relight.engine import scope
 from relight.engine.decision import Decision
+from relight.engine.guard.breakers import Breakers
+from relight.engine.guard.tool import Counted, ToolBreaker
 from relight.engine.log.control import Tail
+from relight.engine.policies.breaker import BreakerPolicy
 from relight.engine.recorder.receipts import Receipt
 from relight.engine.runtime import Relight
 from relight.events.base import Control, Event
@@ -57,6 +60,20 @@ class SyncRelight:
         self, decision_type: str, *, context: dict[str, JsonValue] | None = None, decision: str | None = None
     ) -> Decision:
         return self._relight.decision(decision_type, context=context, decision=decision)
+
+    @property
+    def breakers(self) -> Breakers:
+        return self._relight.breakers
+
+    def breaker(
+        self,
+        name: str,
+        *,
+        counts: Counted = Exception,
+        ignores: Counted = (),
+        policy: BreakerPolicy | None = None,
+    ) -> ToolBreaker:
+        return self._relight.breaker(name, counts=counts, ignores=ignores, policy=policy)
 
     def tail(self, kind: type[Control], entity: str, *, tenant: str | None = None) -> Tail:
         return self._portal.call(partial(self._relight.tail, kind, entity, tenant=tenant))

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 from weakref import WeakSet
 
+from nats.aio.client import Client
 from nats.js import JetStreamContext
 from pydantic import TypeAdapter, ValidationError
 
@@ -67,6 +68,7 @@ class Recorder:
         self._restarts = 0
         self._parents: list[object] = []
         self._forked = False
+        self._beside: dict[type, object] = {}
         _recorders.add(self)
 
     @property
@@ -171,6 +173,18 @@ class Recorder:
     async def with_jetstream(self, work: Callable[[JetStreamContext], Awaitable[T]]) -> T:
         """In the recorder's loop: works with JetStream, once NATS was reached. Raises `Unreachable`."""
         return await (self._session or self._restarted()).uplink.with_jetstream(work, self.ack_timeout_s)
+
+    async def client(self) -> Client:
+        """In the recorder's loop: its client, once NATS was reached; another one later. Raises `Unreachable`."""
+        return await (self._session or self._restarted()).uplink.client(self.ack_timeout_s)
+
+    def beside(self, kind: type[T], make: Callable[[], T]) -> T:
+        """What others keep one of for each recorder: made with the first call, and gone with it."""
+        found = self._beside.get(kind)
+        if found is None:
+            found = self._beside.setdefault(kind, make())
+        assert isinstance(found, kind)
+        return found
 
     async def ruling_projected(self, tail: Tail, *, timeout_s: float | None = None) -> None:
         """Waits until the control event at `tail` is in the tables. Raises `AckTimeout`, `DeadLettered`."""
