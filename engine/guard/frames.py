@@ -28,6 +28,11 @@ class FramesBroken(ValueError):
 class Frames(Protocol):
     """Splits bytes into frames, however they are cut into chunks."""
 
+    telling: bytes
+    """A chunk that begins so tells something that has its time, as the end of an answer."""
+    lots: int
+    """So many others may be fed together, as one."""
+
     def feed(self, chunk: bytes, *, skip: bool = False) -> Sequence[Frame]:
         """The frames that `chunk` completes; with `skip` those of `PLAIN_EVENTS` may be left out, which is faster.
 
@@ -37,6 +42,9 @@ class Frames(Protocol):
 
 class NoFrames:
     """Of a body that is no stream of events at all, as a proxy's page."""
+
+    telling = b""
+    lots = 0
 
     def __init__(self, content_type: str) -> None:
         self._content_type = content_type

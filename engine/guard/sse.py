@@ -16,6 +16,9 @@ class SseFrames:
     What the body's end cuts off is no frame.
     """
 
+    telling = b"event: message_"
+    lots = 32
+
     def __init__(self) -> None:
         self._line: list[bytes] = []
         """Of a line whose end has not come."""

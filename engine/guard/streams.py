@@ -1,5 +1,6 @@
 """Puts a watcher under a streamed response: a stream that fails before its first delta goes on from another one."""
 
+from asyncio import current_task
 from collections.abc import AsyncIterator, Iterator
 
 import httpx2
@@ -62,9 +63,12 @@ class WatchedStream(Watched[Watcher], httpx2.SyncByteStream):
             held, end = self._beginning()
             yield from held
             if end is None:
-                feed, now_us, deadline_us = self._watch.feed, self._clock.now_us, self._deadline_us
+                watch, now_us, deadline_us = self._watch, self._clock.now_us, self._deadline_us
+                pending, telling, lots = watch.pending, watch.telling, watch.lots
                 for chunk in self._body.chunks:
-                    feed(chunk)
+                    pending.append(chunk)
+                    if len(pending) >= lots or chunk.startswith(telling):
+                        watch.settle()
                     yield chunk
                     if deadline_us is not None and now_us() >= deadline_us:
                         raise self._too_late()
@@ -108,7 +112,8 @@ class WatchedStream(Watched[Watcher], httpx2.SyncByteStream):
         try:
             for chunk in self._body.chunks:
                 held.append(chunk)
-                watch.feed(chunk)
+                watch.pending.append(chunk)
+                watch.settle()
                 if watch.ready or watch.failure is not None:
                     break
                 if self._deadline_us is not None and self._clock.now_us() >= self._deadline_us:
@@ -141,16 +146,22 @@ class AsyncWatchedStream(Watched[AsyncWatcher], httpx2.AsyncByteStream):
             for chunk in held:
                 yield chunk
             if end is None:
-                feed = self._watch.feed
+                watch = self._watch
+                pending, telling, lots = watch.pending, watch.telling, watch.lots
                 if alarm is not None:
                     self._wait(alarm)
                 async for chunk in self._body.chunks:
-                    if alarm is not None:
-                        alarm.rest()
-                    feed(chunk)
-                    yield chunk
-                    if alarm is not None:
-                        self._wait(alarm)
+                    pending.append(chunk)
+                    if len(pending) >= lots or chunk.startswith(telling):
+                        watch.settle()
+                    if alarm is None:
+                        yield chunk
+                    else:
+                        alarm.waits = None
+                        yield chunk
+                        if alarm.rang:
+                            raise self._too_late()
+                        alarm.waits = current_task(alarm.loop)
                 end = self._clean_end()
         except BaseException as raised:
             error = self._too_late(raised) if alarm is not None and alarm.caught(raised) else raised
@@ -201,7 +212,8 @@ class AsyncWatchedStream(Watched[AsyncWatcher], httpx2.AsyncByteStream):
                 self._wait(alarm)
             async for chunk in self._body.chunks:
                 held.append(chunk)
-                watch.feed(chunk)
+                watch.pending.append(chunk)
+                watch.settle()
                 if watch.ready or watch.failure is not None:
                     break
                 if alarm is not None:
@@ -213,7 +225,7 @@ class AsyncWatchedStream(Watched[AsyncWatcher], httpx2.AsyncByteStream):
         else:
             end = self._begun()
         if alarm is not None:
-            alarm.rest()
+            alarm.waits = None
         return end
 
     async def _again(self, end: StreamEnd) -> httpx2.Response | None:
@@ -226,4 +238,4 @@ class AsyncWatchedStream(Watched[AsyncWatcher], httpx2.AsyncByteStream):
     def _wait(self, alarm: Alarm) -> None:
         if alarm.rang:
             raise self._too_late()
-        alarm.guard()
+        alarm.waits = current_task(alarm.loop)

@@ -86,7 +86,7 @@ class Watched(Generic[WatcherT]):
         if not response.is_stream_consumed and not response.is_closed:
             return False
         try:
-            self._watch.feed(response.content)
+            self._watch.pending.append(response.content)
         except httpx2.ResponseNotRead:
             self._tell(self._watch.end(How.ABANDONED, Failure.ABANDONED))
         else:

@@ -64,8 +64,10 @@ class StreamEnd:
 
 
 class Watch:
-    """One attempt's body, fed chunk by chunk. `ready`: what came so far, and all that comes, may be handed out.
+    """One attempt's body. `ready`: what came so far, and all that comes, may be handed out.
 
+    Chunks are put into `pending` as they come and looked into by `settle`: at once until the body is ready, then when
+    there are `lots` of them or one begins with `telling`, which is a fraction of the price.
     `frames`: None where no events are expected: what comes is ready at once. `message`: it is one JSON message.
     `digest` and `keep_bytes` say what its end tells of the bytes.
     """
@@ -95,18 +97,21 @@ class Watch:
         self._stopped_us: int | None = None
         self.ready = frames is None
         self.failure: Failure | None = None
-
-    @property
-    def stopped(self) -> bool:
-        """`message_stop` came: nothing is missing any more."""
-        return self._stopped_us is not None
+        self.pending: list[bytes] = []
+        self.telling, self.lots = (b"", 0) if frames is None else (frames.telling, frames.lots)
 
     @property
     def cut_short(self) -> bool:
         """Where the body ends now: the answer is not whole. Streams of other events end as they like."""
-        return self._frames is not None and not self.stopped and not self._foreign and self.failure is None
+        self.settle()
+        return self._frames is not None and self._stopped_us is None and not self._foreign and self.failure is None
 
-    def feed(self, chunk: bytes) -> None:
+    def settle(self) -> None:
+        """Looks into what is pending."""
+        if not self.pending:
+            return
+        chunk = b"".join(self.pending)
+        self.pending.clear()
         self._size_bytes += len(chunk)
         if self._digest is not None:
             self._digest.update(chunk)
@@ -127,7 +132,8 @@ class Watch:
 
     def end(self, how: How, failure: Failure | None = None, error: BaseException | None = None) -> StreamEnd:
         """What the stream itself said overrules what the caller of this knows."""
-        if self.stopped:
+        self.settle()
+        if self._stopped_us is not None:
             how, failure, error = How.COMPLETED, None, None
         elif self.failure is not None:
             how, failure = How.FAILED, self.failure
@@ -193,7 +199,7 @@ class Watch:
         return None
 
     def _fail(self, failure: Failure) -> None:
-        if not self.stopped:
+        if self._stopped_us is None:
             self.failure = failure
 
 
