@@ -40,6 +40,10 @@ class Frames(Protocol):
         """
 
 
+    def unreadable(self, chunk: bytes) -> bool:
+        """Whether a frame within `chunk` has data that is no JSON, as far as that can be seen of it alone."""
+
+
 class NoFrames:
     """Of a body that is no stream of events at all, as a proxy's page."""
 
@@ -51,3 +55,6 @@ class NoFrames:
 
     def feed(self, chunk: bytes, *, skip: bool = False) -> Sequence[Frame]:
         raise FramesBroken(f"a body of type {self._content_type or 'unknown'} is no stream of events")
+
+    def unreadable(self, chunk: bytes) -> bool:
+        return False
