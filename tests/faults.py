@@ -91,6 +91,12 @@ class Case:
     def recorded_error(self) -> str | None:
         return self.error_class or self.tried[-1].failure
 
+    def had_delta(self, number: int) -> bool:
+        """Whether attempt `number`, from 1, was a stream that came as far as its first delta."""
+        if not self.streams or number < len(self.tried) or self.stop_reason == "refusal":
+            return False
+        return self.tried[-1].failure is None or bool(self.deltas)
+
 
 OK = Tried()
 CONNECTION = Tried(None, "connection")

@@ -1,6 +1,7 @@
 """Runs one case of the table of fault scripts by one kind of client, and reads back what was recorded of it."""
 
 import asyncio
+import re
 import signal
 import socket
 import threading
@@ -12,7 +13,7 @@ from contextvars import copy_context
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import anthropic
 import orjson
@@ -25,13 +26,17 @@ from relight.engine.fake.seen import Seen
 from relight.engine.fake.server import FakeAnthropic, fake_anthropic_thread
 from relight.engine.guard.deadlines import deadline
 from relight.engine.guard.guard import Guard
+from relight.engine.guard.journal import Journal
 from relight.engine.guard.policy import GuardPolicy
 from relight.engine.guard.waits import Waits
 from relight.engine.log.reader import BEGINNING, Reader
 from relight.engine.recorder.recorder import Recorder
 
 NOWHERE = "nowhere.invalid"
-ASK: dict[str, Any] = {"max_tokens": 64, "messages": [{"role": "user", "content": "what is it?"}]}
+MODEL = "claude-opus-4-8"
+OURS, THEIRS = "acme", "customer"
+"""The recorder's tenant, and the call's."""
+ASK: dict[str, Any] = {"model": MODEL, "max_tokens": 64, "messages": [{"role": "user", "content": "what is it?"}]}
 PAST = timedelta(days=2)
 """How far behind the scripted clock begins: events from far ahead would be dead letters."""
 
@@ -70,9 +75,10 @@ class ScriptedWaits(Waits):
 class Result:
     """What came of one case."""
 
+    dependency: str
     waits_s: list[float]
     requests: list[Seen]
-    connections: int
+    connections: int = 0
     got: Any = None
     raised: BaseException | None = None
     deltas: list[str] = field(default_factory=list)
@@ -83,10 +89,6 @@ class Result:
 
     def of(self, type_: str) -> list[dict[str, Any]]:
         return [event["data"] for event in self.events if event["type"] == type_]
-
-
-class Caller(Protocol):
-    def __call__(self, scene: "Scene", case: Case, guarded: Any, result: Result, model: str) -> None: ...
 
 
 class Scene:
@@ -114,7 +116,7 @@ class Scene:
         nats = self.runner.run(self._async_exits.enter_async_context(stack.nats_server()))
         connection = self.runner.run(self._async_exits.enter_async_context(stack.connected(nats)))
         self._reader = self.runner.run(self._async_exits.enter_async_context(Reader(connection, BEGINNING)))
-        options = {"tenant": "acme", "region": "eu"}
+        options = {"tenant": OURS, "region": "eu"}
         self.scripted = self._exits.enter_context(
             Recorder(stack.options(nats, self._spools / "scripted", **options), clock=self.clock)
         )
@@ -129,28 +131,30 @@ class Scene:
         self._exits.close()
 
     def run(self, case: Case, kind: str) -> Result:
-        """`kind`: `sync` or `async`. The model is one of the case's own, and so is its breaker."""
+        """`kind`: `sync` or `async`. The region is one of the case's own, and so is its breaker."""
         recorder = self.live if case.really else self.scripted
         self.clock.advance(60 - self.clock.now_us() / 1_000_000 % 60)  # a date has no fractions of a second
         waits = ScriptedWaits(recorder.clock)
         waits.stops = case.stops is Stop.IN_WAIT
-        model = f"claude-{case.name}-{kind}"
-        guard = Guard(recorder, GuardPolicy(**{"jitter": 0, **case.policy}), waits=waits)
+        place = re.sub("[^a-z0-9]+", "-", f"{case.name} {kind}".lower())
+        guard = Guard(
+            recorder, GuardPolicy(**{"jitter": 0, **case.policy}), waits=waits, journal=Journal(recorder), region=place
+        )
         raw: Any = self.sync if kind == "sync" else self.asynchronous
         client = raw.with_options(base_url=self._urls[case.where], middleware=[guard], timeout=case.timeout_s)
         self.fake.play(case.steps(self.clock.now()))
-        result = Result(waits.waits_s, self.fake.requests, 0)
+        result = Result(f"anthropic/{place}/{MODEL}", waits.waits_s, self.fake.requests)
         began_us = recorder.clock.now_us()
         bounded = nullcontext() if case.deadline_s is None else deadline(case.deadline_s, clock=recorder.clock)
         call = _call_sync if kind == "sync" else _call_async
         try:
-            with scope.entered(agent="tester", task=case.name, correlation=model), bounded:
-                call(self, case, client, result, {"model": model, **ASK}, waits)
+            with scope.entered(agent="tester", tenant=THEIRS, task=case.name, correlation=place), bounded:
+                call(self, case, client, result, waits)
         except BaseException as error:
             result.raised = error
         result.took_s = (recorder.clock.now_us() - began_us) / 1_000_000
         result.connections = self.fake.connections
-        result.events = self.runner.run(self._recorded(recorder, model))
+        result.events = self.runner.run(self._recorded(recorder, place))
         return result
 
     async def _recorded(self, recorder: Recorder, correlation: str) -> list[dict[str, Any]]:
@@ -163,34 +167,30 @@ class Scene:
         return self._events[correlation]
 
 
-def _call_sync(
-    scene: Scene, case: Case, client: Any, result: Result, ask: dict[str, Any], waits: ScriptedWaits
-) -> None:
+def _call_sync(scene: Scene, case: Case, client: Any, result: Result, waits: ScriptedWaits) -> None:
     with _interrupted(scene.fake) if case.stops is Stop.IN_ATTEMPT else nullcontext():
         if case.counts:
-            result.got = client.messages.count_tokens(model=ask["model"], messages=ask["messages"])
+            result.got = client.messages.count_tokens(model=MODEL, messages=ASK["messages"])
         elif case.streams:
-            with client.messages.stream(**ask) as stream:
+            with client.messages.stream(**ASK) as stream:
                 for event in stream:
                     _note(result, event)
                 result.got = stream.get_final_message()
         else:
-            result.got = client.messages.create(**ask)
+            result.got = client.messages.create(**ASK)
 
 
-def _call_async(
-    scene: Scene, case: Case, client: Any, result: Result, ask: dict[str, Any], waits: ScriptedWaits
-) -> None:
+def _call_async(scene: Scene, case: Case, client: Any, result: Result, waits: ScriptedWaits) -> None:
     async def call() -> None:
         if case.counts:
-            result.got = await client.messages.count_tokens(model=ask["model"], messages=ask["messages"])
+            result.got = await client.messages.count_tokens(model=MODEL, messages=ASK["messages"])
         elif case.streams:
-            async with client.messages.stream(**ask) as stream:
+            async with client.messages.stream(**ASK) as stream:
                 async for event in stream:
                     _note(result, event)
                 result.got = await stream.get_final_message()
         else:
-            result.got = await client.messages.create(**ask)
+            result.got = await client.messages.create(**ASK)
 
     async def cancelled() -> None:
         calling = asyncio.create_task(call())

@@ -1,28 +1,22 @@
 """Streamed responses under the guard's watch: what the SDK's clients get of them, and what is told of their end."""
 
 import asyncio
-import gc
-import gzip
-import zlib
-from collections.abc import AsyncIterator, Callable, Iterator
-from hashlib import sha256
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import anthropic
 import httpx2
 import pytest
 import pytest_asyncio
-import stack
 from anthropic import Middleware
 from anthropic._middleware import AsyncCallNext, CallNext
 from anthropic._request import APIRequest
 from anthropic._response import APIResponse, AsyncAPIResponse
 
 from relight.engine.clock import Clock
-from relight.engine.errors import DeadlineExceeded
 from relight.engine.fake.server import FakeAnthropic, fake_anthropic_thread
 from relight.engine.fake.steps import Fault, Step
-from relight.engine.guard.facts import Failure, Usage
+from relight.engine.guard.facts import Failure
 from relight.engine.guard.streams import Expected, watch_async, watch_sync
 from relight.engine.guard.watching import How, StreamEnd
 
