@@ -6,8 +6,9 @@ import httpx2
 from anthropic import APIResponseValidationError, BaseModel
 from anthropic._base_client import BaseClient
 
+from relight.engine.errors import BudgetExceeded, CircuitOpen, DeadlineExceeded
 from relight.engine.guard.classify import Fault, of_error, of_response, request_id
-from relight.engine.guard.facts import Answer, Attempt, Failure, Usage
+from relight.engine.guard.facts import Attempt, Call, Failure
 from relight.engine.guard.steps import HandOut, Send
 
 _UNREADABLE = (json.JSONDecodeError, UnicodeDecodeError, APIResponseValidationError, httpx2.DecodingError)
@@ -57,17 +58,34 @@ def raised_by(sent: Send) -> Exception | None:
     return client._make_status_error_from_response(http)
 
 
-def answer_of(message: object) -> Answer:
-    """Of a parsed message; whatever it lacks stays None."""
-    usage = getattr(message, "usage", None)
-    return Answer(
-        response_id=getattr(message, "id", None),
-        model=getattr(message, "model", None),
-        stop_reason=getattr(message, "stop_reason", None),
-        usage=Usage(
-            input_tokens=getattr(usage, "input_tokens", None),
-            output_tokens=getattr(usage, "output_tokens", None),
-            cache_write_tokens=getattr(usage, "cache_creation_input_tokens", None),
-            cache_read_tokens=getattr(usage, "cache_read_input_tokens", None),
-        ),
+def stop_reason(sent: Send) -> str | None:
+    """Of a message that was parsed."""
+    reason: object = getattr(sent.parsed, "stop_reason", None)
+    return reason if isinstance(reason, str) else None
+
+
+def late(call: Call, failed: Send | None) -> DeadlineExceeded:
+    """`failed`: the last attempt, or the one that was cut off."""
+    attempts = "1 attempt" if call.attempts == 1 else f"{call.attempts} attempts"
+    error = DeadlineExceeded(
+        f"no answer of {call.dependency.name} before the deadline, after {attempts}: allow more time, or look at its "
+        "cause"
     )
+    error.__cause__ = None if failed is None else raised_by(failed)
+    return error
+
+
+def ended_by(error: BaseException, attempt: Attempt | None) -> Failure:
+    """How a call failed that this ends: an error of the guard's own, or what its driver was told from outside."""
+    match error:
+        case DeadlineExceeded():
+            return Failure.DEADLINE
+        case CircuitOpen():
+            return Failure.CIRCUIT_OPEN
+        case BudgetExceeded():
+            return Failure.BUDGET
+        case GeneratorExit():
+            return Failure.ABANDONED
+        case Exception():
+            return Failure.UNKNOWN if attempt is None or attempt.failure is None else attempt.failure
+    return Failure.CANCELLED

@@ -1,15 +1,15 @@
 """What the core of a call asks its driver to do, and where the driver puts what came of it."""
 
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Generator
 from typing import Any
 
 import httpx2
-from anthropic import APIRequest, APIResponse, AsyncAPIResponse
+from anthropic import APIRequest, APIResponse, AsyncAPIResponse, AsyncCallNext, CallNext
 
 from relight.engine.guard.watching import Expected, StreamEnd
 
 AnyResponse = APIResponse[Any] | AsyncAPIResponse[Any]
-CallAny = Callable[[APIRequest], AnyResponse | Awaitable[AnyResponse]]
+CallAny = CallNext | AsyncCallNext
 
 
 class Send:
