@@ -1,17 +1,18 @@
 """The table of fault scripts: what a guarded call meets, and what must come of it, exactly."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from email.utils import format_datetime
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Any
 
 import anthropic
 import httpx2
 
-from relight.engine.errors import DeadlineExceeded
+from relight.engine.errors import CircuitOpen, DeadlineExceeded
 from relight.engine.fake.steps import Fault, Step
 
 OVERLOADED_WAITS_S = (2, 4, 8, 16, 32, 60)
@@ -50,7 +51,7 @@ class Tried:
 
 @dataclass(frozen=True, slots=True)
 class Raises:
-    """What the caller gets instead of an answer; `status` of an `APIStatusError`, `cause` of a `DeadlineExceeded`."""
+    """What the caller gets instead of an answer; `status` of an `APIStatusError`, `cause` of an error of ours."""
 
     type: type[BaseException]
     status: int | None = None
@@ -78,7 +79,7 @@ class Case:
     stops: Stop | None = None
     deadline_s: float | None = None
     """The caller's."""
-    policy: dict[str, Any] = field(default_factory=dict)
+    policy: Mapping[str, Any] = field(default_factory=dict)
     timeout_s: float = 20
     """The client's own."""
     really: bool = False
@@ -86,6 +87,8 @@ class Case:
     error_class: str | None = None
     """Of the outcome, where it is not that of the last attempt."""
     stop_reason: str = "end_turn"
+    trips: tuple[int, ...] = ()
+    """Numbers of the attempts, from 1, after which the breaker lets no call pass for a time."""
 
     @property
     def recorded_error(self) -> str | None:
@@ -103,7 +106,8 @@ CONNECTION = Tried(None, "connection")
 MALFORMED = Tried(200, "malformed_response")
 DEADLINE = "deadline_exceeded"
 CANCELLED = "cancelled"
-GOOD = Step()
+FIFTH = (5,)
+"""A breaker trips after so many failures in a row."""
 
 
 def at_any_time(*steps: Step) -> Callable[[datetime], tuple[Step, ...]]:
@@ -170,17 +174,33 @@ def unreachable(name: str, failure: str, where: Where, raises: type[BaseExceptio
         name=name,
         steps=at_any_time(),
         where=where,
-        **{"tried": (Tried(None, failure),) * 5, "waits_s": (1, 2, 4, 8), "raises": Raises(raises), **changes},
+        **{
+            "tried": (Tried(None, failure),) * 5,
+            "waits_s": (1, 2, 4, 8),
+            "raises": Raises(raises),
+            "trips": FIFTH,
+            **changes,
+        },
     )
 
 
-def exhausted(name: str, step: Step, tried: Tried, waits_s: tuple[float, ...], raises: Raises) -> Case:
+def exhausted(
+    name: str,
+    step: Step,
+    tried: Tried,
+    waits_s: tuple[float, ...],
+    raises: Raises,
+    trips: tuple[int, ...] = FIFTH,
+    policy: Mapping[str, Any] = MappingProxyType({}),
+) -> Case:
     return Case(
         name=name,
         steps=at_any_time(step.model_copy(update={"times": 100})),
         tried=(tried,) * (len(waits_s) + 1),
         waits_s=waits_s,
         raises=raises,
+        trips=trips,
+        policy=policy,
     )
 
 
@@ -305,6 +325,7 @@ CASES = (
         tried=(Tried(None, "timeout"),) * 2,
         waits_s=(1,),
         timeout_s=0.1,
+        trips=(),
     ),
     Case(
         name="read timeout",
@@ -399,6 +420,7 @@ CASES = (
         Tried(429, "rate_limited"),
         (60, 60, 60, 60),
         Raises(anthropic.RateLimitError, 429),
+        trips=(),
     ),
     exhausted(
         "seven times 529: overload has its own budget",
@@ -406,6 +428,26 @@ CASES = (
         Tried(529, "overloaded"),
         OVERLOADED_WAITS_S,
         Raises(anthropic.OverloadedError, 529),
+        trips=(5, 6, 7),
+    ),
+    exhausted(
+        "seven times 529 without a breaker",
+        Step(status=529),
+        Tried(529, "overloaded"),
+        OVERLOADED_WAITS_S,
+        Raises(anthropic.OverloadedError, 529),
+        trips=(),
+        policy={"breaker": None},
+    ),
+    Case(
+        name="a breaker that trips between two attempts refuses the next one",
+        steps=at_any_time(Step(status=500, times=9)),
+        tried=(Tried(500, "server_error"),) * 2,
+        waits_s=(1, 2),
+        raises=Raises(CircuitOpen, cause=anthropic.InternalServerError),
+        policy={"breaker": {"jitter": 0, "consecutive_failures": 2}},
+        trips=(2,),
+        error_class="circuit_open",
     ),
     exhausted(
         "five resets",
@@ -422,6 +464,7 @@ CASES = (
         raises=Raises(anthropic.APIStatusError, 200, "api_error"),
         streams=True,
         deltas=0,
+        trips=FIFTH,
     ),
     Case(
         name="an answer after four different failures",

@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AsyncExitStack, ExitStack, contextmanager, nullcontext
 from contextvars import copy_context
 from dataclasses import dataclass, field
@@ -26,10 +26,9 @@ from relight.engine.fake.seen import Seen
 from relight.engine.fake.server import FakeAnthropic, fake_anthropic_thread
 from relight.engine.guard.deadlines import deadline
 from relight.engine.guard.guard import Guard
-from relight.engine.guard.journal import Journal
 from relight.engine.guard.policy import GuardPolicy
 from relight.engine.guard.waits import Waits
-from relight.engine.log.reader import BEGINNING, Reader
+from relight.engine.log.reader import Message
 from relight.engine.recorder.recorder import Recorder
 
 NOWHERE = "nowhere.invalid"
@@ -75,20 +74,23 @@ class ScriptedWaits(Waits):
 class Result:
     """What came of one case."""
 
-    dependency: str
+    place: str
+    """The region that its dependency is said to be in, and the correlation of all that is recorded."""
     waits_s: list[float]
     requests: list[Seen]
     connections: int = 0
     got: Any = None
     raised: BaseException | None = None
     deltas: list[str] = field(default_factory=list)
+    began: datetime | None = None
     took_s: float = 0.0
     """By the clock of the case."""
     events: list[dict[str, Any]] = field(default_factory=list)
     """What was recorded, in the order of the stream."""
 
-    def of(self, type_: str) -> list[dict[str, Any]]:
-        return [event["data"] for event in self.events if event["type"] == type_]
+    @property
+    def dependency(self) -> str:
+        return f"anthropic/{self.place}/{MODEL}"
 
 
 class Scene:
@@ -98,7 +100,6 @@ class Scene:
         self._exits = ExitStack()
         self._async_exits = AsyncExitStack()
         self._spools = spools
-        self._events: dict[str, list[dict[str, Any]]] = defaultdict(list)
         self.clock = ScriptedClock(datetime.now(UTC).replace(microsecond=0) - PAST)
 
     def __enter__(self) -> "Scene":
@@ -114,8 +115,7 @@ class Scene:
         }
         self._exits.enter_context(_no_names())
         nats = self.runner.run(self._async_exits.enter_async_context(stack.nats_server()))
-        connection = self.runner.run(self._async_exits.enter_async_context(stack.connected(nats)))
-        self._reader = self.runner.run(self._async_exits.enter_async_context(Reader(connection, BEGINNING)))
+        self._nats = self.runner.run(self._async_exits.enter_async_context(stack.connected(nats)))
         options = {"tenant": OURS, "region": "eu"}
         self.scripted = self._exits.enter_context(
             Recorder(stack.options(nats, self._spools / "scripted", **options), clock=self.clock)
@@ -137,13 +137,13 @@ class Scene:
         waits = ScriptedWaits(recorder.clock)
         waits.stops = case.stops is Stop.IN_WAIT
         place = re.sub("[^a-z0-9]+", "-", f"{case.name} {kind}".lower())
-        guard = Guard(
-            recorder, GuardPolicy(**{"jitter": 0, **case.policy}), waits=waits, journal=Journal(recorder), region=place
-        )
+        policy = GuardPolicy.model_validate({"jitter": 0, "breaker": {"jitter": 0}, **case.policy})
+        guard = Guard(recorder, policy, waits=waits, region=place)
         raw: Any = self.sync if kind == "sync" else self.asynchronous
         client = raw.with_options(base_url=self._urls[case.where], middleware=[guard], timeout=case.timeout_s)
         self.fake.play(case.steps(self.clock.now()))
-        result = Result(f"anthropic/{place}/{MODEL}", waits.waits_s, self.fake.requests)
+        result = Result(place, waits.waits_s, self.fake.requests)
+        result.began = recorder.clock.now()
         began_us = recorder.clock.now_us()
         bounded = nullcontext() if case.deadline_s is None else deadline(case.deadline_s, clock=recorder.clock)
         call = _call_sync if kind == "sync" else _call_async
@@ -154,17 +154,21 @@ class Scene:
             result.raised = error
         result.took_s = (recorder.clock.now_us() - began_us) / 1_000_000
         result.connections = self.fake.connections
-        result.events = self.runner.run(self._recorded(recorder, place))
         return result
 
-    async def _recorded(self, recorder: Recorder, correlation: str) -> list[dict[str, Any]]:
-        await stack.drained(recorder)
-        end = (await self._reader.state()).last_seq
-        while self._reader.position.seq < end:
-            for message in await self._reader.batch(limit=10_000, linger_s=0, timeout_s=1):
-                body = orjson.loads(message.body)
-                self._events[body.get("correlationid", "")].append(body)
-        return self._events[correlation]
+    def read_back(self, results: Iterable[Result]) -> None:
+        """Fills in what was recorded of each, from the stream."""
+        recorded: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        for message in self.runner.run(self._on_stream()):
+            body = orjson.loads(message.body)
+            recorded[body.get("correlationid", "")].append(body)
+        for result in results:
+            result.events = recorded[result.place]
+
+    async def _on_stream(self) -> list[Message]:
+        await stack.drained(self.scripted)
+        await stack.drained(self.live)
+        return await stack.on_stream(self._nats)
 
 
 def _call_sync(scene: Scene, case: Case, client: Any, result: Result, waits: ScriptedWaits) -> None:
