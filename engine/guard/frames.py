@@ -39,7 +39,6 @@ class Frames(Protocol):
         Raises `FramesBroken`; nothing may be fed any more then.
         """
 
-
     def unreadable(self, chunk: bytes) -> bool:
         """Whether a frame within `chunk` has data that is no JSON, as far as that can be seen of it alone."""
 
