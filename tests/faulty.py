@@ -32,6 +32,7 @@ from relight.engine.log.reader import Message
 from relight.engine.recorder.recorder import Recorder
 
 NOWHERE = "nowhere.invalid"
+KEY = "sk-secret-1"
 MODEL = "claude-opus-4-8"
 OURS, THEIRS = "acme", "customer"
 """The recorder's tenant, and the call's."""
@@ -121,9 +122,9 @@ class Scene:
             Recorder(stack.options(nats, self._spools / "scripted", **options), clock=self.clock)
         )
         self.live = self._exits.enter_context(Recorder(stack.options(nats, self._spools / "live", **options)))
-        self.sync = anthropic.Anthropic(base_url=self.fake.url, api_key="sk-secret-1", max_retries=0)
+        self.sync = anthropic.Anthropic(base_url=self.fake.url, api_key=KEY, max_retries=0)
         self._exits.callback(self.sync.close)
-        self.asynchronous = anthropic.AsyncAnthropic(base_url=self.fake.url, api_key="sk-secret-1", max_retries=0)
+        self.asynchronous = anthropic.AsyncAnthropic(base_url=self.fake.url, api_key=KEY, max_retries=0)
         self._exits.callback(lambda: self.runner.run(self.asynchronous.close()))
         return self
 

@@ -138,5 +138,5 @@ def test_the_command_serves_its_script_and_ends_with_a_summary(tmp_path: Path) -
             with pytest.raises(anthropic.ServiceUnavailableError):
                 client.messages.create(**ASK)
         plain.send_signal(signal.SIGTERM)
-        assert plain.communicate(timeout=20)[0].splitlines()[-1] == "1 requests: 0 answered well; 503 1"
+        assert plain.communicate(timeout=20)[0].splitlines()[-1] == "1 request: 0 answered well; 503 1"
         assert plain.returncode == 0
