@@ -9,8 +9,12 @@ from pydantic import JsonValue
 
 from relight.engine import scope
 from relight.engine.decision import Decision
+from relight.engine.guard.breakers import Breakers
+from relight.engine.guard.policy import GuardPolicy
+from relight.engine.guard.tool import Counted, ToolBreaker
 from relight.engine.log.content import fetch_content
 from relight.engine.log.control import Tail
+from relight.engine.policies.breaker import BreakerPolicy
 from relight.engine.recorder.receipts import Ack, Receipt
 from relight.engine.recorder.recorder import Recorder
 from relight.engine.tables.pools import Pool
@@ -20,6 +24,7 @@ from relight.events.values import Content
 from relight.projections.query import DEFAULT_LIMIT, Row
 
 T = TypeVar("T")
+ClientT = TypeVar("ClientT")
 
 
 class Relight:
@@ -63,6 +68,32 @@ class Relight:
     ) -> Decision:
         """A decision to be made inside its `with`; `decision` names it, else it gets an id."""
         return Decision(self.recorder, decision_type, context=context, decision=decision)
+
+    def guarded(self, client: ClientT, policy: GuardPolicy | None = None, **told: Any) -> ClientT:
+        """A client of the same type whose calls are retried, broken and recorded; see `relight.guarded`."""
+        from relight.engine.guard.guarded import guarded  # the SDK takes a second to import
+
+        return guarded(client, self, policy, **told)
+
+    @property
+    def breakers(self) -> Breakers:
+        """Of everything in this process that is guarded; `breakers.health()` lists those that are not closed."""
+        return Breakers.beside(self.recorder)
+
+    def breaker(
+        self,
+        name: str,
+        *,
+        counts: Counted = Exception,
+        ignores: Counted = (),
+        policy: BreakerPolicy | None = None,
+    ) -> ToolBreaker:
+        """A breaker around a dependency of yours: a decorator, `with` and `async with`. Raises `CircuitOpen`.
+
+        `counts`: which exceptions say that the dependency failed; `ignores`: which of those do not. `policy` counts
+        where the breaker is named for the first time in this process.
+        """
+        return ToolBreaker(self.breakers, name, counts=counts, ignores=ignores, policy=policy)
 
     async def tail(self, kind: type[Control], entity: str, *, tenant: str | None = None) -> Tail:
         """The last ruling on this entity, to fold and to append after."""

@@ -1,0 +1,289 @@
+"""Follows what a fleet's processes vote on its breakers, and rules where the policy says so: by compare-and-set."""
+
+import asyncio
+import hashlib
+import logging
+import random
+from collections import deque
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from relight.engine import scope
+from relight.engine.errors import ControlError, RelightError, Superseded
+from relight.engine.guard.breaker import Breaker
+from relight.engine.log.chain import body_sha256
+from relight.engine.log.control import ControlLog, Tail
+from relight.engine.log.following import Follower
+from relight.engine.log.reader import TRANSIENT, Message
+from relight.engine.policies.fleet_breaker import MAX_VOTE_S, FleetPolicy, FleetState, Ruled, decide, observe
+from relight.engine.recorder.recorder import Recorder
+from relight.events.base import Event
+from relight.events.breakers import BreakerOpened, BreakerReset, BreakerTripped
+from relight.events.catalog import decode_message, prepare
+from relight.events.envelope import Recorded
+from relight.events.errors import Undecodable
+from relight.events.subjects import CONTROLS, OBSERVATIONS, control_subject, token
+
+POLICY = "breaker-1"
+RETRY_S = 0.5
+LOOK_EVERY_S = 0.5
+CLOCKS_S = 60.0
+"""How far clocks may be apart."""
+GRACE_S = (0.05, 0.2)
+"""How long others leave a ruling to the process whose vote it follows from."""
+SPREAD_S = 0.03
+"""Over which those who want the probes ask for them."""
+RULING_S = 5.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Followed:
+    """One breaker as this process knows it; `recent` are the events that the state rests on, until all are known."""
+
+    state: FleetState
+    tail: Tail
+    recent: "deque[tuple[int, Recorded[Event]]]" = field(default_factory=deque)
+    known: bool = False
+    cause: Recorded[Event] | None = None
+    due_at: float | None = None
+    """When this process rules, if nobody has by then; of the loop's clock."""
+    ruling: "asyncio.Task[None] | None" = None
+    quiet_until: float = 0.0
+    """A ruling of ours or another's is on its way."""
+
+
+class Fleet:
+    """Runs in the recorder's loop, for as long as that does; `ask` and `wake` are for any thread.
+
+    `breakers` are those in use: they are told the state, and only on them this process rules.
+    """
+
+    def __init__(self, recorder: Recorder, *, process: str, breakers: Mapping[str, Breaker]) -> None:
+        self._recorder = recorder
+        self._process = process
+        self._breakers = breakers
+        self._tenant = recorder.options.tenant
+        self._followed: dict[str, Followed] = {}
+        self._wanted: set[str] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._woken = asyncio.Event()
+        self._undecodable = 0
+        self.failure: str | None = "not following yet"
+        """Why rulings do not arrive now."""
+
+    def ask(self, name: str) -> None:
+        """This process has a call to make, and would hold the probes."""
+        self._wanted.add(name)
+        self.wake()
+
+    def wake(self) -> None:
+        if (loop := self._loop) is not None:
+            with suppress(RuntimeError):  # it ended: so did all that there is to wake
+                loop.call_soon_threadsafe(self._woken.set)
+
+    async def run(self) -> None:
+        """For ever: whenever something may have been missed, all is read again."""
+        self._loop, self._woken = asyncio.get_running_loop(), asyncio.Event()
+        await asyncio.to_thread(prepare)
+        while True:
+            try:
+                await self._follow()
+            except (RelightError, *TRANSIENT) as error:
+                self._interrupted(error)
+            except Exception as error:  # a daemon's edge: local breakers go on, and health says why
+                log.exception("breakers cannot follow the fleet", extra={"action": "fleet_failed"})
+                self._interrupted(error)
+            await asyncio.sleep(RETRY_S)
+
+    def _interrupted(self, error: Exception) -> None:
+        said = str(error) or type(error).__name__
+        if said != self.failure:
+            log.info("breakers do not follow the fleet now: %s", said, extra={"action": "fleet_retry"})
+        self.failure = said
+        for followed in self._followed.values():
+            if followed.ruling is not None:
+                followed.ruling.cancel()
+        for breaker in list(self._breakers.values()):
+            breaker.link(False)
+
+    async def _follow(self) -> None:
+        client, control = await self._recorder.client(), await self._recorder.with_control(_itself)
+        tenant = token(self._tenant)
+        votes = [f"{OBSERVATIONS}.*.breakers.{tenant}.{fact}" for fact in ("tripped", "reset")]
+        since = self._recorder.clock.now() - timedelta(seconds=MAX_VOTE_S + CLOCKS_S)
+        followed_subjects = [f"{CONTROLS}.{BreakerOpened.POLICY}.{tenant}.>", *votes]
+        async with Follower(client, followed_subjects, since=since, arrived=self._woken.set) as follower:
+            self._followed = {}
+            linked = False
+            while True:
+                self._woken.clear()
+                while (message := follower.take()) is not None:
+                    self._fold(message)
+                if not follower.behind:
+                    for name, breaker in list(self._breakers.items()):
+                        if breaker.policy.fleet is not None and not self._of(name).known:
+                            await self._know(name, control, follower.position)
+                            breaker.told(self._of(name).state)
+                            breaker.link(True)
+                    self.failure = None if linked else self.failure
+                    linked = True
+                    self._rule(control, follower.position)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self._pause_s()):
+                        await self._woken.wait()
+
+    def _of(self, name: str) -> Followed:
+        if (found := self._followed.get(name)) is None:
+            subject = control_subject(BreakerOpened.POLICY or "", self._tenant, name)
+            found = self._followed[name] = Followed(FleetState(service_name=name), Tail(subject=subject))
+        return found
+
+    def _fold(self, message: Message) -> None:
+        try:
+            event = decode_message(message.subject, message.body, message.timestamp_ms)
+        except Undecodable as error:
+            self._undecodable += 1
+            log.warning("message %d tells breakers nothing: %s", message.seq, error, extra={"action": "undecodable"})
+            return
+        followed = self._of(event.subject)
+        if event.rev is not None:
+            self._move(followed, message, event)
+        elif not isinstance(event.data, BreakerTripped | BreakerReset):
+            return
+        before, followed.state = followed.state, observe(followed.state, event)
+        if not followed.known:
+            oldest = event.time - timedelta(seconds=MAX_VOTE_S + CLOCKS_S)
+            followed.recent.append((message.seq, event))
+            while followed.recent[0][1].time < oldest:
+                followed.recent.popleft()
+            return
+        followed.cause = event
+        if (breaker := self._breakers.get(event.subject)) is not None:
+            if followed.state.rev != before.rev or followed.state.answered != before.answered:
+                breaker.told(followed.state)
+            self._see_due(followed, breaker.policy.fleet, own=self._is_own(event))
+
+    def _move(self, followed: Followed, message: Message, event: Recorded[Event]) -> None:
+        """The tail as the server has it: also where an older revision, which decides nothing, was put back on top."""
+        tail, rev = followed.tail, event.rev or 0
+        if rev < tail.rev:
+            followed.tail = Tail(subject=tail.subject, seq=message.seq, rev=tail.rev, sha256=tail.sha256)
+            return
+        followed.tail = Tail(
+            subject=message.subject, seq=message.seq, rev=rev, sha256=body_sha256(message.body), event=event
+        )
+        followed.due_at, followed.quiet_until = None, 0.0
+
+    async def _know(self, name: str, control: ControlLog, position: int) -> None:
+        """Its last ruling, where that is older than what was read."""
+        followed = self._of(name)
+        try:
+            tail = await control.tail(BreakerOpened, tenant=self._tenant, entity=name, timeout_s=RULING_S)
+        except ControlError as error:
+            log.warning("%s", error, extra={"action": "unreadable_ruling"})
+            tail = followed.tail
+        if tail.event is not None and tail.rev > followed.tail.rev and tail.seq <= position:
+            followed.tail = tail
+            followed.recent.append((tail.seq, tail.event))
+        events = sorted(followed.recent, key=lambda one: one[0])
+        followed.state = FleetState(service_name=name)
+        for _, event in events:
+            followed.state = observe(followed.state, event)
+            followed.cause = event
+        followed.known = True
+        followed.recent.clear()
+        policy = self._breakers[name].policy.fleet
+        self._see_due(followed, policy, own=followed.cause is not None and self._is_own(followed.cause))
+
+    def _is_own(self, event: Recorded[Event]) -> bool:
+        return isinstance(event.data, BreakerTripped | BreakerReset) and event.data.process == self._process
+
+    def _see_due(self, followed: Followed, policy: FleetPolicy | None, *, own: bool) -> None:
+        if policy is not None and followed.due_at is None and decide(followed.state, self._now(), policy):
+            followed.due_at = self._time() + (0 if own else random.uniform(*GRACE_S))
+
+    def _rule(self, control: ControlLog, position: int) -> None:
+        """Appends what is due."""
+        now, time_s = self._now(), self._time()
+        for name, followed in self._followed.items():
+            breaker = self._breakers.get(name)
+            policy = None if breaker is None else breaker.policy.fleet
+            if policy is None or not followed.known or followed.ruling is not None:
+                continue
+            if name in self._wanted and followed.due_at is None:
+                if decide(followed.state, now, policy, caller=self._process):
+                    followed.due_at = time_s + random.uniform(0, SPREAD_S)
+                else:
+                    self._wanted.discard(name)
+            if followed.due_at is None or time_s < max(followed.due_at, followed.quiet_until):
+                continue
+            caller = self._process if name in self._wanted else None
+            for ruling in decide(followed.state, now, policy, caller=caller):
+                appending = self._append(ruling, followed, control, position, now, policy)
+                followed.ruling = asyncio.create_task(appending, name=f"ruling on {name}")
+            if followed.ruling is None:
+                followed.due_at = None
+                self._wanted.discard(name)
+
+    async def _append(
+        self,
+        ruling: Ruled,
+        followed: Followed,
+        control: ControlLog,
+        position: int,
+        now: datetime,
+        policy: FleetPolicy,
+    ) -> None:
+        cause, after = followed.cause, followed.tail
+        try:
+            with scope.entered(
+                correlation=cause.correlationid if cause else None, causation=cause.id if cause else None
+            ):
+                await control.append(
+                    ruling,
+                    after=after,
+                    tenant=self._tenant,
+                    policy_version=policy_version(policy),
+                    observed_seq=position,
+                    decided_at=now,
+                    timeout_s=RULING_S,
+                )
+        except Superseded as error:
+            log.debug("%s", error, extra={"action": "ruling_superseded"})
+        except (RelightError, *TRANSIENT) as error:
+            log.info("%s of %s: %s", ruling.TYPE, ruling.entity, error, extra={"action": "ruling_failed"})
+        finally:
+            # Whoever won, the winner arrives as any other does: folded in the stream's order, so that a ruling rests on
+            # all that stands before it.
+            followed.ruling = None
+            if followed.tail is after:
+                followed.quiet_until = self._time() + RETRY_S
+            self._woken.set()
+
+    def _pause_s(self) -> float:
+        now = self._time()
+        due = [
+            max(followed.due_at, followed.quiet_until) - now
+            for followed in self._followed.values()
+            if followed.due_at is not None and followed.ruling is None
+        ]
+        return max(0.0, min([LOOK_EVERY_S, *due]))
+
+    def _now(self) -> datetime:
+        return self._recorder.clock.now()
+
+    def _time(self) -> float:
+        return asyncio.get_running_loop().time()
+
+
+def policy_version(policy: FleetPolicy) -> str:
+    """Says whether two rulings were decided by the same figures."""
+    return f"{POLICY}-{hashlib.sha256(policy.model_dump_json().encode()).hexdigest()[:12]}"
+
+
+async def _itself(control: ControlLog) -> ControlLog:
+    return control
