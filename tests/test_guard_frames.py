@@ -46,7 +46,10 @@ LINES = st.sampled_from(
     ]
 )
 EVENTS: list[dict[str, Any]] = [
-    {"type": "message_start", "message": {"id": "msg_1", "model": "m", "usage": {"input_tokens": 3}}},
+    {
+        "type": "message_start",
+        "message": {"type": "message", "id": "msg_1", "model": "m", "usage": {"input_tokens": 3}},
+    },
     {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
     {"type": "ping"},
     *({"type": "content_block_delta", "index": 0, "delta": {"text": f"word{number}"}} for number in range(40)),

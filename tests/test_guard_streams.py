@@ -296,7 +296,7 @@ async def test_the_end_tells_the_answer_its_bytes_and_their_digest(side: Side) -
     assert end.body == handed_out
     assert (end.sha256, end.size_bytes) == (sha256(handed_out).hexdigest(), len(handed_out))
     assert (end.answer.model, end.answer.stop_reason) == (ASK["model"], "end_turn")
-    assert end.answer.usage == Usage(input_tokens=11, output_tokens=7, cache_write_tokens=3, cache_read_tokens=5)
+    assert end.answer.usage == Usage(11, 7, cache_write_tokens=3, cache_read_tokens=5, service_tier="standard")
     assert end.answer.response_id in handed_out.decode()
     assert end.first_token_us <= end.ended_us
 
@@ -418,6 +418,21 @@ async def test_who_is_cancelled_while_another_one_is_asked_for_gets_none(async_s
         await task
     assert (watching.end.how, watching.end.failure) == (How.ABANDONED, Failure.CANCELLED)
     await async_side.message(Watching())
+
+
+async def test_who_closes_a_stream_that_another_task_waits_for_wants_no_other_one(
+    async_side: Side, fake: FakeAnthropic
+) -> None:
+    fake.play([GOOD.model_copy(update={"chunk_delay_s": 0.2})])
+    watching = Watching()
+    stream = await async_side.client(watching).messages.create(**ASK, stream=True)
+    reading = asyncio.create_task(anext(aiter(stream)))
+    await asyncio.sleep(0)  # it waits: no delta comes before the third pause
+    await stream.close()
+    with pytest.raises(httpx2.StreamError):
+        await reading
+    assert watching.end.how is How.ABANDONED
+    assert len(fake.requests) == 1
 
 
 async def test_a_read_timeout_before_the_first_delta_asks_again(side: Side, fake: FakeAnthropic) -> None:
@@ -625,7 +640,10 @@ class Chunks(httpx2.SyncByteStream, httpx2.AsyncByteStream):
 
 
 EVENTS: list[dict[str, Any]] = [
-    {"type": "message_start", "message": {"id": "msg_1", "model": "m", "content": [], "usage": {"input_tokens": 3}}},
+    {
+        "type": "message_start",
+        "message": {"type": "message", "id": "msg_1", "model": "m", "content": [], "usage": {"input_tokens": 3}},
+    },
     {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
     {"type": "ping"},
     {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "two"}},

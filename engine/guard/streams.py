@@ -99,6 +99,7 @@ class WatchedStream(Watched[Watcher], httpx2.SyncByteStream):
             if end is None:
                 return held, None
             self._body.close()
+            self._check_open()
             response = self._again(end)
             if response is None:
                 return held, self._give_up(end)
@@ -206,6 +207,7 @@ class AsyncWatchedStream(Watched[AsyncWatcher], httpx2.AsyncByteStream):
                 return held, None
             await self._body.leave()
             await self._body.aclose()
+            self._check_open()
             response = await self._again(end)
             if response is None:
                 return held, self._give_up(end)
