@@ -1,5 +1,6 @@
 """Puts a watcher under a streamed response: a stream that fails before its first delta goes on from another one."""
 
+import asyncio
 from asyncio import current_task
 from collections.abc import AsyncIterator, Iterator
 
@@ -98,6 +99,7 @@ class WatchedStream(Watched[Watcher], httpx2.SyncByteStream):
             if end is None:
                 return held, None
             self._body.close()
+            self._check_open()
             response = self._again(end)
             if response is None:
                 return held, self._give_up(end)
@@ -136,10 +138,19 @@ class AsyncWatchedStream(Watched[AsyncWatcher], httpx2.AsyncByteStream):
     """The body of a response of an async client."""
 
     def attach(self, response: httpx2.Response) -> None:
+        self._loop = asyncio.get_running_loop()
         self._body = AsyncBody.of(response)
+        self._unread: AsyncBody | None = self._body
         response.stream = self
 
+    def __del__(self) -> None:
+        super().__del__()
+        # Nothing of it ran, so the loop finds nothing to close, and the connection would never be free again.
+        if (unread := getattr(self, "_unread", None)) is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(_close, unread)
+
     async def __aiter__(self) -> AsyncIterator[bytes]:
+        self._unread = None
         alarm = None if self._deadline_us is None else Alarm((self._deadline_us - self._clock.now_us()) / 1e6)
         try:
             held, end = await self._beginning(alarm)
@@ -181,6 +192,7 @@ class AsyncWatchedStream(Watched[AsyncWatcher], httpx2.AsyncByteStream):
             raise end.error
 
     async def aclose(self) -> None:
+        self._unread = None
         self._closed = True
         try:
             await self._body.aclose()
@@ -195,6 +207,7 @@ class AsyncWatchedStream(Watched[AsyncWatcher], httpx2.AsyncByteStream):
                 return held, None
             await self._body.leave()
             await self._body.aclose()
+            self._check_open()
             response = await self._again(end)
             if response is None:
                 return held, self._give_up(end)
@@ -239,3 +252,13 @@ class AsyncWatchedStream(Watched[AsyncWatcher], httpx2.AsyncByteStream):
         if alarm.rang:
             raise self._too_late()
         alarm.waits = current_task(alarm.loop)
+
+
+_closings: set[asyncio.Task[None]] = set()
+"""The loop itself holds no task."""
+
+
+def _close(body: AsyncBody) -> None:
+    closing = asyncio.ensure_future(body.aclose())
+    _closings.add(closing)
+    closing.add_done_callback(_closings.discard)

@@ -4,11 +4,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import sha256
-from typing import Any
 
-import orjson
+from pydantic import JsonValue
 
-from relight.engine.guard.facts import Answer, Failure, Usage
+from relight.engine.guard.answers import read_answer, read_json, read_usage
+from relight.engine.guard.facts import Answer, Failure
 from relight.engine.guard.frames import Frame, Frames, FramesBroken
 
 HELD_BYTES = 1024 * 1024
@@ -143,7 +143,7 @@ class Watch:
             how, failure = How.FAILED, Failure.MALFORMED  # whoever read it could not go on, and left it
         body = None if self._kept is None else b"".join(self._kept)
         if self._message and how is How.COMPLETED and body is not None:
-            self._answer = answer_of(_loaded(body))
+            self._answer = read_answer(read_json(body)) or Answer()
         return StreamEnd(
             how=how,
             ended_us=self._now_us() if self._stopped_us is None else self._stopped_us,
@@ -177,7 +177,7 @@ class Watch:
             case "message_start":
                 self._began = True
                 if (event := self._decoded(frame.data)) is not None:
-                    self._answer = answer_of(event.get("message"))
+                    self._answer = read_answer(event.get("message")) or Answer()
             case "message_delta":
                 if (event := self._decoded(frame.data)) is not None:
                     merge(self._answer, event)
@@ -187,7 +187,7 @@ class Watch:
                     self._stopped_us = self._now_us()
                 self.ready = True
             case "error":
-                told = _loaded(frame.data)
+                told = read_json(frame.data)
                 error = told.get("error") if isinstance(told, dict) else None
                 self._error_type = str(error.get("type", "unknown")) if isinstance(error, dict) else "unknown"
                 self._fail(_FAILURES.get(self._error_type, Failure.UNKNOWN))
@@ -195,8 +195,8 @@ class Watch:
                 self._foreign = self._foreign or not self._began
                 self.ready = True
 
-    def _decoded(self, data: bytes) -> dict[str, Any] | None:
-        event = _loaded(data)
+    def _decoded(self, data: bytes) -> dict[str, JsonValue] | None:
+        event = read_json(data)
         if isinstance(event, dict):
             return event
         self._fail(Failure.MALFORMED)
@@ -207,52 +207,14 @@ class Watch:
             self.failure = failure
 
 
-def answer_of(message: object) -> Answer:
-    """What a message says of itself: that of `message_start`, or a whole one."""
-    answer = Answer()
-    if isinstance(message, Mapping):
-        answer.response_id = _text(message.get("id"))
-        answer.model = _text(message.get("model"))
-        answer.stop_reason = _text(message.get("stop_reason"))
-        _count(answer.usage, message.get("usage"))
-    return answer
-
-
-def merge(answer: Answer, event: Mapping[str, Any]) -> None:
-    """What `message_delta` adds: its counts are totals, and those that it leaves out stay."""
-    delta = event.get("delta")
-    if isinstance(delta, Mapping) and (reason := _text(delta.get("stop_reason"))) is not None:
+def merge(answer: Answer, event: Mapping[str, JsonValue]) -> None:
+    """What `message_delta` adds: its counts are totals, and what it leaves out stays."""
+    delta, usage = event.get("delta"), event.get("usage")
+    if isinstance(delta, dict) and isinstance(reason := delta.get("stop_reason"), str):
         answer.stop_reason = reason
-    _count(answer.usage, event.get("usage"))
+    if isinstance(usage, dict):
+        read_usage(usage, answer.usage)
 
-
-def _count(usage: Usage, told: object) -> None:
-    if not isinstance(told, Mapping):
-        return
-    for name, key in _COUNTS:
-        tokens = told.get(key)
-        if isinstance(tokens, int):
-            setattr(usage, name, tokens)
-
-
-def _loaded(data: bytes) -> object:
-    """None where it is no JSON."""
-    try:
-        return orjson.loads(data)
-    except ValueError:
-        return None
-
-
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) else None
-
-
-_COUNTS = (
-    ("input_tokens", "input_tokens"),
-    ("output_tokens", "output_tokens"),
-    ("cache_write_tokens", "cache_creation_input_tokens"),
-    ("cache_read_tokens", "cache_read_input_tokens"),
-)
 
 # The API's error types, then the exceptions of Bedrock's InvokeModelWithResponseStream.
 _FAILURES = {
