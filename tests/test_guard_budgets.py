@@ -32,7 +32,7 @@ class Prices:
 
     known: tuple[str, ...] = (OPUS.model,)
 
-    def cost_microusd(self, model: str, usage: Usage, provider: str) -> int | None:
+    def cost_microusd(self, model: str, usage: Usage, provider: str, region: str) -> int | None:
         return 10 * ((usage.input_tokens or 0) + (usage.output_tokens or 0)) if model in self.known else None
 
 

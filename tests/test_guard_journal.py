@@ -2,9 +2,8 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -13,15 +12,12 @@ import pytest_asyncio
 from stack import Projecting, bodies, connected, failed, nats_server, on_stream, options, projecting
 
 from relight.engine.embedded.nats import EmbeddedNats
-from relight.engine.errors import ContentError
-from relight.engine.guard.facts import Answer, Attempt, Call, Dependency, Failure, Usage
+from relight.engine.guard.facts import Attempt, Call, Dependency
 from relight.engine.guard.journal import Journal
-from relight.engine.guard.prices import Prices
 from relight.engine.log.content import fetch_content
 from relight.engine.recorder.receipts import Ack
 from relight.engine.recorder.recorder import Recorder
 from relight.engine.scope import Scope
-from relight.engine.settings import ContentPolicy
 from relight.events.values import Content
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

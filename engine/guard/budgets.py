@@ -1,7 +1,9 @@
 """Budgets of a process's calls: checked before a call, held for it while it runs, settled by what it took."""
 
 import threading
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,6 +56,7 @@ class Budgets:
         self._scopes: dict[tuple[str, str | None, str | None], tuple[Spending, ...]] = {}
         self._tenants: dict[tuple[int, tuple[str, ...]], set[str]] = {}
         self._lock = threading.Lock()
+        self._later: deque[tuple[Held, Amounts | None, int]] = deque()
 
     @classmethod
     def load(cls, path: Path | str, *, prices: PriceList | None = None) -> "Budgets":
@@ -85,7 +88,7 @@ class Budgets:
 
     def standings(self, now_us: int) -> list[Standing]:
         """Every count, for whoever wants to see them."""
-        with self._lock:
+        with self._counting():
             return [
                 Standing(count.limit, count.limit.whose(count.key), count.used(now_us), count.reserved)
                 for count in self._counts.values()
@@ -107,6 +110,29 @@ class Budgets:
         """What everybody spent in a count until then."""
         with self._lock:
             count.known_until(everybody, until_us)
+
+    @contextmanager
+    def _counting(self) -> Iterator[None]:
+        with self._lock:
+            self._catch_up()
+            yield
+
+    def _soon(self, held: "Held", amounts: Amounts | None, now_us: int) -> None:
+        """At once where nobody counts, else before anybody counts again; `amounts` None: the call is over."""
+        self._later.append((held, amounts, now_us))
+        if self._lock.acquire(blocking=False):
+            try:
+                self._catch_up()
+            finally:
+                self._lock.release()
+
+    def _catch_up(self) -> None:
+        while self._later:
+            held, amounts, now_us = self._later.popleft()
+            if amounts is None:
+                held._let_go()
+            else:
+                held._spend(amounts, now_us)
 
     def _of(self, tenant: str, agent: str | None, task: str | None, now_us: int) -> tuple[Spending, ...]:
         scope = (tenant, agent, task)
@@ -162,7 +188,7 @@ class Budgets:
     def _cost(self, dependency: Dependency, usage: Usage) -> int | None:
         if self.prices is None:
             return None
-        return self.prices.cost_microusd(dependency.model, usage, dependency.provider)
+        return self.prices.cost_microusd(dependency.model, usage, dependency.provider, dependency.region)
 
 
 class Held:
@@ -181,7 +207,7 @@ class Held:
 
     def take(self, now_us: int) -> None:
         """Holds it all, or nothing and raises `BudgetExceeded`."""
-        with self._budgets._lock:
+        with self._budgets._counting():
             self._attempt(now_us)
             self._hold()
 
@@ -191,7 +217,7 @@ class Held:
         Raises `BudgetExceeded` where no attempt is left, or earlier ones took so much that another does not fit: then
         the call has had its last.
         """
-        with self._budgets._lock:
+        with self._budgets._counting():
             held = self._held
             self._let_go()
             try:
@@ -201,26 +227,25 @@ class Held:
                     self._hold()
 
     def spent(self, usage: Usage | None, dependency: Dependency, now_us: int) -> None:
-        """What an attempt took that had an answer, or the beginning of one; None: it did not say."""
+        """What an attempt took that had an answer, or the beginning of one; None: it did not say.
+
+        Neither this nor `settle` ever waits for a lock: the garbage collector may call them, anywhere.
+        """
         budgets = self._budgets
-        limited = [count for count in self._counts if _by_usage(count.limit)]
-        if not limited:
+        if not any(_by_usage(count.limit) for count in self._counts):
             return
-        costs = any(count.limit.cost_microusd is not None for count in limited)
-        cost = budgets._cost(dependency, usage) if costs and usage is not None else None
-        with budgets._lock:
-            if usage is None:
-                budgets.uncounted += 1
-                return
-            budgets.unpriced += costs and cost is None
-            amounts = priced(usage, cost)
-            for count in limited:
-                count.spend(amounts, now_us)
+        if usage is None:
+            budgets.uncounted += 1
+            return
+        cost = None
+        if any(count.limit.cost_microusd is not None for count in self._counts):
+            cost = budgets._cost(dependency, usage)
+            budgets.unpriced += cost is None
+        budgets._soon(self, priced(usage, cost), now_us)
 
     def settle(self) -> None:
         """The call is over: what it holds is free again. As often as one likes."""
-        with self._budgets._lock:
-            self._let_go()
+        self._budgets._soon(self, None, 0)
 
     def _hold(self) -> None:
         self._held = True
@@ -232,6 +257,11 @@ class Held:
             self._held = False
             for count, amounts in zip(self._counts, self._amounts, strict=True):
                 count.release(amounts)
+
+    def _spend(self, amounts: Amounts, now_us: int) -> None:
+        for count in self._counts:
+            if _by_usage(count.limit):
+                count.spend(amounts, now_us)
 
     def _attempt(self, now_us: int) -> None:
         """Counts one, if that and all that the call may take fits everywhere."""
