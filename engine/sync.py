@@ -2,6 +2,7 @@
 
 from contextlib import AbstractContextManager
 from functools import partial
+from typing import Any, TypeVar
 
 from anyio.from_thread import BlockingPortal
 from pydantic import JsonValue
@@ -9,14 +10,18 @@ from pydantic import JsonValue
 from relight.engine import scope
 from relight.engine.decision import Decision
 from relight.engine.guard.breakers import Breakers
+from relight.engine.guard.policy import GuardPolicy
 from relight.engine.guard.tool import Counted, ToolBreaker
 from relight.engine.log.control import Tail
 from relight.engine.policies.breaker import BreakerPolicy
 from relight.engine.recorder.receipts import Receipt
+from relight.engine.recorder.recorder import Recorder
 from relight.engine.runtime import Relight
 from relight.events.base import Control, Event
 from relight.events.values import Content
 from relight.projections.query import DEFAULT_LIMIT, Row
+
+ClientT = TypeVar("ClientT")
 
 
 class SyncRelight:
@@ -25,6 +30,10 @@ class SyncRelight:
     def __init__(self, relight: Relight, portal: BlockingPortal) -> None:
         self._relight = relight
         self._portal = portal
+
+    @property
+    def recorder(self) -> Recorder:
+        return self._relight.recorder
 
     @property
     def region(self) -> str:
@@ -60,6 +69,9 @@ class SyncRelight:
         self, decision_type: str, *, context: dict[str, JsonValue] | None = None, decision: str | None = None
     ) -> Decision:
         return self._relight.decision(decision_type, context=context, decision=decision)
+
+    def guarded(self, client: ClientT, policy: GuardPolicy | None = None, **told: Any) -> ClientT:
+        return self._relight.guarded(client, policy, **told)
 
     @property
     def breakers(self) -> Breakers:
