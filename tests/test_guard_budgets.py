@@ -169,15 +169,15 @@ def test_what_everybody_spent_counts_until_the_window_has_passed_and_ones_own_no
 
 def test_each_agent_has_its_own_where_the_limit_says_so_and_all_share_one_where_it_does_not() -> None:
     budgets = Budgets([Limit(agent="*", attempts=2), Limit(tenant="acme", attempts=3)])
-    a, b, nobody = Scope(agent="a"), Scope(agent="b"), Scope()
-    check(budgets, a)
-    check(budgets, a)
+    a, b, nobody, other = Scope(agent="a"), Scope(agent="b"), Scope(), Scope(tenant="other")
+    for scope in (a, a):
+        check(budgets, scope).settle()
     assert "agent a: 2 of 2 attempts are used" in str(refused(budgets, a))
-    check(budgets, b)
+    check(budgets, b).settle()
     assert "tenant acme: 3 of 3 attempts are used" in str(refused(budgets, nobody))
-    check(budgets, Scope(tenant="other"))
-    check(budgets, Scope(tenant="other"))
-    assert "calls without agent: 2 of 2" in str(refused(budgets, Scope(tenant="other")))
+    for scope in (other, other):
+        check(budgets, scope).settle()
+    assert "calls without agent: 2 of 2" in str(refused(budgets, other))
 
 
 def test_a_call_that_no_limit_concerns_holds_nothing() -> None:
@@ -227,6 +227,15 @@ def test_retries_count_as_attempts_and_what_failed_ones_took_counts_too() -> Non
     assert budgets.standings(NOON_US)[0].reserved == Amounts()
 
 
+def test_a_call_that_was_never_sent_counts_no_attempt() -> None:
+    budgets = Budgets([Limit(attempts=1)])
+    held = check(budgets)
+    assert "0 of 1 attempts are used and 1 held by calls at hand" in str(refused(budgets))
+    held.settle(sent=False)
+    check(budgets).settle()
+    assert "1 of 1 attempts are used" in str(refused(budgets))
+
+
 def test_costs_follow_the_prices_and_unknown_ones_count_as_nothing_and_are_counted() -> None:
     budgets = Budgets([Limit(cost_microusd=2_500)], prices=Prices())
     held = check(budgets)
@@ -234,8 +243,8 @@ def test_costs_follow_the_prices_and_unknown_ones_count_as_nothing_and_are_count
     held.settle()
     assert "2,000 of 2,500 micro-dollars are used, and this call may take 1,000" in str(refused(budgets))
     other = Dependency("anthropic", "global", "unheard-of")
-    check(budgets, max_tokens=50).spent(Usage(9_000, 9_000), other, NOON_US)
-    check(budgets, max_tokens=0).spent(None, OPUS, NOON_US)
+    check(budgets, max_tokens=20).spent(Usage(9_000, 9_000), other, NOON_US)
+    check(budgets, max_tokens=20).spent(None, OPUS, NOON_US)
     assert (budgets.unpriced, budgets.uncounted) == (1, 1)
 
 
@@ -387,6 +396,7 @@ async def test_what_other_processes_spent_is_learned_from_the_tables(database: s
 
         elsewhere = SpentElsewhere(budgets, ask, clock=clock, behind_s=10)
         held = check(budgets, scope, now_us=clock.now_us(), max_tokens=0)
+        held.settle()
         await tell(
             database,
             *ended(1, 100, 200),
@@ -476,7 +486,7 @@ def test_what_is_wrong_with_a_file_is_said(tmp_path: Path, text: str, said: str)
 
 def test_a_refusal_is_answered_over_http_as_a_problem_that_says_when_to_come_back() -> None:
     budgets = Budgets([Limit(attempts=1, per=Per.MINUTE, window=Window.FIXED)])
-    check(budgets)
+    check(budgets).settle()
     answer = problem_response(refused(budgets, now_us=NOON_US + 500_000))
     assert (answer.status_code, answer.headers["retry-after"]) == (429, "60")
     assert answer.media_type == "application/problem+json"
