@@ -22,7 +22,9 @@ async def open_relight(settings: Settings, *, clock: Clock | None = None) -> Asy
         servers, _ = await stack.enter_async_context(ready_servers(settings))
         pool = await stack.enter_async_context(await open_pool(servers.database_url, pool_options(settings)))
         recorder = await stack.enter_async_context(Recorder(recorder_options(servers, settings), clock=clock))
-        yield Relight(recorder, pool, region=settings.region, tenant=settings.tenant)
+        relight = Relight(recorder, pool, region=settings.region, tenant=settings.tenant)
+        stack.push_async_callback(relight.stop)
+        yield relight
 
 
 @contextmanager
