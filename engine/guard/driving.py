@@ -1,6 +1,7 @@
 """Does what the core of a call asks for: a driver for each kind of client."""
 
 import asyncio
+from collections.abc import Awaitable
 from contextlib import suppress
 from typing import Any, cast
 from weakref import WeakKeyDictionary
@@ -64,10 +65,11 @@ class SyncDriver:
                 step = _next(steps)
 
     def _send(self, step: Send) -> None:
-        alarm = self._alarms.set(step.left_s)
+        alarms = self._alarms
+        alarms.set(step, step.left_s)
         try:
-            step.response = response = cast("APIResponse[Any]", step.call_next(step.request))
-            if step.parses and step.is_whole:
+            response = cast("APIResponse[Any]", step.call_next(step.request))
+            if step.came(response):
                 try:
                     step.parsed = response.parse()
                 except Exception as error:
@@ -75,8 +77,7 @@ class SyncDriver:
         except Exception as error:
             step.error = error
         finally:
-            self._alarms.clear(alarm)
-            step.late = alarm.fired
+            alarms.clear(step)
 
 
 class _SyncWatcher:
@@ -148,23 +149,23 @@ class AsyncDriver:
                 step = _next(steps)
 
     async def _send(self, step: Send) -> None:
-        alarm = self._alarms_here().set(step.left_s)
+        alarms = self._alarms_here()
+        alarms.set(step, step.left_s)
         try:
-            step.response = response = await cast("Any", step.call_next(step.request))
-            if step.parses and step.is_whole:
+            response = await cast("Awaitable[AsyncAPIResponse[Any]]", step.call_next(step.request))
+            if step.came(response):
                 try:
                     step.parsed = await response.parse()
                 except Exception as error:
                     step.unparsed = error
         except asyncio.CancelledError:
-            if not alarm.caught():
+            if not step.caught():
                 raise
             step.error = TimeoutError()
         except Exception as error:
             step.error = error
         finally:
-            alarm.over = True
-            step.late = alarm.fired
+            alarms.clear(step)
 
     def _alarms_here(self) -> LoopAlarms:
         loop = asyncio.get_running_loop()

@@ -27,7 +27,6 @@ from relight.engine.guard.requests import is_repeatable
 from relight.engine.guard.steps import CallAny, Steps
 from relight.engine.guard.tracing import traceparent
 from relight.engine.guard.waits import Waits
-from relight.engine.guard.way import Way
 from relight.engine.recorder.recorder import Recorder
 from relight.engine.runtime import Relight
 from relight.engine.sync import SyncRelight
@@ -122,8 +121,11 @@ class Guard(Middleware):
         return Conduct(
             parts,
             call,
-            Way(parts, request, call_next, dependency, breaker, asynchronous=asynchronous),
-            until_us=own_us if until_us is None else min(own_us, until_us),
-            parses=not request.stream and is_model(request.cast_to),
-            repeatable=is_repeatable(options),
+            breaker,
+            request,
+            call_next,
+            own_us if until_us is None or until_us > own_us else until_us,
+            not request.stream and is_model(request.cast_to),
+            is_repeatable(options),
+            asynchronous,
         ).steps()
