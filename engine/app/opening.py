@@ -27,7 +27,9 @@ async def open_relight(settings: Settings, *, clock: Clock | None = None) -> Asy
         pool = await stack.enter_async_context(await open_pool(servers.database_url, pool_options(settings)))
         recorder = await stack.enter_async_context(Recorder(recorder_options(servers, settings), clock=clock))
         recorder.beside(Journal, partial(Journal, recorder, content=settings.content_policy, prices=prices))
-        yield Relight(recorder, pool, region=settings.region, tenant=settings.tenant)
+        relight = Relight(recorder, pool, region=settings.region, tenant=settings.tenant)
+        stack.push_async_callback(relight.stop)
+        yield relight
 
 
 @contextmanager

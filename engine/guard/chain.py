@@ -79,7 +79,7 @@ class Chain:
     the end `capacity` says how long to wait before `again`, and `circuit_open` what to raise instead.
     """
 
-    __slots__ = ("_at", "_left", "_refused", "_request", "first", "route", "tried")
+    __slots__ = ("_at", "_left", "_refused", "_request", "_why", "first", "route", "tried")
 
     def __init__(self, request: APIRequest, first: Route, places: Sequence[Place] = ()) -> None:
         self.first = first
@@ -91,6 +91,7 @@ class Chain:
         self._left: Sequence[Place | Route] = places
         self._at = 0
         self._refused: list[Route] = []
+        self._why = ""
 
     def hurries(self, failure: str) -> bool:
         """Whether a route that is left wants a call that failed so at once, without a retry; a `refusal` too."""
@@ -108,6 +109,11 @@ class Chain:
             return self._go_on(None, f"{here.name} refused by its breaker")
         self.tried.append(Tried(here, failed=after, attempts=attempts))
         return None if after in EQUALLY_REFUSED else self._go_on(after, f"{here.name} {after}")
+
+    def skip(self, why: str) -> Route | None:
+        """The route that follows one whose turn it is, but which cannot take the call as it stands."""
+        self.tried.append(Tried(self.route.dependency, skipped=why))
+        return self._go_on(None, self._why)
 
     def capacity(self, now_us: int, *, left_s: float) -> float | None:
         """How long to wait before `again`, if at all: at most a second, for a breaker may close early.
@@ -135,6 +141,7 @@ class Chain:
         return circuit_open(self.tried, now_us=now_us, decision=decision)
 
     def _go_on(self, failure: str | None, why: str) -> Route | None:
+        self._why = why
         while self._at < len(self._left):
             left = self._left[self._at]
             self._at += 1
