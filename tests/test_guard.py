@@ -297,9 +297,9 @@ async def test_a_deadline_is_kept_whatever_the_server_does(bench: Bench, both: B
     bench.fake.play([step])
     claude = both.client(bench.fake, bench.guard(), connections=1)
     began_s = time.monotonic()
-    with relight.deadline(0.3, clock=bench.clock), pytest.raises(relight.DeadlineExceeded):
+    with relight.deadline(0.2, clock=bench.clock), pytest.raises(relight.DeadlineExceeded):
         await (both.streamed if streams else both.create)(claude)
-    assert time.monotonic() - began_s < 0.3 + TOLERANCE_S
+    assert time.monotonic() - began_s < 0.2 + TOLERANCE_S
     assert bench.notes.call.failure is Failure.DEADLINE
     bench.fake.play(())
     assert await both.text(claude)  # its only connection is free
@@ -533,7 +533,7 @@ async def test_a_breaker_that_opens_between_attempts_ends_the_call(bench: Bench,
     with pytest.raises(relight.CircuitOpen) as refused:
         await both.create(both.client(bench.fake, bench.guard(policy, breakers=Breakers(bench.recorder))))
     assert isinstance(refused.value.__cause__, anthropic.InternalServerError)
-    assert bench.waited_s == [1, 2]
+    assert bench.waited_s == [1]  # it would not be asked after 2 s more
     assert len(bench.fake.requests) == 2
 
 
