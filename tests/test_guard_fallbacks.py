@@ -8,12 +8,19 @@ from typing import Any
 
 import anthropic
 import pytest
-from anthropic import Anthropic, AnthropicBedrock, AsyncAnthropic, AsyncAnthropicBedrock
+from anthropic import (
+    Anthropic,
+    AnthropicBedrock,
+    AsyncAnthropic,
+    AsyncAnthropicBedrock,
+    DefaultAsyncHttpxClient,
+    DefaultHttpxClient,
+)
 from folding import moment
 
 from relight.engine import scope
 from relight.engine.clock import ScriptedClock
-from relight.engine.errors import BudgetExceeded, CircuitOpen
+from relight.engine.errors import BudgetExceeded, CircuitOpen, GuardError
 from relight.engine.fake.server import FakeAnthropic, fake_anthropic_thread
 from relight.engine.fake.steps import Fault, Step
 from relight.engine.guard.budgets import Budgets
@@ -21,6 +28,7 @@ from relight.engine.guard.capacity import waiting_for_capacity
 from relight.engine.guard.facts import Attempt, Call
 from relight.engine.guard.fallback import Fallback
 from relight.engine.guard.guard import Guard
+from relight.engine.guard.guarded import guarded
 from relight.engine.guard.policy import GuardPolicy
 from relight.engine.guard.waits import Waits
 from relight.engine.policies.breaker import BreakerPolicy
@@ -31,6 +39,8 @@ from relight.engine.recorder.recorder import Recorder
 MODEL, OTHER = "claude-opus-4-8", "claude-haiku-4-5"
 ON_BEDROCK = f"eu.anthropic.{MODEL}-v1:0"
 ASK: dict[str, Any] = {"model": MODEL, "max_tokens": 64, "messages": [{"role": "user", "content": "hello"}]}
+PLAIN = DefaultHttpxClient(verify=False, limits=anthropic.DEFAULT_CONNECTION_LIMITS)
+"""Shared: to load certificates for each client takes most of a test's time."""
 OPEN_S = 30.0
 RETRIES_ONCE = GuardPolicy(retries=1, overload_retries=1, jitter=0, breaker=None)
 BREAKS_AT_ONCE = GuardPolicy(
@@ -40,6 +50,13 @@ BREAKS_AT_ONCE = GuardPolicy(
     breaker=BreakerPolicy(consecutive_failures=1, failure_rate=None, open_s=OPEN_S, jitter=0, fleet=None),
 )
 SYNC_AND_ASYNC = pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
+
+
+CREDENTIALS: dict[str, Any] = {"aws_access_key": "a", "aws_secret_key": "b", "aws_region": "eu-west-1"}
+
+
+def plain(*, asynchronous: bool) -> Any:
+    return DefaultAsyncHttpxClient(verify=False) if asynchronous else PLAIN
 
 
 class Scene(Waits):
@@ -68,11 +85,13 @@ class Scene(Waits):
         guard = Guard(
             self.recorder, policy, fallbacks=fallbacks, journal=self, waits=self, region=self.one.split("/")[1], **told
         )
-        return kind(base_url=self.first.url, api_key="k", max_retries=0, middleware=[guard])
+        http = plain(asynchronous=asynchronous)
+        return kind(base_url=self.first.url, api_key="k", http_client=http, max_retries=0, middleware=[guard])
 
     def bedrock(self, *, asynchronous: bool = False, **said: Any) -> Fallback:
         kind: Any = AsyncAnthropicBedrock if asynchronous else AnthropicBedrock
-        client = kind(base_url=self.second.url, aws_access_key="a", aws_secret_key="b", aws_region="eu-west-1")
+        http = plain(asynchronous=asynchronous)
+        client = kind(base_url=self.second.url, http_client=http, **CREDENTIALS)
         return Fallback(client, models={MODEL: ON_BEDROCK}, region=self.other.split("/")[1], **said)
 
     def told(self) -> list[tuple[str, str | None, str | None]]:
@@ -346,3 +365,28 @@ def test_a_hundred_calls_at_once_cannot_overrun_a_limit_together(scene: Scene) -
     [tokens] = budgets.standings(scene.clock.now_us())
     assert tokens.used.tokens == 66 * made == 66 * len(scene.first.requests) <= 1_000
     assert tokens.reserved.tokens == 0
+
+
+def test_a_guarded_client_may_have_fallbacks_of_its_kind_and_its_provider_only(scene: Scene) -> None:
+    bedrock = AnthropicBedrock(base_url=scene.first.url, http_client=PLAIN, **CREDENTIALS)
+    elsewhere = AnthropicBedrock(
+        base_url=scene.second.url, http_client=PLAIN, **CREDENTIALS | {"aws_region": "us-east-1"}
+    )
+    scene.play(first=[Step(status=400), Step(status=500)])
+    client = guarded(bedrock, scene.recorder, BREAKS_AT_ONCE, fallbacks=[Fallback(elsewhere)])
+    with pytest.raises(anthropic.BadRequestError):
+        client.messages.create(**ASK)
+    assert client.messages.create(**ASK).content
+    assert scene.second.requests[0].path == f"/model/{MODEL}/invoke"
+    with pytest.raises(GuardError, match="cannot be the fallback of an async one"):
+        guarded(
+            AsyncAnthropic(api_key="k", http_client=plain(asynchronous=True)),
+            scene.recorder,
+            fallbacks=[Fallback(bedrock, model="m")],
+        )
+    with pytest.raises(GuardError, match="its own names for models"):
+        guarded(Anthropic(api_key="k", http_client=PLAIN), scene.recorder, fallbacks=[Fallback(bedrock)])
+    mistaken = scene.client(RETRIES_ONCE, scene.bedrock(asynchronous=True))
+    with pytest.raises(GuardError, match="cannot stand in for a sync one"):
+        mistaken.messages.create(**ASK)
+    assert len(scene.first.requests) == 2
