@@ -58,17 +58,22 @@ class Routes:
     def __init__(
         self, fallbacks: Sequence[Fallback] = (), *, provider: str | None = None, asynchronous: bool | None = None
     ) -> None:
-        self._asynchronous = asynchronous_of(fallbacks)
+        self.asynchronous = asynchronous_of(fallbacks)
+        """The kind of their clients; None: they have none."""
         self._places = places(fallbacks, provider=provider, asynchronous=asynchronous)
 
     def __bool__(self) -> bool:
         return bool(self._places)
 
-    def chain(self, request: APIRequest, call_next: Send, dependency: Dependency, *, asynchronous: bool) -> "Chain":
-        """The routes of a call that would go to `dependency` by `call_next`. Raises `GuardError`, see `Fallback`."""
-        if self._asynchronous is not None and self._asynchronous != asynchronous:
+    def stand_in(self, *, asynchronous: bool) -> None:
+        """Raises `GuardError` where they cannot stand in for a client of that kind."""
+        if self.asynchronous is not None and self.asynchronous != asynchronous:
             first, second = ("an async", "sync") if asynchronous else ("a sync", "async")
             raise GuardError(f"the fallbacks of this Guard have {second} clients: they cannot stand in for {first} one")
+
+    def chain(self, request: APIRequest, call_next: Send, dependency: Dependency, *, asynchronous: bool) -> "Chain":
+        """The routes of a call that would go to `dependency` by `call_next`. Raises `GuardError`, see `stand_in`."""
+        self.stand_in(asynchronous=asynchronous)
         return Chain(request, Route(dependency, call_next, _as_it_is), self._places)
 
 

@@ -138,13 +138,13 @@ class Conduct:
     def _begin(self, started_us: int, waited_s: float) -> tuple[Attempt, Send]:
         """Another attempt. Raises `BudgetExceeded`."""
         call, way = self._call, self._way
+        if self._purse is not None and call.attempts:
+            self._purse.again(started_us, self._failed)
         call.attempts = number = call.attempts + 1
         left_s = (self._until_us - started_us) / _US
         if way is None:
             self._attempt = attempt = Attempt(number, call.dependency, started_us, waited_s)
             return attempt, Send(self._request, self._call_next, left_s, self._parses)
-        if self._purse is not None and number > 1:
-            self._purse.again(started_us, self._failed)
         way.attempts += 1
         route = way.route
         self._attempt = attempt = Attempt(number, route.dependency, started_us, waited_s, fallback_reason=route.reason)
