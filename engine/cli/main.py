@@ -17,6 +17,7 @@ from relight.engine.cli import (
     doctor,
     erase,
     events,
+    fake_anthropic,
     heal,
     imports,
     operate,
@@ -49,6 +50,7 @@ app.command("digest")(data.digest)
 app.command("heal")(heal.heal)
 app.command("verify")(verify.verify)
 app.command("asyncapi")(asyncapi.asyncapi)
+app.command("fake-anthropic")(fake_anthropic.fake_anthropic)
 app.command("rebuild")(rebuild.rebuild)
 app.command("restore")(restore.restore)
 app.command("erase")(erase.erase)

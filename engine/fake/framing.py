@@ -1,7 +1,7 @@
 """How one event of a stream stands on the wire: as a Server-Sent Event, or as a message of AWS' event stream.
 
-The latter as Smithy specifies `application/vnd.amazon.eventstream`: a prelude of total and header length with its CRC-32,
-headers, payload, and a CRC-32 of all of that; numbers are big-endian.
+The latter as Smithy specifies `application/vnd.amazon.eventstream`: a prelude of total and header length with its own
+CRC-32, headers, payload, and a CRC-32 of all of that; numbers are big-endian.
 """
 
 import base64

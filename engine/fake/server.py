@@ -11,6 +11,7 @@ from types import TracebackType
 
 import h11
 
+from relight.engine.errors import SettingsError
 from relight.engine.fake.asked import Operation, asked
 from relight.engine.fake.replies import Replies
 from relight.engine.fake.script import Playable, chooser
@@ -27,7 +28,9 @@ class FakeAnthropic:
 
     Each request of the API uses up a step; those for other paths get 404 and use up none. `requests` holds what was
     seen on the wire, in order. All of it may be used from other threads than that of the loop.
-    `tokens_per_s` paces answers as a model's writing does. `ended` hears of each request when it is over.
+    `tokens_per_s` paces answers as a model's writing does. `ended` hears of each request when it is over; with
+    `remembers=False` nothing else does, and `requests` stays empty.
+    Raises `SettingsError` when the port is taken.
     """
 
     def __init__(
@@ -37,9 +40,11 @@ class FakeAnthropic:
         port: int = 0,
         tokens_per_s: float | None = None,
         ended: Callable[[Seen], None] | None = None,
+        remembers: bool = True,
     ) -> None:
         self._port = port
         self._ended = ended
+        self._remembers = remembers
         self._replies = Replies(tokens_per_s)
         self._server: asyncio.Server | None = None
         self._connected: set[asyncio.Task[None]] = set()
@@ -53,12 +58,16 @@ class FakeAnthropic:
     def play(self, script: Playable) -> None:
         """Another script from the next request on, which is its first; forgets what was seen."""
         self._choose = chooser(script)
-        self._played = 0
+        self._played = self._arrived = 0
         self.requests = []
         self.connections = 0
 
     async def __aenter__(self) -> "FakeAnthropic":
-        self._server = await asyncio.start_server(self._serve, HOST, self._port, backlog=BACKLOG)
+        try:
+            self._server = await asyncio.start_server(self._serve, HOST, self._port, backlog=BACKLOG)
+        except OSError as error:
+            said = error.strerror or error
+            raise SettingsError(f"{HOST} port {self._port} cannot be listened on ({said}): choose another") from error
         host, port = self._server.sockets[0].getsockname()
         self.url = f"http://{host}:{port}"
         return self
@@ -109,12 +118,11 @@ class FakeAnthropic:
         known = wanted.operation is not Operation.UNKNOWN
         step = self._choose(self._played) if known else Step(status=404)
         self._played += known
-        number = len(self.requests)
-        request_id = next(
-            (value for name, value in step.headers.items() if name.lower() == "request-id"), f"req_fake_{number:06d}"
-        )
+        number, self._arrived = self._arrived, self._arrived + 1
+        request_id = step.headers.get("request-id", f"req_fake_{number:06d}")
         seen = Seen(number, time.monotonic(), received, wanted, step, request_id)
-        self.requests.append(seen)
+        if self._remembers:
+            self.requests.append(seen)
         return seen
 
 
