@@ -7,7 +7,8 @@ from typing import Any
 import anthropic
 import pytest
 import stack
-from faults import CANCELLED, CASES, Case, Tried, Where
+from fault_table import CASES
+from faults import CANCELLED, Case, Tried, Where
 from faulty import KEY, MODEL, OURS, THEIRS, Result, Scene
 
 from relight.engine.fake import answers
