@@ -286,9 +286,10 @@ queries = (
                 AND ($agent = '*' OR d.agent = $agent OR ($agent = '' AND d.agent IS NULL))
                 AND ($task = '*' OR d.task = $task OR ($task = '' AND d.task IS NULL))
             GROUP BY d.tenant
+            ORDER BY event_id
             LIMIT $limit
         """,
-        order="tenant",
+        order="event_id",
         parameters={
             "since": Parameter(type=datetime, help="from when on they ended", required=True),
             "seconds": Parameter(type=int, help="how long from then", default=86_400),

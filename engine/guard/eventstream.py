@@ -64,6 +64,9 @@ class EventStreamFrames:
         del buffer[:at]
         return frames
 
+    def unreadable(self, chunk: bytes) -> bool:
+        return False  # base64 of what the SDK reads or passes over
+
 
 def _fits(length: int, headers_length: int) -> bool:
     return _PRELUDE.size + headers_length + _CRC_BYTES <= length <= _MOST_BYTES

@@ -39,6 +39,9 @@ class Frames(Protocol):
         Raises `FramesBroken`; nothing may be fed any more then.
         """
 
+    def unreadable(self, chunk: bytes) -> bool:
+        """Whether a frame within `chunk` has data that is no JSON, as far as that can be seen of it alone."""
+
 
 class NoFrames:
     """Of a body that is no stream of events at all, as a proxy's page."""
@@ -51,3 +54,6 @@ class NoFrames:
 
     def feed(self, chunk: bytes, *, skip: bool = False) -> Sequence[Frame]:
         raise FramesBroken(f"a body of type {self._content_type or 'unknown'} is no stream of events")
+
+    def unreadable(self, chunk: bytes) -> bool:
+        return False

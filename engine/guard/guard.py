@@ -58,6 +58,9 @@ class Guard(Middleware):
         self.policy = policy or GuardPolicy()
         self.recorder = recorder if isinstance(recorder, Recorder) else recorder.recorder
         clock, waits = self.recorder.clock, waits or Waits()
+        routes = Routes(fallbacks, provider=provider, asynchronous=asynchronous)
+        self._unserved = None if routes.asynchronous is None else not routes.asynchronous
+        """The kind of clients that its fallbacks cannot stand in for."""
         self._parts = Parts(
             self.policy,
             clock=clock,
@@ -65,7 +68,7 @@ class Guard(Middleware):
             waits=waits,
             journal=journal or self.recorder.beside(Journal, partial(Journal, self.recorder)),
             breakers=breakers or Breakers.beside(self.recorder),
-            routes=Routes(fallbacks, provider=provider, asynchronous=asynchronous),
+            routes=routes,
             budgets=budgets,
         )
         self._told = (self.recorder, self.policy, provider, region, tuple(fallbacks), budgets, breakers, journal)
@@ -100,6 +103,8 @@ class Guard(Middleware):
 
     def _steps(self, request: APIRequest, call_next: CallAny, until_us: int | None, asynchronous: bool) -> Steps:
         parts, options = self._parts, request.options
+        if asynchronous is self._unserved:
+            parts.routes.stand_in(asynchronous=asynchronous)
         client = self._clients.of(call_next)
         body = options.json_data
         dependency, breaker = client.lane(model_of(body), parts)

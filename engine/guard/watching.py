@@ -89,6 +89,7 @@ class Watch:
         self._kept: list[bytes] | None = [] if self._bound_bytes else None
         self._digest = sha256() if digest else None
         self._size_bytes = 0
+        self._latest = b""
         self._answer = Answer()
         self._began = False
         self._foreign = False
@@ -112,6 +113,7 @@ class Watch:
             return
         chunk = b"".join(self.pending)
         self.pending.clear()
+        self._latest = chunk
         self._size_bytes += len(chunk)
         if self._digest is not None:
             self._digest.update(chunk)
@@ -137,6 +139,8 @@ class Watch:
             how, failure, error = How.COMPLETED, None, None
         elif self.failure is not None:
             how, failure = How.FAILED, self.failure
+        elif how is How.ABANDONED and self._frames is not None and self._frames.unreadable(self._latest):
+            how, failure = How.FAILED, Failure.MALFORMED  # whoever read it could not go on, and left it
         body = None if self._kept is None else b"".join(self._kept)
         if self._message and how is How.COMPLETED and body is not None:
             self._answer = read_answer(read_json(body)) or Answer()

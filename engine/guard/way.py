@@ -45,7 +45,9 @@ class Way:
     @property
     def retry(self) -> RetryOptions:
         options, retries = self._parts.retry, self._route.retries
-        return options if retries is None else replace(options, retries=retries)
+        if retries is None:
+            return options
+        return replace(options, retries=retries, overload_retries=min(retries, options.overload_retries))
 
     def hurries(self, failure: Failure | str) -> bool:
         """Whether another route is to be taken at once, without a retry on this one."""
@@ -59,7 +61,7 @@ class Way:
         framed = self._route.dependency.provider == _FRAMED
         route = self._chain.next(failure, attempts=self.attempts)
         while route is not None and streaming and (route.dependency.provider == _FRAMED) != framed:
-            route = self._chain.next(failure, attempts=0)
+            route = self._chain.skip("its streams are framed in another way")
         if route is not None:
             self._take(route)
         return route is not None
