@@ -44,6 +44,7 @@ class Relight:
         *,
         region: str,
         tenant: str,
+        prices: PriceList | None = None,
         beside: "set[asyncio.Task[None]] | None" = None,
     ) -> None:
         """`beside`: takes what runs beside it, to be ended by whoever made it."""
@@ -51,6 +52,7 @@ class Relight:
         self.region = region
         self.tenant = tenant
         self._pool = pool
+        self._prices = prices
         self._beside = set() if beside is None else beside
 
     def record(self, event: Event) -> Receipt:
@@ -98,7 +100,7 @@ class Relight:
         It learns from the tables what other processes spend, as long as this one is open. Raises `SettingsError`.
         """
         found = load_limits(Path(limits)) if isinstance(limits, Path | str) else limits
-        budgets = Budgets(found, prices=prices or Prices.load(None))
+        budgets = Budgets(found, prices=prices or self._prices or Prices.load())
         elsewhere = SpentElsewhere(budgets, self.query, clock=self.recorder.clock)
         self._beside.add(asyncio.get_running_loop().create_task(elsewhere.run(), name="budgets"))
         return budgets

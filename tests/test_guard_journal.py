@@ -3,7 +3,8 @@
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -12,12 +13,14 @@ import pytest_asyncio
 from stack import Projecting, bodies, connected, failed, nats_server, on_stream, options, projecting
 
 from relight.engine.embedded.nats import EmbeddedNats
-from relight.engine.guard.facts import Attempt, Call, Dependency
+from relight.engine.errors import ContentError
+from relight.engine.guard.facts import Answer, Attempt, Call, Dependency, Failure, Usage
 from relight.engine.guard.journal import Journal
 from relight.engine.log.content import fetch_content
 from relight.engine.recorder.receipts import Ack
 from relight.engine.recorder.recorder import Recorder
 from relight.engine.scope import Scope
+from relight.engine.settings import ContentPolicy
 from relight.events.values import Content
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -26,6 +29,7 @@ OPUS = Dependency("anthropic", "global", "claude-opus-4-8")
 EU = Dependency("aws.bedrock", "eu-west-1", "eu.anthropic.claude-opus-4-8-v1")
 SCOPE = Scope(tenant="acme", agent="refunds", task="t-42", correlation="run-7")
 T0 = 1_790_000_000_000_000
+SHA = "a" * 64
 BODY: dict[str, Any] = {
     "model": OPUS.model,
     "max_tokens": 100,
@@ -61,7 +65,6 @@ class Scene:
     projected: Projecting
     recorder: Recorder
     calls: int = 0
-    fetched: list[bytes] = field(default_factory=list)
 
     def journal(self, **how: Any) -> Journal:
         return Journal(self.recorder, **how)
@@ -191,3 +194,290 @@ async def test_a_call_is_taken_attempted_and_known_and_its_dependency_worked(sce
         3_400,
     )
     assert (row["provider"], row["model"], row["request_sha256"]) == ("anthropic", OPUS.model, sha256(canonical))
+
+
+async def test_every_attempt_is_a_checkpoint_and_only_what_the_dependency_did_counts_against_it(scene: Scene) -> None:
+    journal, call = scene.journal(), scene.call()
+    journal.taken(call)
+    failures = [Failure.RATE_LIMITED, Failure.OVERLOADED, Failure.INVALID_REQUEST, Failure.TIMEOUT, Failure.CANCELLED]
+    for number, failure in enumerate(failures, 1):
+        journal.attempted(call, attempt(number, failure=failure, status=None, waited_s=1.5, retry_after_s=3))
+    served = {"dependency": EU, "fallback_reason": "region", "first_token_us": T0 + 9_000}
+    journal.known(ended(call, served_by=EU, attempts=6, first_token_us=T0 + 9_000), attempt(6, **served))
+    found = await scene.events_of(call)
+    attempts = [body["data"]["state_snapshot"] for body in found if body["type"] == "decisions.checkpointed"]
+    assert [(state["number"], state.get("error.type")) for state in attempts] == [
+        *enumerate([failure.value for failure in failures], 1),
+        (6, None),
+    ]
+    assert attempts[0] == {
+        "number": 1,
+        "dependency": OPUS.name,
+        "waited_s": 1.5,
+        "latency_ms": 250,
+        "error.type": "rate_limited",
+        "retry_after_s": 3,
+    }
+    assert attempts[5] == {
+        "number": 6,
+        "dependency": EU.name,
+        "fallback_reason": "region",
+        "latency_ms": 250,
+        "first_token_ms": 8,
+        "http.response.status_code": 200,
+    }
+    seen = [(body["type"], body["data"]) for body in found if body["type"].startswith("breakers.")]
+    assert seen == [
+        ("breakers.failed", {"service_name": OPUS.name, "error_class": "overloaded", "details": {}}),
+        ("breakers.failed", {"service_name": OPUS.name, "error_class": "timeout", "details": {}}),
+        ("breakers.succeeded", {"service_name": EU.name, "latency_ms": 250}),
+    ]
+    known = found[-1]["data"]
+    assert (known["attempts"], known["first_token_ms"]) == (6, 9)
+    assert known["attributes"] == {
+        "gen_ai.operation.name": "chat",
+        "relight.dependency": EU.name,
+        "gen_ai.provider.name": "aws.bedrock",
+        "gen_ai.request.model": EU.model,
+    }
+
+
+@pytest.mark.parametrize(
+    ("failure", "outcome"),
+    [
+        (Failure.CANCELLED, "unknown"),
+        (Failure.ABANDONED, "unknown"),
+        (Failure.DEADLINE, "failure"),
+        (Failure.CIRCUIT_OPEN, "failure"),
+        (Failure.OVERLOADED, "failure"),
+    ],
+)
+async def test_how_a_call_came_out_has_its_class_and_no_cost_where_nobody_knows_it(
+    scene: Scene, failure: Failure, outcome: str
+) -> None:
+    journal, call = scene.journal(), scene.call(streams=True)
+    journal.taken(call)
+    answer = Answer("msg_1", OPUS.model, None, Usage(10, 1))
+    last = None if failure is Failure.CIRCUIT_OPEN else attempt(failure=failure, answer=answer)
+    journal.known(ended(call, failure=failure, attempts=0 if last is None else 1), last)
+    known = (await scene.events_of(call))[-1]["data"]
+    assert (known["outcome"], known["error_class"]) == (outcome, failure.value)
+    assert known["attempts"] == (0 if last is None else 1)
+    assert known.get("output_tokens") == (None if last is None else 1)
+    assert "cost_microusd" not in known
+
+
+async def test_a_digest_is_none_where_the_policy_is_and_the_bytes_are_kept_under_full(scene: Scene) -> None:
+    body = orjson.dumps(MESSAGE)
+    for policy in ContentPolicy:
+        journal, call = scene.journal(content=policy), scene.call(body=BODY | {"metadata": {"user_id": policy.value}})
+        journal.taken(call)
+        journal.known(ended(call), attempt(body=body))
+        taken, tried, *_ = await scene.events_of(call)
+        if policy is ContentPolicy.NONE:
+            assert "request" not in taken["data"]
+            assert "content" not in tried["data"]
+            continue
+        request, response = taken["data"]["request"], tried["data"]["content"]
+        if policy is ContentPolicy.DIGEST:
+            with pytest.raises(ContentError):
+                await scene.content(request)
+        else:
+            assert orjson.loads(await scene.content(request)) == call.body
+            assert await scene.content(response) == body
+            with pytest.raises(ContentError):
+                await scene.content(response, tenant="ops")
+
+
+async def test_hooks_redact_in_order_what_is_kept_and_what_is_digested(scene: Scene) -> None:
+    def blank(kind: str, document: Any) -> Any:
+        text = orjson.dumps(document).replace(b"secret", b"[hidden]")
+        return {"kind": kind, "document": orjson.loads(text)}
+
+    def sign(_: str, document: Any) -> Any:
+        return document | {"signed": True}
+
+    for policy in (ContentPolicy.DIGEST, ContentPolicy.FULL):
+        journal, call = scene.journal(content=policy, redact=(blank, sign)), scene.call()
+        journal.taken(call)
+        journal.known(ended(call), attempt(body=orjson.dumps(MESSAGE)))
+        taken, tried, *_, known = await scene.events_of(call)
+        wanted = {"document": orjson.loads(orjson.dumps(BODY).replace(b"secret", b"[hidden]")), "kind": "request"}
+        expected = orjson.dumps(wanted | {"signed": True}, option=orjson.OPT_SORT_KEYS)
+        assert taken["data"]["request"]["sha256"] == sha256(expected)
+        assert known["data"]["output_tokens"] == 100
+    assert await scene.content(taken["data"]["request"]) == expected
+    assert b"the [hidden] answer" in await scene.content(tried["data"]["content"])
+    assert call.body == BODY
+
+
+@pytest.mark.parametrize("kind", ["raises", "gives nothing", "gives no JSON"])
+async def test_where_a_hook_fails_the_content_is_not_recorded_and_that_is_counted(
+    scene: Scene, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def hook(_: str, document: Any) -> Any:
+        if kind == "raises":
+            raise RuntimeError(f"cannot redact {document}")
+        return None if kind == "gives nothing" else {"a set": {1, 2}}
+
+    journal, call = scene.journal(content=ContentPolicy.FULL, redact=(hook,)), scene.call()
+    journal.taken(call)
+    journal.known(ended(call), attempt(body=orjson.dumps(MESSAGE)))
+    taken, tried, *_, known = await scene.events_of(call)
+    assert "request" not in taken["data"]
+    assert "content" not in tried["data"]
+    assert known["data"]["cost_microusd"] == COST
+    assert journal.refused_contents == 2
+    said = [record.getMessage() for record in caplog.records if getattr(record, "action", "") == "content_refused"]
+    assert len(said) == 2
+    assert call.decision in said[0]
+    assert "secret" not in "".join(said)
+
+
+def streamed(*texts: str) -> bytes:
+    start = MESSAGE | {"content": [], "stop_reason": None, "usage": {"input_tokens": 5, "output_tokens": 1}}
+    events: list[dict[str, Any]] = [
+        {"type": "message_start", "message": start},
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+        {"type": "ping"},
+        *({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": t}} for t in texts),
+        {"type": "content_block_stop", "index": 0},
+        {
+            "type": "content_block_start",
+            "index": 1,
+            "content_block": {"type": "tool_use", "id": "t", "name": "refund", "input": {}},
+        },
+        *(
+            {"type": "content_block_delta", "index": 1, "delta": {"type": "input_json_delta", "partial_json": part}}
+            for part in ('{"card"', ': "4111 1111"}')
+        ),
+        {"type": "message_delta", "delta": {"stop_reason": "tool_use"}, "usage": {"output_tokens": 7}},
+        {"type": "message_stop"},
+    ]
+    return b"".join(b"event: %s\ndata: %s\n\n" % (e["type"].encode(), orjson.dumps(e)) for e in events)
+
+
+async def test_hooks_see_a_streamed_answer_as_the_message_that_it_is(scene: Scene) -> None:
+    def blank(kind: str, document: Any) -> Any:
+        return orjson.loads(orjson.dumps(document).replace(b"secret", b"[hidden]").replace(b"4111 1111", b"[card]"))
+
+    body = streamed("the se", "cret ans", "wer")
+    journal, call = scene.journal(content=ContentPolicy.FULL, redact=(blank,)), scene.call(streams=True)
+    journal.taken(call)
+    answer = Answer("msg_1", OPUS.model, "tool_use", Usage(5, 7))
+    journal.known(ended(call), attempt(body=body, body_sha256=sha256(body), body_bytes=len(body), answer=answer))
+    _, tried, *_, known = await scene.events_of(call)
+    kept = orjson.loads(await scene.content(tried["data"]["content"]))
+    assert kept["content"] == [
+        {"type": "text", "text": "the [hidden] answer"},
+        {"type": "tool_use", "id": "t", "name": "refund", "input": {"card": "[card]"}},
+    ]
+    assert (kept["stop_reason"], kept["usage"]) == ("tool_use", {"input_tokens": 5, "output_tokens": 7})
+    assert known["data"]["cost_microusd"] == 5 * 5 + 7 * 25
+
+
+async def test_what_cannot_be_put_together_is_not_recorded_where_there_are_hooks(scene: Scene) -> None:
+    journal = scene.journal(content=ContentPolicy.FULL, redact=(lambda _, document: document,))
+    bodies_ = (b"<html>the secret", streamed("a") + b'event: error\ndata: {"type":"error"}\n\n', b"\0" * 40, b"")
+    for body in bodies_:
+        call = scene.call()
+        journal.taken(call)
+        journal.known(ended(call), attempt(body=body))
+        assert "content" not in (await scene.events_of(call))[1]["data"]
+    assert journal.refused_contents == len(bodies_)
+    call = scene.call()
+    journal.taken(call)
+    journal.known(ended(call), attempt(body_sha256=SHA, body_bytes=9))
+    assert "content" not in (await scene.events_of(call))[1]["data"]
+
+
+async def test_a_stream_whose_bytes_nobody_kept_has_the_digest_that_was_made_as_it_passed(scene: Scene) -> None:
+    journal, call = scene.journal(), scene.call()
+    journal.taken(call)
+    journal.known(ended(call), attempt(body_sha256=SHA, body_bytes=9))
+    assert (await scene.events_of(call))[1]["data"]["content"] == {"sha256": SHA, "size_bytes": 9}
+
+
+async def test_a_model_without_a_price_has_no_cost_and_is_named(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+    journal = scene.journal()
+    for dependency in (Dependency("anthropic", "global", "claude-next"), Dependency("x", "-", "some-model")):
+        for _ in range(2):
+            call = scene.call(dependency=dependency)
+            journal.taken(call)
+            last = attempt(dependency=dependency, body=orjson.dumps(MESSAGE | {"model": dependency.model}))
+            journal.known(ended(call, served_by=dependency), last)
+            assert "cost_microusd" not in (await scene.events_of(call))[-1]["data"]
+    assert journal.unpriced == {"claude-next": 2, "some-model": 2}
+    said = [record.getMessage() for record in caplog.records if getattr(record, "action", "") == "unpriced"]
+    assert len(said) == 2
+    assert "claude-next" in said[0]
+
+
+async def test_counting_tokens_costs_nothing_and_uses_none(scene: Scene) -> None:
+    journal, call = scene.journal(), scene.call(operation="count_tokens")
+    journal.taken(call)
+    journal.known(ended(call), attempt(body=b'{"input_tokens": 12}'))
+    known = (await scene.events_of(call))[-1]["data"]
+    assert known == {
+        "decision": call.decision,
+        "outcome": "success",
+        "latency_ms": 252,
+        "attempts": 1,
+        "attributes": {"gen_ai.operation.name": "count_tokens"},
+    }
+    assert journal.unpriced == {}
+
+
+async def test_odd_names_and_numbers_are_cut_to_what_an_event_holds(scene: Scene) -> None:
+    odd = Dependency("anthropic", "global", "m\x00\n\ud800" + "ö" * 300)
+    body = {"max_tokens": 2**60, "temperature": float("nan"), "top_p": True, "messages": 7, "thinking": "on"}
+    journal, call = scene.journal(), scene.call(dependency=odd, body=body)
+    journal.taken(call)
+    message = MESSAGE | {"id": "a sentence with a secret", "stop_reason": 7, "usage": {"input_tokens": -1}}
+    journal.known(ended(call), attempt(dependency=odd, request_id="r\x07" * 300, body=orjson.dumps(message)))
+    taken, _, worked, known = await scene.events_of(call)
+    assert taken["data"]["model"] == "m" + "ö" * 99
+    assert {name for name in taken["data"]["context"] if name.startswith("gen_ai.request")} == {"gen_ai.request.model"}
+    assert worked["data"]["service_name"].startswith("anthropic/global/m")
+    assert known["data"]["request_id"] == "r" * 200
+    assert known["data"]["attributes"].keys() == {"gen_ai.operation.name", "gen_ai.response.model"}
+
+
+async def test_a_tool_that_works_or_fails_is_seen_by_the_recorders_own_tenant(scene: Scene) -> None:
+    journal = scene.journal()
+    journal.depended("crm-api", started_us=T0, latency_us=7_900, failure=None)
+    journal.depended("crm-api", started_us=T0, latency_us=7_900, failure="ValueError")
+    await scene.recorder.record(failed(0, "marker")).reached(Ack.PROJECTED)
+    rows = await scene.projected.rows(
+        "SELECT tenant, event_type FROM circuit_breaker_events WHERE service_name = 'crm-api' ORDER BY event_id"
+    )
+    assert rows == [{"tenant": "ops", "event_type": "success"}, {"tenant": "ops", "event_type": "failure"}]
+
+
+async def test_where_too_much_waits_bodies_are_let_go_and_all_else_is_recorded(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("relight.engine.guard.journal.PRESSED_EVENTS", -1)
+    journal, call, body = scene.journal(), scene.call(), orjson.dumps(MESSAGE)
+    journal.taken(call)
+    last = attempt(body=body)
+    journal.known(ended(call), last)
+    assert last.body is None
+    taken, tried, _, known = await scene.events_of(call)
+    assert "request" not in taken["data"]
+    assert tried["data"]["content"] == {"sha256": sha256(body), "size_bytes": len(body)}
+    assert (tried["causationid"], known["causationid"]) == (taken["id"], taken["id"])
+    assert known["data"]["cost_microusd"] == COST
+    assert journal.let_go == 2
+
+
+async def test_a_recorder_that_is_closed_fails_no_call(spools: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with nats_server() as nats:
+        with Recorder(options(nats, spools)) as recorder:
+            journal = Journal(recorder)
+        call = Call("d-closed", "chat", OPUS, SCOPE, T0)
+        journal.taken(call)
+        journal.known(ended(call), attempt())
+        journal.depended("crm-api", started_us=T0, latency_us=1, failure=None)
+        assert journal.unrecorded == 3
+        assert [record.getMessage() for record in caplog.records if "d-closed" in record.getMessage()] != []

@@ -28,13 +28,14 @@ def read_answer(document: JsonValue) -> Answer | None:
         model=_text(document.get("model")),
         stop_reason=_text(document.get("stop_reason")),
     )
-    if isinstance(usage := document.get("usage"), dict):
-        read_usage(usage, answer.usage)
+    read_usage(document.get("usage"), answer.usage)
     return answer
 
 
-def read_usage(document: Mapping[str, JsonValue], usage: Usage) -> None:
+def read_usage(document: object, usage: Usage) -> None:
     """Takes over what the document says, and leaves the rest as it is: a stream says it bit by bit."""
+    if not isinstance(document, Mapping):
+        return
     for name, key in _COUNTS.items():
         if (count := _count(document.get(key))) is not None:
             setattr(usage, name, count)
@@ -55,9 +56,9 @@ _COUNTS = {
 }
 
 
-def _count(value: JsonValue) -> int | None:
+def _count(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
-def _text(value: JsonValue) -> str | None:
+def _text(value: object) -> str | None:
     return value if isinstance(value, str) else None

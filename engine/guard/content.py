@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import orjson
 from pydantic import JsonValue
 
-from relight.engine.guard.answers import read_json
+from relight.engine.guard.assembling import whole
 from relight.engine.guard.facts import Attempt
 from relight.engine.recorder.items import Kept
 from relight.engine.settings import ContentPolicy
@@ -53,24 +53,27 @@ class Contents:
         return self._digest(canonical)
 
     def of_response(self, decision: str, attempt: Attempt) -> Digest | None:
-        """Of the bytes as they came; of those of a stream only the digest, since nobody kept them."""
+        """Of the bytes as they came, or of what hooks left of the message that they are.
+
+        What a failed attempt brought is never kept: servers quote in errors what they were sent, keys among it.
+        """
         if self.policy is ContentPolicy.NONE:
             return None
+        if attempt.failure is not None and self._redact:
+            return None
         if attempt.body is None:
+            # Nobody kept the bytes of a long stream; what hooks would leave of them is not known.
             if attempt.body_sha256 is None or attempt.body_bytes is None or self._redact:
                 return None
             return Digest(Content(sha256=attempt.body_sha256, size_bytes=attempt.body_bytes))
         try:
             body = attempt.body
             if self._redact:
-                document = read_json(body)
-                if document is None:
-                    raise ValueError
-                body = self._redacted(RESPONSE, document)
+                body = self._redacted(RESPONSE, whole(body))
         except Exception as error:  # a hook is anybody's code
             self._refuse(decision, RESPONSE, error)
             return None
-        return self._digest(body)
+        return self._digest(body, keeps=attempt.failure is None)
 
     def _redacted(self, kind: str, document: JsonValue) -> bytes:
         for hook in self._redact:
@@ -79,9 +82,9 @@ class Contents:
                 raise TypeError
         return orjson.dumps(document, option=orjson.OPT_SORT_KEYS)
 
-    def _digest(self, body: bytes) -> Digest:
+    def _digest(self, body: bytes, *, keeps: bool = True) -> Digest:
         sha256 = hashlib.sha256(body).hexdigest()
-        kept = Kept(sha256, body) if self.policy is ContentPolicy.FULL else None
+        kept = Kept(sha256, body) if keeps and self.policy is ContentPolicy.FULL else None
         return Digest(Content(sha256=sha256, size_bytes=len(body)), kept)
 
     def _refuse(self, decision: str, kind: str, error: Exception) -> None:

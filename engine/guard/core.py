@@ -120,7 +120,7 @@ class Conduct:
                 if sent.http is not None:
                     yield Release(sent.http)
                 waited_s = 0.0
-                if waits is not None:
+                if waits is not None and not self._refused_past(waits.seconds):
                     waited_s = waits.seconds
                     yield Pause(waited_s)
                 started_us = now_us()
@@ -204,6 +204,18 @@ class Conduct:
 
     def _leaves_refusal(self, sent: Send) -> bool:
         return self._on_the_way().hurries(_REFUSAL) and self._leaves(_REFUSAL, sent)
+
+    def _refused_past(self, wait_s: float) -> bool:
+        """Whether the breaker, which this attempt may have tripped, lets no call pass even after the wait."""
+        if self._breaker is None:
+            return False
+        now_us = self._parts.clock.now_us()
+        permit = self._breaker.permit(now_us)
+        if not isinstance(permit, Refused):
+            self._breaker.released(permit)
+            return False
+        self._breaker.waited_for()
+        return permit.retry_at_us > now_us + wait_s * _US
 
     def _leaves(self, failure: Failure | str, sent: Send, *, streaming: bool = False) -> bool:
         """Whether there is another route, which is taken then."""

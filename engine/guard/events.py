@@ -13,7 +13,6 @@ from relight.events.values import MAX_INTEGER, MAX_KEY_LENGTH, Content
 
 AGENT_CALL = "agent_call"
 ATTEMPT = "attempt"
-CHAT = "chat"
 UNKNOWN_OUTCOMES = {Failure.CANCELLED, Failure.ABANDONED}
 """Nobody knows how the call would have come out, as with a decision that is cancelled."""
 AGAINST_THE_DEPENDENCY = {

@@ -50,7 +50,7 @@ class Journal:
         self._recorder = recorder
         self._defer = recorder.defer
         self._contents = Contents(content, redact)
-        self._prices = prices or Prices.load()
+        self._prices = prices or Prices.listed()
         self._tenant = recorder.options.tenant
         self._waiting = 0
         self.unpriced: dict[str, int] = {}
@@ -143,7 +143,7 @@ class Journal:
 
     def _cost_microusd(self, call: Call, attempt: Attempt | None, answer: Answer | None) -> int | None:
         """None for what nobody knows: an answer that was not read to its end, a model without a price."""
-        if answer is None or call.failure is not None or call.operation != events.CHAT:
+        if answer is None or answer.usage.input_tokens is None or call.failure is not None:
             return None
         served = call.served_by or (attempt.dependency if attempt else call.dependency)
         models = [served.model]
@@ -188,11 +188,10 @@ class Journal:
 
 
 def _answer(call: Call, attempt: Attempt | None) -> Answer | None:
-    if call.answer is not None:
-        return call.answer
-    if attempt is None or attempt.answer is not None or attempt.failure is not None:
-        return attempt.answer if attempt else None
-    return read_answer(read_json(attempt.body))
+    """What the bytes say, which is all of it; else what somebody read out of them before."""
+    if attempt is not None and attempt.failure is None and (answer := read_answer(read_json(attempt.body))):
+        return answer
+    return call.answer or (attempt.answer if attempt else None)
 
 
 @contextmanager

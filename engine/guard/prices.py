@@ -5,7 +5,7 @@ import tomllib
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Self
@@ -95,6 +95,12 @@ class Prices:
         }
         web_search = listed.web_search if own.web_search is None else own.web_search
         return cls(models | own.models, web_search)
+
+    @classmethod
+    @cache
+    def listed(cls) -> Self:
+        """The list prices alone."""
+        return cls.load()
 
     def price(self, model: str) -> Price | None:
         """Of a model, by whichever of its names."""
