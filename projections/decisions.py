@@ -268,10 +268,15 @@ queries = (
         row=Spent,
         sql="""
             SELECT
-                d.tenant, count(*) AS calls, coalesce(sum(d.input_tokens), 0)::bigint AS input_tokens,
+                d.tenant,
+                count(*) FILTER (
+                    WHERE coalesce(d.error_class, '') NOT IN ('budget_exceeded', 'circuit_open')
+                ) AS calls,
+                coalesce(sum(d.input_tokens), 0)::bigint AS input_tokens,
                 coalesce(sum(d.output_tokens), 0)::bigint AS output_tokens,
                 coalesce(sum(d.cost_microusd), 0)::bigint AS cost_microusd,
-                count(*) FILTER (WHERE d.cost_microusd IS NULL) AS unpriced, max(d.result_event_id::text) AS event_id
+                count(*) FILTER (WHERE d.cost_microusd IS NULL AND d.output_tokens IS NOT NULL) AS unpriced,
+                max(d.result_event_id::text) AS event_id
             FROM autopilot_decisions AS d
             WHERE d.tenant = who.tenant
                 AND d.outcome IN ('success', 'failure', 'unknown')
