@@ -357,10 +357,15 @@ queries = (
         row=Spent,
         sql="""
             SELECT
-                d.tenant, count(*) AS calls, coalesce(sum(d.input_tokens), 0)::bigint AS input_tokens,
+                d.tenant,
+                count(*) FILTER (
+                    WHERE coalesce(d.error_class, '') NOT IN ('budget_exceeded', 'circuit_open')
+                ) AS calls,
+                coalesce(sum(d.input_tokens), 0)::bigint AS input_tokens,
                 coalesce(sum(d.output_tokens), 0)::bigint AS output_tokens,
                 coalesce(sum(d.cost_microusd), 0)::bigint AS cost_microusd,
-                count(*) FILTER (WHERE d.cost_microusd IS NULL) AS unpriced, max(d.result_event_id::text) AS event_id
+                count(*) FILTER (WHERE d.cost_microusd IS NULL AND d.output_tokens IS NOT NULL) AS unpriced,
+                max(d.result_event_id::text) AS event_id
             FROM autopilot_decisions AS d
             WHERE d.tenant = who.tenant
                 AND d.outcome IN ('success', 'failure', 'unknown')
@@ -375,9 +380,10 @@ queries = (
                 AND ($agent = '*' OR d.agent = $agent OR ($agent = '' AND d.agent IS NULL))
                 AND ($task = '*' OR d.task = $task OR ($task = '' AND d.task IS NULL))
             GROUP BY d.tenant
+            ORDER BY event_id
             LIMIT $limit
         """,
-        order="tenant",
+        order="event_id",
         parameters={
             "since": Parameter(type=datetime, help="from when on they ended", required=True),
             "seconds": Parameter(type=int, help="how long from then", default=86_400),

@@ -4,21 +4,38 @@ import asyncio
 import json
 import pickle
 import threading
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
+import stack
+from folding import Fact, fact, fold, moment
+from folding import given as given_events
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relight.engine.errors import BudgetExceeded, SettingsError
+import relight
+from relight.engine.clock import ScriptedClock
+from relight.engine.errors import BudgetExceeded, DeadlineExceeded, SettingsError, Unreachable
 from relight.engine.guard.budgets import Budgets, Held
 from relight.engine.guard.estimates import estimated
 from relight.engine.guard.facts import Dependency, Usage
+from relight.engine.guard.refusals import circuit_open
+from relight.engine.guard.spent_elsewhere import SpentElsewhere
+from relight.engine.http.guarded import problem_response
 from relight.engine.policies.budget import Amounts, Limit, Per, Spending, Window
 from relight.engine.scope import Scope
+from relight.engine.tables.partitions import Partitions
+from relight.engine.tables.pools import PoolOptions, open_pool
+from relight.engine.tables.queries import run
+from relight.engine.tables.store import join_tables
+from relight.events.decisions import DecisionOutcomeKnown, DecisionTaken, Outcome
+from relight.projections.decisions import Spent
+from relight.projections.query import Row
 
 SECOND_US = 1_000_000
 NOON_US = 1_767_268_800 * SECOND_US
@@ -32,7 +49,7 @@ class Prices:
 
     known: tuple[str, ...] = (OPUS.model,)
 
-    def cost_microusd(self, model: str, usage: Usage, provider: str) -> int | None:
+    def cost_microusd(self, model: str, usage: Usage, provider: str, region: str) -> int | None:
         return 10 * ((usage.input_tokens or 0) + (usage.output_tokens or 0)) if model in self.known else None
 
 
@@ -153,15 +170,15 @@ def test_what_everybody_spent_counts_until_the_window_has_passed_and_ones_own_no
 
 def test_each_agent_has_its_own_where_the_limit_says_so_and_all_share_one_where_it_does_not() -> None:
     budgets = Budgets([Limit(agent="*", attempts=2), Limit(tenant="acme", attempts=3)])
-    a, b, nobody = Scope(agent="a"), Scope(agent="b"), Scope()
-    check(budgets, a)
-    check(budgets, a)
+    a, b, nobody, other = Scope(agent="a"), Scope(agent="b"), Scope(), Scope(tenant="other")
+    for scope in (a, a):
+        check(budgets, scope).settle()
     assert "agent a: 2 of 2 attempts are used" in str(refused(budgets, a))
-    check(budgets, b)
+    check(budgets, b).settle()
     assert "tenant acme: 3 of 3 attempts are used" in str(refused(budgets, nobody))
-    check(budgets, Scope(tenant="other"))
-    check(budgets, Scope(tenant="other"))
-    assert "calls without agent: 2 of 2" in str(refused(budgets, Scope(tenant="other")))
+    for scope in (other, other):
+        check(budgets, scope).settle()
+    assert "calls without agent: 2 of 2" in str(refused(budgets, other))
 
 
 def test_a_call_that_no_limit_concerns_holds_nothing() -> None:
@@ -211,6 +228,15 @@ def test_retries_count_as_attempts_and_what_failed_ones_took_counts_too() -> Non
     assert budgets.standings(NOON_US)[0].reserved == Amounts()
 
 
+def test_a_call_that_was_never_sent_counts_no_attempt() -> None:
+    budgets = Budgets([Limit(attempts=1)])
+    held = check(budgets)
+    assert "0 of 1 attempts are used and 1 held by calls at hand" in str(refused(budgets))
+    held.settle(sent=False)
+    check(budgets).settle()
+    assert "1 of 1 attempts are used" in str(refused(budgets))
+
+
 def test_costs_follow_the_prices_and_unknown_ones_count_as_nothing_and_are_counted() -> None:
     budgets = Budgets([Limit(cost_microusd=2_500)], prices=Prices())
     held = check(budgets)
@@ -218,8 +244,8 @@ def test_costs_follow_the_prices_and_unknown_ones_count_as_nothing_and_are_count
     held.settle()
     assert "2,000 of 2,500 micro-dollars are used, and this call may take 1,000" in str(refused(budgets))
     other = Dependency("anthropic", "global", "unheard-of")
-    check(budgets, max_tokens=50).spent(Usage(9_000, 9_000), other, NOON_US)
-    check(budgets, max_tokens=0).spent(None, OPUS, NOON_US)
+    check(budgets, max_tokens=20).spent(Usage(9_000, 9_000), other, NOON_US)
+    check(budgets, max_tokens=20).spent(None, OPUS, NOON_US)
     assert (budgets.unpriced, budgets.uncounted) == (1, 1)
 
 
@@ -319,6 +345,119 @@ def test_a_prompt_is_estimated_by_its_text_and_attachments_by_their_number() -> 
     assert estimated({"messages": []}).output_tokens == 0
 
 
+def test_the_end_of_a_call_waits_for_no_lock_and_counts_before_anybody_counts_again() -> None:
+    budgets = Budgets([Limit(tokens=100)])
+    held = check(budgets)
+    with budgets._lock:  # as where the garbage collector tells of a stream that was dropped, in the middle of counting
+        held.spent(Usage(0, 30), OPUS, NOON_US)
+        held.settle()
+    check(budgets, max_tokens=70)
+    assert budgets.standings(NOON_US)[0].used.tokens == 30
+
+
+# What other processes spent.
+
+
+def ended(number: int, tick: int, tokens: int, *, agent: str | None = "refunds", tenant: str = "acme") -> list[Fact]:
+    decision = f"call-{number}"
+    taken = DecisionTaken(decision=decision, decision_type="agent_call", agent=agent, task="t-1", provider="anthropic")
+    known = DecisionOutcomeKnown(
+        decision=decision, outcome=Outcome.SUCCESS, input_tokens=tokens, output_tokens=1, cost_microusd=5 * tokens
+    )
+    return [fact(taken, tick=tick, tenant=tenant), fact(known, tick=tick + 1, tenant=tenant)]
+
+
+def not_sent(number: int, tick: int) -> list[Fact]:
+    taken, _ = ended(number, tick, 0)
+    refused_call = DecisionOutcomeKnown(
+        decision=f"call-{number}", outcome=Outcome.FAILURE, error_class="budget_exceeded", attempts=0
+    )
+    return [taken, fact(refused_call, tick=tick + 1)]
+
+
+async def tell(database: str, *facts: Fact) -> None:
+    """Folds them into the tables."""
+    connection = await asyncpg.connect(database, server_settings={"role": "relight_projector"})
+    folded = fold(given_events(*facts).events)
+    await Partitions().ensure(connection, folded)
+    async with connection.transaction():
+        await join_tables(connection, folded)
+    await connection.close()
+
+
+async def test_what_other_processes_spent_is_learned_from_the_tables(database: str) -> None:
+    clock = ScriptedClock(moment(1_000))
+    limits = [
+        Limit(agent="*", tokens=1_000, per=Per.HOUR, window=Window.FIXED),
+        Limit(task="*", cost_microusd=10_000_000),
+        Limit(tenant="*", agent="*", attempts=100, per=Per.MINUTE),
+    ]
+    budgets = Budgets(limits)
+    scope = Scope(agent="refunds", task="t-1")
+
+    def used() -> list[Amounts]:
+        return [standing.used for standing in budgets.standings(clock.now_us())]
+
+    async with await open_pool(database, PoolOptions(size=2)) as pool:
+
+        async def ask(name: str, *, tenant: str, **arguments: object) -> Sequence[Row]:
+            return await run(pool, name, tenant=tenant, arguments=arguments)
+
+        elsewhere = SpentElsewhere(budgets, ask, clock=clock, behind_s=10)
+        held = check(budgets, scope, now_us=clock.now_us(), max_tokens=0)
+        held.settle()
+        await tell(
+            database,
+            *ended(1, 100, 200),
+            *ended(2, 960, 300),
+            *ended(3, 990, 9_000),  # too near: it may not all be there yet
+            *ended(4, 970, 7_000, agent="other"),
+            *ended(5, 970, 7_000, tenant="other"),
+            *not_sent(8, 970),
+        )
+        await elsewhere.refresh()
+        by_hour, by_task, by_minute = used()
+        assert (by_hour.tokens, by_task.cost_microusd, by_minute.attempts) == (502, 37_500, 2)
+        held.spent(Usage(50, 50), OPUS, clock.now_us())
+        assert used()[0].tokens == 602
+        clock.advance(100)
+        # Its own are in the tables by now, and do not count twice; those that ended since do.
+        await tell(database, *ended(6, 999, 99), *ended(7, 1_080, 20))
+        await elsewhere.refresh()
+        by_hour, by_task, by_minute = used()
+        assert (by_hour.tokens, by_task.cost_microusd, by_minute.attempts) == (502 + 9_001 + 100 + 21, 83_095, 1)
+        assert "9,624 of 1,000 tokens per hour" in str(refused(budgets, scope, now_us=clock.now_us()))
+        clock.advance(3_600)
+        assert used()[0].tokens == 0
+        await elsewhere.refresh()
+        check(budgets, scope, now_us=clock.now_us())
+
+
+async def test_a_count_that_is_begun_is_asked_for_at_once_and_a_database_that_is_away_is_asked_again() -> None:
+    clock = ScriptedClock(moment(1_000))
+    budgets = Budgets([Limit(agent="*", tokens=1_000)])
+    asked: list[object] = []
+
+    async def ask(name: str, *, agent: str, **_: object) -> Sequence[Row]:
+        asked.append(agent)
+        if len(asked) == 1:
+            raise Unreachable("PostgreSQL went away")
+        return [
+            Spent(tenant="acme", calls=1, input_tokens=999, output_tokens=0, cost_microusd=0, unpriced=0, event_id="")
+        ]
+
+    elsewhere = SpentElsewhere(budgets, ask, clock=clock, every_s=3_600)
+    running = asyncio.create_task(elsewhere.run())
+    check(budgets, Scope(agent="a"), now_us=clock.now_us(), max_tokens=1).settle()
+    await stack.until(lambda: asked == ["a"])
+    check(budgets, Scope(agent="b"), now_us=clock.now_us(), max_tokens=1).settle()
+    await stack.until(lambda: len(asked) == 3)
+    await stack.until(lambda: len(budgets.standings(clock.now_us())) == 2)
+    running.cancel()
+    assert elsewhere.failures == 1
+    assert "999 of 1,000 tokens" in str(refused(budgets, Scope(agent="a"), now_us=clock.now_us()))
+
+
 # Limits from a file.
 
 
@@ -353,3 +492,30 @@ def test_what_is_wrong_with_a_file_is_said(tmp_path: Path, text: str, said: str)
     assert said in str(raised.value)
     with pytest.raises(SettingsError, match="cannot be read"):
         Budgets.load(tmp_path / "none.toml")
+
+
+def test_a_refusal_is_answered_over_http_as_a_problem_that_says_when_to_come_back() -> None:
+    budgets = Budgets([Limit(attempts=1, per=Per.MINUTE, window=Window.FIXED)])
+    check(budgets).settle()
+    answer = problem_response(refused(budgets, now_us=NOON_US + 500_000))
+    assert (answer.status_code, answer.headers["retry-after"]) == (429, "60")
+    assert answer.media_type == "application/problem+json"
+    assert json.loads(bytes(answer.body))["kind"] == "attempts"
+    answer = problem_response(circuit_open([], now_us=NOON_US))
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    answer = problem_response(DeadlineExceeded("too late"))
+    assert (answer.status_code, json.loads(bytes(answer.body))["detail"]) == (504, "too late")
+
+
+def test_limits_that_are_shared_are_learned_beside_whoever_opened_them(
+    shared_database: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = tmp_path / "budgets.toml"
+    path.write_text("[[limit]]\nattempts = 1\n")
+    monkeypatch.setenv("RELIGHT_NATS_URL", "nats://127.0.0.1:1")
+    monkeypatch.setenv("RELIGHT_DATABASE_URL", shared_database)
+    with relight.open_sync(home=tmp_path, spool=False) as r:
+        budgets = r.budgets(path)
+        now_us = r.recorder.clock.now_us()
+        check(budgets, now_us=now_us).settle()
+        refused(budgets, now_us=now_us)

@@ -264,7 +264,7 @@ class Breaker:
     def _holds(self, permit: Permit) -> bool:
         """The permit is of the lease that this process holds now."""
         fleet = self._fleet
-        return permit.lease != 0 and permit.lease == fleet.rev and fleet.answered is None
+        return permit.lease != 0 and permit.lease == fleet.rev and fleet.answer is None
 
     def _close_with_fleet(self) -> None:
         if self._local.state is not State.CLOSED:

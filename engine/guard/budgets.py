@@ -1,7 +1,9 @@
 """Budgets of a process's calls: checked before a call, held for it while it runs, settled by what it took."""
 
 import threading
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,6 +56,7 @@ class Budgets:
         self._scopes: dict[tuple[str, str | None, str | None], tuple[Spending, ...]] = {}
         self._tenants: dict[tuple[int, tuple[str, ...]], set[str]] = {}
         self._lock = threading.Lock()
+        self._later: deque[tuple[Held, Amounts, int | None]] = deque()
 
     @classmethod
     def load(cls, path: Path | str, *, prices: PriceList | None = None) -> "Budgets":
@@ -70,7 +73,7 @@ class Budgets:
         body: Mapping[str, Any] | None,
         decision: str | None = None,
     ) -> "Held | None":
-        """Before a call: holds what it may take, and counts its first attempt; None where nothing limits it.
+        """Before a call: holds what it may take and its first attempt; None where nothing limits it.
 
         `tenant`: the recorder's, where the scope names none. Raises `BudgetExceeded`, and then nothing is held.
         """
@@ -79,13 +82,15 @@ class Budgets:
         counts = self._of(scope.tenant or tenant, scope.agent, scope.task, now_us)
         if not counts:
             return None
-        held = Held(self, counts, self._estimates(counts, dependency, body), decision)
+        usage = estimated(body) if any(_by_usage(count.limit) for count in counts) else _NO_USAGE
+        amounts = tuple(self._estimate(count.limit, dependency, usage) for count in counts)
+        held = Held(self, counts, amounts, decision, generates=usage is not _NO_USAGE and bool(usage.output_tokens))
         held.take(now_us)
         return held
 
     def standings(self, now_us: int) -> list[Standing]:
         """Every count, for whoever wants to see them."""
-        with self._lock:
+        with self._counting():
             return [
                 Standing(count.limit, count.limit.whose(count.key), count.used(now_us), count.reserved)
                 for count in self._counts.values()
@@ -107,6 +112,29 @@ class Budgets:
         """What everybody spent in a count until then."""
         with self._lock:
             count.known_until(everybody, until_us)
+
+    @contextmanager
+    def _counting(self) -> Iterator[None]:
+        with self._lock:
+            self._catch_up()
+            yield
+
+    def _soon(self, held: "Held", amounts: Amounts, now_us: int | None) -> None:
+        """At once where nobody counts, else before anybody counts again; `now_us` None: the call is over."""
+        self._later.append((held, amounts, now_us))
+        if self._lock.acquire(blocking=False):
+            try:
+                self._catch_up()
+            finally:
+                self._lock.release()
+
+    def _catch_up(self) -> None:
+        while self._later:
+            held, amounts, now_us = self._later.popleft()
+            if now_us is None:
+                held._let_go(sent=amounts.attempts > 0)
+            else:
+                held._spend(amounts, now_us)
 
     def _of(self, tenant: str, agent: str | None, task: str | None, now_us: int) -> tuple[Spending, ...]:
         scope = (tenant, agent, task)
@@ -145,45 +173,46 @@ class Budgets:
             del self._counts[name], self._tenants[name]
         self._scopes.clear()
 
-    def _estimates(
-        self, counts: Sequence[Spending], dependency: Dependency, body: Mapping[str, Any] | None
-    ) -> tuple[Amounts, ...]:
-        """What is to be held in each count; attempts are not, they are spent at once."""
-        if not any(_by_usage(count.limit) for count in counts):
-            return (Amounts(),) * len(counts)
-        usage = estimated(body)
-        found: list[Amounts] = []
-        for count in counts:
-            held = capped(usage, count.limit.reserve_tokens)
-            cost = None if count.limit.cost_microusd is None else self._cost(dependency, held)
-            found.append(priced(held, cost) if _by_usage(count.limit) else Amounts())
-        return tuple(found)
+    def _estimate(self, limit: Limit, dependency: Dependency, usage: Usage) -> Amounts:
+        """What is to be held under a limit."""
+        if not _by_usage(limit):
+            return _ATTEMPT
+        held = capped(usage, limit.reserve_tokens)
+        cost = None if limit.cost_microusd is None else self._cost(dependency, held)
+        return priced(held, cost, attempts=1)
 
     def _cost(self, dependency: Dependency, usage: Usage) -> int | None:
         if self.prices is None:
             return None
-        return self.prices.cost_microusd(dependency.model, usage, dependency.provider)
+        return self.prices.cost_microusd(dependency.model, usage, dependency.provider, dependency.region)
 
 
 class Held:
-    """What one call holds of its budgets, from `check` until `settle`."""
+    """What one call holds of its budgets, from `check` until `settle`: what it may take, and an attempt."""
 
-    __slots__ = ("_amounts", "_budgets", "_counts", "_decision", "_held")
+    __slots__ = ("_amounts", "_at_us", "_budgets", "_counts", "_decision", "_generates", "_held")
 
     def __init__(
-        self, budgets: Budgets, counts: tuple[Spending, ...], amounts: tuple[Amounts, ...], decision: str | None
+        self,
+        budgets: Budgets,
+        counts: tuple[Spending, ...],
+        amounts: tuple[Amounts, ...],
+        decision: str | None,
+        *,
+        generates: bool,
     ) -> None:
         self._budgets = budgets
         self._counts = counts
         self._amounts = amounts
         self._decision = decision
+        self._generates = generates
         self._held = False
+        self._at_us = 0
 
     def take(self, now_us: int) -> None:
         """Holds it all, or nothing and raises `BudgetExceeded`."""
-        with self._budgets._lock:
-            self._attempt(now_us)
-            self._hold()
+        with self._budgets._counting():
+            self._hold(now_us)
 
     def again(self, now_us: int) -> None:
         """Before each further attempt of the call; what it holds, it keeps.
@@ -191,57 +220,56 @@ class Held:
         Raises `BudgetExceeded` where no attempt is left, or earlier ones took so much that another does not fit: then
         the call has had its last.
         """
-        with self._budgets._lock:
-            held = self._held
-            self._let_go()
-            try:
-                self._attempt(now_us)
-            finally:
-                if held:
-                    self._hold()
+        with self._budgets._counting():
+            self._let_go(sent=True)
+            self._hold(now_us)
 
     def spent(self, usage: Usage | None, dependency: Dependency, now_us: int) -> None:
-        """What an attempt took that had an answer, or the beginning of one; None: it did not say."""
+        """What an attempt took that had an answer, or the beginning of one; None: it did not say.
+
+        Neither this nor `settle` ever waits for a lock: the garbage collector may call them, anywhere.
+        """
         budgets = self._budgets
-        limited = [count for count in self._counts if _by_usage(count.limit)]
-        if not limited:
+        if not any(_by_usage(count.limit) for count in self._counts):
             return
-        costs = any(count.limit.cost_microusd is not None for count in limited)
-        cost = budgets._cost(dependency, usage) if costs and usage is not None else None
-        with budgets._lock:
-            if usage is None:
-                budgets.uncounted += 1
-                return
-            budgets.unpriced += costs and cost is None
-            amounts = priced(usage, cost)
-            for count in limited:
-                count.spend(amounts, now_us)
+        if usage is None:
+            budgets.uncounted += self._generates
+            return
+        cost = None
+        if any(count.limit.cost_microusd is not None for count in self._counts):
+            cost = budgets._cost(dependency, usage)
+            budgets.unpriced += cost is None
+        budgets._soon(self, priced(usage, cost), now_us)
 
-    def settle(self) -> None:
-        """The call is over: what it holds is free again. As often as one likes."""
-        with self._budgets._lock:
-            self._let_go()
+    def settle(self, *, sent: bool = True) -> None:
+        """The call is over: what it holds is free again. As often as one likes.
 
-    def _hold(self) -> None:
-        self._held = True
+        `sent`: the attempt that it holds was made.
+        """
+        self._budgets._soon(self, Amounts(attempts=sent), None)
+
+    def _hold(self, now_us: int) -> None:
+        for count, amounts in zip(self._counts, self._amounts, strict=True):
+            kind = count.short(amounts, now_us)
+            if kind is not None:
+                raise self._exceeded(count, kind, amounts, now_us)
         for count, amounts in zip(self._counts, self._amounts, strict=True):
             count.reserve(amounts)
+        self._held, self._at_us = True, now_us
 
-    def _let_go(self) -> None:
-        if self._held:
-            self._held = False
-            for count, amounts in zip(self._counts, self._amounts, strict=True):
-                count.release(amounts)
-
-    def _attempt(self, now_us: int) -> None:
-        """Counts one, if that and all that the call may take fits everywhere."""
+    def _let_go(self, *, sent: bool) -> None:
+        if not self._held:
+            return
+        self._held = False
         for count, amounts in zip(self._counts, self._amounts, strict=True):
-            wanted = amounts._replace(attempts=1)
-            kind = count.short(wanted, now_us)
-            if kind is not None:
-                raise self._exceeded(count, kind, wanted, now_us)
+            count.release(amounts)
+            if sent:
+                count.spend(_ATTEMPT, self._at_us)
+
+    def _spend(self, amounts: Amounts, now_us: int) -> None:
         for count in self._counts:
-            count.spend(_ATTEMPT, now_us)
+            if _by_usage(count.limit):
+                count.spend(amounts, now_us)
 
     def _exceeded(self, count: Spending, kind: str, wanted: Amounts, now_us: int) -> BudgetExceeded:
         limit, used, reserved = count.limit, count.used(now_us), count.reserved
@@ -268,6 +296,7 @@ class Held:
 
 
 _ATTEMPT = Amounts(attempts=1)
+_NO_USAGE = Usage(0, 0)
 
 
 def _by_usage(limit: Limit) -> bool:

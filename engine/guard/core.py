@@ -2,14 +2,17 @@
 
 from collections.abc import Generator
 
-from relight.engine.guard.breaker import Refused
+from anthropic import APIRequest
+
+from relight.engine.guard.breaker import Breaker, Permit, Refused
 from relight.engine.guard.classify import Fault
 from relight.engine.guard.endpoints import CHAT
+from relight.engine.guard.events import AGAINST_THE_DEPENDENCY
 from relight.engine.guard.facts import Attempt, Call, Failure
 from relight.engine.guard.outcomes import ended_by, fault_of, late, raised_by, read_so_far, stop_reason
 from relight.engine.guard.parts import Parts
 from relight.engine.guard.purse import Purse
-from relight.engine.guard.steps import AnyResponse, HandOut, Pause, Release, Send, Step, Steps
+from relight.engine.guard.steps import AnyResponse, CallAny, HandOut, Pause, Release, Send, Step, Steps
 from relight.engine.guard.watching import Expected
 from relight.engine.guard.way import Way
 from relight.engine.policies.retry import Failed, Wait, after
@@ -21,19 +24,52 @@ _REFUSAL = "refusal"
 class Conduct:
     """Conducts one call: `steps` says what is to be done, and a driver does it."""
 
-    __slots__ = ("_attempt", "_call", "_failed", "_parses", "_parts", "_purse", "_repeatable", "_until_us", "_way")
+    __slots__ = (
+        "_asynchronous",
+        "_attempt",
+        "_breaker",
+        "_call",
+        "_call_next",
+        "_failed",
+        "_parses",
+        "_parts",
+        "_permit",
+        "_purse",
+        "_repeatable",
+        "_request",
+        "_until_us",
+        "_way",
+    )
 
-    def __init__(self, parts: Parts, call: Call, way: Way, *, until_us: int, parses: bool, repeatable: bool) -> None:
+    def __init__(
+        self,
+        parts: Parts,
+        call: Call,
+        breaker: Breaker | None,
+        request: APIRequest,
+        call_next: CallAny,
+        until_us: int,
+        parses: bool,
+        repeatable: bool,
+        asynchronous: bool,
+    ) -> None:
         self._parts = parts
         self._call = call
-        self._way = way
+        self._breaker = breaker
+        self._request = request
+        self._call_next = call_next
         self._until_us = until_us
         self._parses = parses
         self._repeatable = repeatable
-        self._purse: Purse | None = None
+        self._asynchronous = asynchronous
+        self._permit: Permit | None = None
+        """Given, and not answered yet."""
         self._attempt: Attempt | None = None
+        """At hand, or the last one."""
         self._failed: Send | None = None
-        """The last attempt that failed and was not handed out."""
+        """The last attempt that another one followed."""
+        self._way: Way | None = None
+        self._purse: Purse | None = None
 
     def steps(self) -> Steps:
         """Returns the answer to hand out, of whatever status; None after a stream's end.
@@ -41,34 +77,32 @@ class Conduct:
         Raises what the last attempt raised, `DeadlineExceeded`, `CircuitOpen` or `BudgetExceeded`. Whatever is thrown
         in ends the call, and is recorded.
         """
-        parts, call, way = self._parts, self._call, self._way
-        now_us, until_us = parts.clock.now_us, self._until_us
+        parts, call, until_us = self._parts, self._call, self._until_us
+        now_us = parts.clock.now_us
+        waited_s = 0.0
         parts.taken(call)
         try:
             if parts.budgets is not None:
                 self._purse = Purse(parts, call)
-            waited_s = 0.0
+            started_us = call.started_us
             while True:
-                started_us = now_us()
                 if started_us >= until_us:
                     raise late(call, self._failed)
-                if (refused := way.permitted(started_us)) is not None:
-                    waited_s += yield from self._refused(refused, started_us)
-                    continue
-                call.attempts += 1
-                self._attempt = attempt = Attempt(
-                    call.attempts, way.dependency, started_us, waited_s, fallback_reason=way.reason
-                )
-                if self._purse is not None and call.attempts > 1:
-                    self._purse.again(started_us, self._failed)
-                sent = way.send((until_us - started_us) / _US, self._parses)
+                if self._breaker is not None:
+                    permit = self._breaker.permit(started_us)
+                    if isinstance(permit, Refused):
+                        waited_s += yield from self._refused(permit, started_us)
+                        started_us = now_us()
+                        continue
+                    self._permit = permit
+                attempt, sent = self._begin(started_us, waited_s)
                 yield sent
                 attempt.ended_us = now_us()
                 handed_out: HandOut | None = None
                 if (fault := fault_of(sent, attempt, now_us=attempt.ended_us)) is None:
-                    if sent.is_whole and not (call.streams and sent.http is not None):
-                        if stop_reason(sent) == _REFUSAL and way.hurries(_REFUSAL) and self._leaves(_REFUSAL, sent):
-                            waited_s = 0.0
+                    if sent.whole and not (call.streams and sent.http is not None):
+                        if parts.routes and stop_reason(sent) == _REFUSAL and self._leaves_refusal(sent):
+                            waited_s, started_us = 0.0, now_us()
                             continue
                         self._end(None)
                         return sent.response
@@ -79,16 +113,17 @@ class Conduct:
                         return None
                 attempt.failure = fault.failure
                 waits = self._waits(fault, sent, attempt)
-                if waits is None and not self._leaves(fault.failure, sent, streaming=handed_out is not None):
-                    return (yield from self._give_up(sent, handed_out))
                 if waits is not None:
                     self._put_aside(sent)
-                if (http := sent.http) is not None:
-                    yield Release(http)
-                    del http
-                waited_s = 0.0 if waits is None else waits.seconds
-                if waits is not None:
+                elif not self._leaves(fault.failure, sent, streaming=handed_out is not None):
+                    return (yield from self._give_up(sent, handed_out))
+                if sent.http is not None:
+                    yield Release(sent.http)
+                waited_s = 0.0
+                if waits is not None and not self._refused_past(waits.seconds):
+                    waited_s = waits.seconds
                     yield Pause(waited_s)
+                started_us = now_us()
         except BaseException as error:
             if call.ended_us is None:
                 self._end(ended_by(error, self._attempt))
@@ -100,23 +135,42 @@ class Conduct:
             return Expected.OTHER
         return Expected.EVENTS if self._call.streams else Expected.MESSAGE
 
+    def _begin(self, started_us: int, waited_s: float) -> tuple[Attempt, Send]:
+        """Another attempt. Raises `BudgetExceeded`."""
+        call, way = self._call, self._way
+        if self._purse is not None and call.attempts:
+            self._purse.again(started_us, self._failed)
+        call.attempts = number = call.attempts + 1
+        left_s = (self._until_us - started_us) / _US
+        if way is None:
+            self._attempt = attempt = Attempt(number, call.dependency, started_us, waited_s)
+            return attempt, Send(self._request, self._call_next, left_s, self._parses)
+        way.attempts += 1
+        route = way.route
+        self._attempt = attempt = Attempt(number, route.dependency, started_us, waited_s, fallback_reason=route.reason)
+        return attempt, Send(route.adapt(self._request), route.send, left_s, self._parses)
+
     def _refused(self, refused: Refused, now_us: int) -> Generator[Step, None, float]:
         """Waits, or takes another route; returns how long it waited. Raises `CircuitOpen`."""
-        wait_s = self._way.wait_s(refused, now_us, left_s=(self._until_us - now_us) / _US)
+        way = self._on_the_way()
+        wait_s = way.refused(refused, now_us, left_s=(self._until_us - now_us) / _US)
         if wait_s is None:
-            raise self._way.circuit_open(now_us, self._call) from (
-                None if self._failed is None else raised_by(self._failed)
-            )
+            cause = None if self._failed is None else raised_by(self._failed)
+            raise way.circuit_open(now_us, self._call) from cause
+        if wait_s and self._breaker is not None:
+            self._breaker.waited_for()
+        self._breaker = self._parts.breaker(way.route.dependency)
         if wait_s:
             yield Pause(wait_s)
         return wait_s
 
     def _waits(self, fault: Fault, sent: Send, attempt: Attempt) -> Wait | None:
         """How long before the same is asked again; None: it is not. Raises `DeadlineExceeded`."""
-        way, ended_us = self._way, self._parts.clock.now_us()
-        if sent.late or ended_us >= self._until_us:
+        ended_us = self._parts.clock.now_us()
+        if sent.fired or ended_us >= self._until_us:
             attempt.failure = Failure.DEADLINE
             raise late(self._call, self._failed or sent)
+        way = self._on_the_way()
         attempt.retry_after_s = fault.asked_s
         way.overloads += fault.failure is Failure.OVERLOADED
         if way.hurries(fault.failure):
@@ -136,16 +190,40 @@ class Conduct:
         )
         return decided if isinstance(decided, Wait) else None
 
-    def _leaves(self, failure: Failure | str, sent: Send, *, streaming: bool = False) -> bool:
-        """Whether there is another route to take now."""
-        if not self._repeatable or not self._parts.routes:
+    def _on_the_way(self) -> Way:
+        if self._way is None:
+            self._way = Way(
+                self._parts,
+                self._request,
+                self._call_next,
+                self._call.dependency,
+                asynchronous=self._asynchronous,
+            )
+            self._way.attempts = self._call.attempts
+        return self._way
+
+    def _leaves_refusal(self, sent: Send) -> bool:
+        return self._on_the_way().hurries(_REFUSAL) and self._leaves(_REFUSAL, sent)
+
+    def _refused_past(self, wait_s: float) -> bool:
+        """Whether the breaker, which this attempt may have tripped, lets no call pass even after the wait."""
+        if self._breaker is None:
             return False
-        attempt = self._attempt
-        assert attempt is not None
-        self._way.answered(attempt)
-        if not self._way.leave(failure, streaming=streaming):
+        now_us = self._parts.clock.now_us()
+        permit = self._breaker.permit(now_us)
+        if not isinstance(permit, Refused):
+            self._breaker.released(permit)
+            return False
+        self._breaker.waited_for()
+        return permit.retry_at_us > now_us + wait_s * _US
+
+    def _leaves(self, failure: Failure | str, sent: Send, *, streaming: bool = False) -> bool:
+        """Whether there is another route, which is taken then."""
+        way = self._on_the_way()
+        if not self._repeatable or not self._parts.routes or not way.leave(failure, streaming=streaming):
             return False
         self._put_aside(sent)
+        self._breaker = self._parts.breaker(way.route.dependency)
         return True
 
     def _put_aside(self, sent: Send) -> None:
@@ -171,7 +249,19 @@ class Conduct:
         return sent.response
 
     def _settle(self, attempt: Attempt) -> None:
-        self._way.answered(attempt)
+        """Says to the breaker and the budgets what came of an attempt."""
+        permit, self._permit = self._permit, None
+        if permit is not None and self._breaker is not None:
+            try:
+                if attempt.failure is None:
+                    until_us = attempt.first_token_us or attempt.ended_us or attempt.started_us
+                    self._breaker.succeeded(permit, until_us - attempt.started_us)
+                elif attempt.failure in AGAINST_THE_DEPENDENCY:
+                    self._breaker.failed(permit, attempt.failure)
+                else:
+                    self._breaker.released(permit)
+            except Exception as error:
+                self._parts.failed("breaker", error)
         if self._purse is not None:
             self._purse.spent(attempt)
 

@@ -17,7 +17,7 @@ _SKIPPED = frozenset(("type", "signature"))
 class PriceList(Protocol):
     """What an answer costs; None: the price of that model is not known."""
 
-    def cost_microusd(self, model: str, usage: Usage, provider: str) -> int | None: ...
+    def cost_microusd(self, model: str, usage: Usage, provider: str, region: str) -> int | None: ...
 
 
 def estimated(body: Mapping[str, Any] | None) -> Usage:

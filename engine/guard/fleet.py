@@ -163,7 +163,7 @@ class Fleet:
             return
         followed.cause = event
         if (breaker := self._breakers.get(event.subject)) is not None:
-            if followed.state.rev != before.rev or followed.state.answered != before.answered:
+            if followed.state.rev != before.rev or followed.state.answer != before.answer:
                 breaker.told(followed.state)
             self._see_due(followed, breaker.policy.fleet, own=self._is_own(event))
 

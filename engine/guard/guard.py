@@ -27,7 +27,6 @@ from relight.engine.guard.requests import is_repeatable
 from relight.engine.guard.steps import CallAny, Steps
 from relight.engine.guard.tracing import traceparent
 from relight.engine.guard.waits import Waits
-from relight.engine.guard.way import Way
 from relight.engine.recorder.recorder import Recorder
 from relight.engine.runtime import Relight
 from relight.engine.sync import SyncRelight
@@ -59,6 +58,9 @@ class Guard(Middleware):
         self.policy = policy or GuardPolicy()
         self.recorder = recorder if isinstance(recorder, Recorder) else recorder.recorder
         clock, waits = self.recorder.clock, waits or Waits()
+        routes = Routes(fallbacks, provider=provider, asynchronous=asynchronous)
+        self._unserved = None if routes.asynchronous is None else not routes.asynchronous
+        """The kind of clients that its fallbacks cannot stand in for."""
         self._parts = Parts(
             self.policy,
             clock=clock,
@@ -66,7 +68,7 @@ class Guard(Middleware):
             waits=waits,
             journal=journal or self.recorder.beside(Journal, partial(Journal, self.recorder)),
             breakers=breakers or Breakers.beside(self.recorder),
-            routes=Routes(fallbacks, provider=provider, asynchronous=asynchronous),
+            routes=routes,
             budgets=budgets,
         )
         self._told = (self.recorder, self.policy, provider, region, tuple(fallbacks), budgets, breakers, journal)
@@ -101,6 +103,8 @@ class Guard(Middleware):
 
     def _steps(self, request: APIRequest, call_next: CallAny, until_us: int | None, asynchronous: bool) -> Steps:
         parts, options = self._parts, request.options
+        if asynchronous is self._unserved:
+            parts.routes.stand_in(asynchronous=asynchronous)
         client = self._clients.of(call_next)
         body = options.json_data
         dependency, breaker = client.lane(model_of(body), parts)
@@ -122,8 +126,11 @@ class Guard(Middleware):
         return Conduct(
             parts,
             call,
-            Way(parts, request, call_next, dependency, breaker, asynchronous=asynchronous),
-            until_us=own_us if until_us is None else min(own_us, until_us),
-            parses=not request.stream and is_model(request.cast_to),
-            repeatable=is_repeatable(options),
+            breaker,
+            request,
+            call_next,
+            own_us if until_us is None or until_us > own_us else until_us,
+            not request.stream and is_model(request.cast_to),
+            is_repeatable(options),
+            asynchronous,
         ).steps()

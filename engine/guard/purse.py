@@ -11,10 +11,11 @@ from relight.engine.guard.steps import Send
 class Purse:
     """Opened before the first attempt. Raises `BudgetExceeded` then, or before another attempt."""
 
-    __slots__ = ("_held", "_parts")
+    __slots__ = ("_call", "_held", "_parts")
 
     def __init__(self, parts: Parts, call: Call) -> None:
         self._parts = parts
+        self._call = call
         self._held = None
         assert parts.budgets is not None
         try:
@@ -57,4 +58,4 @@ class Purse:
 
     def close(self) -> None:
         if self._held is not None:
-            self._held.settle()
+            self._held.settle(sent=self._call.attempts > 0)

@@ -1,5 +1,7 @@
 """Puts a watcher under a streamed response: a stream that fails before its first delta goes on from another one."""
 
+import asyncio
+from asyncio import current_task
 from collections.abc import AsyncIterator, Iterator
 
 import httpx2
@@ -62,9 +64,12 @@ class WatchedStream(Watched[Watcher], httpx2.SyncByteStream):
             held, end = self._beginning()
             yield from held
             if end is None:
-                feed, now_us, deadline_us = self._watch.feed, self._clock.now_us, self._deadline_us
+                watch, now_us, deadline_us = self._watch, self._clock.now_us, self._deadline_us
+                pending, telling, lots = watch.pending, watch.telling, watch.lots
                 for chunk in self._body.chunks:
-                    feed(chunk)
+                    pending.append(chunk)
+                    if len(pending) >= lots or chunk.startswith(telling):
+                        watch.settle()
                     yield chunk
                     if deadline_us is not None and now_us() >= deadline_us:
                         raise self._too_late()
@@ -94,6 +99,7 @@ class WatchedStream(Watched[Watcher], httpx2.SyncByteStream):
             if end is None:
                 return held, None
             self._body.close()
+            self._check_open()
             response = self._again(end)
             if response is None:
                 return held, self._give_up(end)
@@ -108,7 +114,8 @@ class WatchedStream(Watched[Watcher], httpx2.SyncByteStream):
         try:
             for chunk in self._body.chunks:
                 held.append(chunk)
-                watch.feed(chunk)
+                watch.pending.append(chunk)
+                watch.settle()
                 if watch.ready or watch.failure is not None:
                     break
                 if self._deadline_us is not None and self._clock.now_us() >= self._deadline_us:
@@ -131,26 +138,41 @@ class AsyncWatchedStream(Watched[AsyncWatcher], httpx2.AsyncByteStream):
     """The body of a response of an async client."""
 
     def attach(self, response: httpx2.Response) -> None:
+        self._loop = asyncio.get_running_loop()
         self._body = AsyncBody.of(response)
+        self._unread: AsyncBody | None = self._body
         response.stream = self
 
+    def __del__(self) -> None:
+        super().__del__()
+        # Nothing of it ran, so the loop finds nothing to close, and the connection would never be free again.
+        if (unread := getattr(self, "_unread", None)) is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(_close, unread)
+
     async def __aiter__(self) -> AsyncIterator[bytes]:
+        self._unread = None
         alarm = None if self._deadline_us is None else Alarm((self._deadline_us - self._clock.now_us()) / 1e6)
         try:
             held, end = await self._beginning(alarm)
             for chunk in held:
                 yield chunk
             if end is None:
-                feed = self._watch.feed
+                watch = self._watch
+                pending, telling, lots = watch.pending, watch.telling, watch.lots
                 if alarm is not None:
                     self._wait(alarm)
                 async for chunk in self._body.chunks:
-                    if alarm is not None:
-                        alarm.rest()
-                    feed(chunk)
-                    yield chunk
-                    if alarm is not None:
-                        self._wait(alarm)
+                    pending.append(chunk)
+                    if len(pending) >= lots or chunk.startswith(telling):
+                        watch.settle()
+                    if alarm is None:
+                        yield chunk
+                    else:
+                        alarm.waits = None
+                        yield chunk
+                        if alarm.rang:
+                            raise self._too_late()
+                        alarm.waits = current_task(alarm.loop)
                 end = self._clean_end()
         except BaseException as raised:
             error = self._too_late(raised) if alarm is not None and alarm.caught(raised) else raised
@@ -170,6 +192,7 @@ class AsyncWatchedStream(Watched[AsyncWatcher], httpx2.AsyncByteStream):
             raise end.error
 
     async def aclose(self) -> None:
+        self._unread = None
         self._closed = True
         try:
             await self._body.aclose()
@@ -184,6 +207,7 @@ class AsyncWatchedStream(Watched[AsyncWatcher], httpx2.AsyncByteStream):
                 return held, None
             await self._body.leave()
             await self._body.aclose()
+            self._check_open()
             response = await self._again(end)
             if response is None:
                 return held, self._give_up(end)
@@ -201,7 +225,8 @@ class AsyncWatchedStream(Watched[AsyncWatcher], httpx2.AsyncByteStream):
                 self._wait(alarm)
             async for chunk in self._body.chunks:
                 held.append(chunk)
-                watch.feed(chunk)
+                watch.pending.append(chunk)
+                watch.settle()
                 if watch.ready or watch.failure is not None:
                     break
                 if alarm is not None:
@@ -213,7 +238,7 @@ class AsyncWatchedStream(Watched[AsyncWatcher], httpx2.AsyncByteStream):
         else:
             end = self._begun()
         if alarm is not None:
-            alarm.rest()
+            alarm.waits = None
         return end
 
     async def _again(self, end: StreamEnd) -> httpx2.Response | None:
@@ -226,4 +251,14 @@ class AsyncWatchedStream(Watched[AsyncWatcher], httpx2.AsyncByteStream):
     def _wait(self, alarm: Alarm) -> None:
         if alarm.rang:
             raise self._too_late()
-        alarm.guard()
+        alarm.waits = current_task(alarm.loop)
+
+
+_closings: set[asyncio.Task[None]] = set()
+"""The loop itself holds no task."""
+
+
+def _close(body: AsyncBody) -> None:
+    closing = asyncio.ensure_future(body.aclose())
+    _closings.add(closing)
+    closing.add_done_callback(_closings.discard)

@@ -116,11 +116,14 @@ class Spending:
     __slots__ = (
         "_base",
         "_base_us",
+        "_most",
         "_since",
         "_since_in_all",
+        "_sliding",
         "_slots",
         "_spent",
         "_width_us",
+        "_window_us",
         "key",
         "limit",
         "reserved",
@@ -129,12 +132,13 @@ class Spending:
     def __init__(self, limit: Limit, key: tuple[str, ...] = ()) -> None:
         self.limit = limit
         self.key = key
+        self._most = limit.tokens, limit.cost_microusd, limit.attempts
+        self._window_us = 0 if limit.per is None else limit.per.us
+        self._sliding = limit.window is Window.SLIDING
         self.reserved = NOTHING
         self._spent = NOTHING
         self._slots: deque[tuple[int, Amounts]] = deque()
-        self._width_us = 0
-        if limit.per is not None:
-            self._width_us = limit.per.us // SLOTS if limit.window is Window.SLIDING else limit.per.us
+        self._width_us = self._window_us // SLOTS if self._sliding else self._window_us
         self._base: Amounts | None = None
         self._base_us = 0
         self._since: deque[tuple[int, Amounts]] | None = None
@@ -149,26 +153,25 @@ class Spending:
 
     def short(self, asked: Amounts, now_us: int) -> str | None:
         """What there is not enough of: `tokens`, `cost_microusd` or `attempts`; None where all of it fits."""
-        taken = self.used(now_us).plus(self.reserved).plus(asked)
-        for kind in Amounts._fields:
-            most = self.limit.most(kind)
-            if most is not None and getattr(taken, kind) > most and getattr(asked, kind) > 0:
+        used = self.used(now_us)
+        for kind, most, spent, held, more in zip(Amounts._fields, self._most, used, self.reserved, asked, strict=True):
+            if more and most is not None and spent + held + more > most:
                 return kind
         return None
 
     def free_at_us(self, asked: Amounts, kind: str, now_us: int) -> int | None:
         """When so much will fit at the latest, if nobody spends anything before; None: never."""
         most, wanted = self.limit.most(kind), getattr(asked, kind)
-        if self.limit.per is None or most is None or wanted > most:
+        if not self._window_us or most is None or wanted > most:
             return None
-        if self.limit.window is Window.FIXED:
-            return (now_us // self._width_us + 1) * self._width_us
+        if not self._sliding:
+            return (now_us // self._window_us + 1) * self._window_us
         left = getattr(self.used(now_us).plus(self.reserved), kind) + wanted - most
         for slot, amounts in self._slots:
             left -= getattr(amounts, kind)
             if left <= 0:
                 return self._gone_us(slot)
-        return now_us + self.limit.per.us
+        return now_us + self._window_us
 
     def reserve(self, amounts: Amounts) -> None:
         self.reserved = self.reserved.plus(amounts)
@@ -199,16 +202,14 @@ class Spending:
 
     def since_us(self, now_us: int) -> int:
         """Where the window begins that now counts; 0 for what is counted in all."""
-        if self.limit.per is None:
+        if not self._window_us:
             return 0
-        if self.limit.window is Window.FIXED:
-            return now_us // self._width_us * self._width_us
-        return now_us - self.limit.per.us
+        return now_us - self._window_us if self._sliding else now_us // self._window_us * self._window_us
 
     def idle(self, now_us: int) -> bool:
         """Whether nothing is lost with it."""
         self._forget(now_us)
-        return self.limit.per is not None and not self._slots and self.reserved == NOTHING
+        return self._window_us > 0 and not self._slots and self.reserved == NOTHING
 
     def _forget(self, now_us: int) -> None:
         while self._slots and self._gone_us(self._slots[0][0]) <= now_us:
@@ -217,9 +218,8 @@ class Spending:
 
     def _gone_us(self, slot: int) -> int:
         """When nothing that was spent within a slot is in the window any more."""
-        assert self.limit.per is not None
         end_us = (slot + 1) * self._width_us
-        return end_us + self.limit.per.us if self.limit.window is Window.SLIDING else end_us
+        return end_us + self._window_us if self._sliding else end_us
 
 
 def _add(steps: deque[tuple[int, Amounts]], step: int, amounts: Amounts) -> None:

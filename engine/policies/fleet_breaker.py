@@ -77,7 +77,7 @@ class Vote:
 class FleetState:
     """What rulings and votes on one breaker come to. Times are those that the events say.
 
-    `answered`: what came of the lease, None while nothing has.
+    `answer`: what the holder said of its probes, None while it has not.
     """
 
     service_name: str
@@ -92,13 +92,12 @@ class FleetState:
     holder: str | None = None
     lease_until: datetime | None = None
     probes: int = 0
-    answered: bool | None = None
+    answer: Vote | None = None
     votes: Mapping[str, Vote] = field(default_factory=lambda: MappingProxyType({}))
 
     def voters(self, now: datetime, policy: FleetPolicy) -> list[Vote]:
         """Whose votes count now, by name."""
-        oldest = now - timedelta(seconds=policy.vote_s)
-        counted = [vote for vote in self.votes.values() if not vote.withdrawn and vote.at > oldest]
+        counted = [vote for vote in self.votes.values() if not vote.withdrawn and _counts(vote, now, policy)]
         return sorted(counted, key=lambda vote: vote.process)
 
 
@@ -141,11 +140,11 @@ def decide(state: FleetState, now: datetime, policy: FleetPolicy, *, caller: str
             due = state.next_retry_at is None or now >= state.next_retry_at
             return [_leased(state, now, policy, caller)] if due and caller is not None else []
         case State.HALF_OPEN:
-            if state.answered is None:
+            if state.answer is None or not _counts(state.answer, now, policy):
                 free = state.lease_until is None or now >= state.lease_until
                 return [_leased(state, now, policy, caller)] if free and caller is not None else []
             probes = f"the probe of {state.holder}" if state.probes <= 1 else f"the probes of {state.holder}"
-            if state.answered:
+            if state.answer.withdrawn:
                 said = "was answered" if state.probes <= 1 else "were answered"
                 return [BreakerClosed(service_name=state.service_name, reason=f"{probes} {said}")]
             return [_opened(state, now, policy, reason=f"{probes} failed")]
@@ -154,7 +153,7 @@ def decide(state: FleetState, now: datetime, policy: FleetPolicy, *, caller: str
 def _voted(state: FleetState, vote: Vote) -> FleetState:
     """Of one process the latest word counts, in whatever order they come; none from before a breaker was closed."""
     if state.state is State.HALF_OPEN and vote.process == state.holder and _after(vote.at, state.since):
-        state = replace(state, answered=vote.withdrawn)
+        state = replace(state, answer=vote)
     elif state.state is State.CLOSED and not _after(vote.at, state.since):
         return state
     if (before := state.votes.get(vote.process)) is not None and before.at > vote.at:
@@ -164,6 +163,10 @@ def _voted(state: FleetState, vote: Vote) -> FleetState:
     return replace(state, votes=MappingProxyType({**votes, vote.process: vote}))
 
 
+def _counts(vote: Vote, now: datetime, policy: FleetPolicy) -> bool:
+    return vote.at > now - timedelta(seconds=policy.vote_s)
+
+
 def _after(moment: datetime, since: datetime | None) -> bool:
     return since is None or moment >= since
 
@@ -171,7 +174,7 @@ def _after(moment: datetime, since: datetime | None) -> bool:
 def _ruled(state: FleetState, event: Recorded[Event], data: Ruled) -> FleetState:
     at = event.decidedat or event.time
     said = replace(
-        state, rev=event.rev or 0, since=at, reason=data.reason, holder=None, lease_until=None, probes=0, answered=None
+        state, rev=event.rev or 0, since=at, reason=data.reason, holder=None, lease_until=None, probes=0, answer=None
     )
     match data:
         case BreakerOpened():

@@ -251,6 +251,8 @@ class Recorder:
 
     def _restarted(self) -> Session:
         """The session of a fork()ed child."""
+        if self._session is None and not self._forked:  # nobody waits for one that is being stopped, its loop least
+            raise RecorderError("the recorder is not running: use it inside its `with`")
         with self._lock:
             if self._session is None:
                 if not self._forked:
