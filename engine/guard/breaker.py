@@ -155,16 +155,24 @@ class Breaker:
         with self._lock:
             self.refused_calls -= 1
 
-    def told(self, state: FleetState) -> None:
-        """What rulings and votes come to by now."""
+    def told(self, state: FleetState, *, anew: bool = False) -> None:
+        """What rulings and votes come to by now; `anew`: whatever was told before."""
         with self._lock:
-            before, self._fleet = self._fleet, state
+            before = self._fleet
+            if state.rev < before.rev and not anew:
+                return
+            self._fleet = state
             if state.rev != before.rev:
                 self._lease_left = state.probes if state.holder == self._circle.process else 0
                 self._lease_successes = 0
                 if state.state is State.CLOSED and before.state is not State.CLOSED:
                     self._close_with_fleet()
             self._settle()
+
+    @property
+    def linked(self) -> bool:
+        """Rulings of the fleet arrive, and the last one is known."""
+        return self._linked
 
     def link(self, linked: bool) -> None:
         """Whether rulings of the fleet arrive."""

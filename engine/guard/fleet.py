@@ -5,10 +5,13 @@ import hashlib
 import logging
 import random
 from collections import deque
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+
+from nats.aio.client import Client
+from nats.aio.msg import Msg
 
 from relight.engine import scope
 from relight.engine.errors import ControlError, RelightError, Superseded
@@ -21,20 +24,23 @@ from relight.engine.policies.fleet_breaker import MAX_VOTE_S, FleetPolicy, Fleet
 from relight.engine.recorder.recorder import Recorder
 from relight.events.base import Event
 from relight.events.breakers import BreakerOpened, BreakerReset, BreakerTripped
-from relight.events.catalog import decode_message, prepare
+from relight.events.catalog import decode, decode_message, prepare
 from relight.events.envelope import Recorded
 from relight.events.errors import Undecodable
 from relight.events.subjects import CONTROLS, OBSERVATIONS, control_subject, token
 
 POLICY = "breaker-1"
+ANNOUNCED = "announced.breaker"
+"""Where whoever ruled says so over core NATS: consumers of a stream that is busy fsyncing hear of it a while later."""
 RETRY_S = 0.5
 LOOK_EVERY_S = 0.5
 CLOCKS_S = 60.0
 """How far clocks may be apart."""
-GRACE_S = (0.05, 0.2)
+GRACE_S = 0.1
 """How long others leave a ruling to the process whose vote it follows from."""
-SPREAD_S = 0.03
-"""Over which those who want the probes ask for them."""
+SPREAD_S = 0.01
+"""Times the voters that are known: over so long those who would rule the same ask one after the other."""
+MAX_SPREAD_S = 1.0
 RULING_S = 5.0
 
 log = logging.getLogger(__name__)
@@ -115,8 +121,11 @@ class Fleet:
         tenant = token(self._tenant)
         votes = [f"{OBSERVATIONS}.*.breakers.{tenant}.{fact}" for fact in ("tripped", "reset")]
         since = self._recorder.clock.now() - timedelta(seconds=MAX_VOTE_S + CLOCKS_S)
-        followed_subjects = [f"{CONTROLS}.{BreakerOpened.POLICY}.{tenant}.>", *votes]
-        async with Follower(client, followed_subjects, since=since, arrived=self._woken.set) as follower:
+        subjects = [f"{CONTROLS}.{BreakerOpened.POLICY}.{tenant}.>", *votes]
+        async with (
+            Follower(client, subjects, since=since, arrived=self._woken.set) as follower,
+            self._announcements(client),
+        ):
             self._followed = {}
             linked = False
             while True:
@@ -127,14 +136,36 @@ class Fleet:
                     for name, breaker in list(self._breakers.items()):
                         if breaker.policy.fleet is not None and not self._of(name).known:
                             await self._know(name, control, follower.position)
-                            breaker.told(self._of(name).state)
+                            breaker.told(self._of(name).state, anew=True)
                             breaker.link(True)
                     self.failure = None if linked else self.failure
                     linked = True
-                    self._rule(control, follower.position)
+                    self._rule(client, control, follower.position)
                 with suppress(TimeoutError):
                     async with asyncio.timeout(self._pause_s()):
                         await self._woken.wait()
+
+    @asynccontextmanager
+    async def _announcements(self, client: Client) -> AsyncIterator[None]:
+        """Breakers are told of rulings at once; what this process rules rests on what the stream says, and only on that.
+
+        Who ruled may have died before it said so: the stream has every ruling.
+        """
+
+        async def on_announcement(message: Msg) -> None:
+            with suppress(Undecodable):
+                event = decode(message.data)
+                followed, breaker = self._followed.get(event.subject), self._breakers.get(event.subject)
+                if event.tenant == self._tenant and followed is not None and followed.known and breaker is not None:
+                    breaker.told(observe(followed.state, event))
+
+        subscription = await client.subscribe(f"{ANNOUNCED}.{token(self._tenant)}", cb=on_announcement)
+        try:
+            yield
+        finally:
+            if client.is_connected:
+                with suppress(*TRANSIENT):
+                    await subscription.unsubscribe()
 
     def _of(self, name: str) -> Followed:
         if (found := self._followed.get(name)) is None:
@@ -204,9 +235,9 @@ class Fleet:
 
     def _see_due(self, followed: Followed, policy: FleetPolicy | None, *, own: bool) -> None:
         if policy is not None and followed.due_at is None and decide(followed.state, self._now(), policy):
-            followed.due_at = self._time() + (0 if own else random.uniform(*GRACE_S))
+            followed.due_at = self._time() + (0 if own else GRACE_S + self._spread_s(followed))
 
-    def _rule(self, control: ControlLog, position: int) -> None:
+    def _rule(self, client: Client, control: ControlLog, position: int) -> None:
         """Appends what is due."""
         now, time_s = self._now(), self._time()
         for name, followed in self._followed.items():
@@ -216,14 +247,14 @@ class Fleet:
                 continue
             if name in self._wanted and followed.due_at is None:
                 if decide(followed.state, now, policy, caller=self._process):
-                    followed.due_at = time_s + random.uniform(0, SPREAD_S)
+                    followed.due_at = time_s + self._spread_s(followed)
                 else:
                     self._wanted.discard(name)
             if followed.due_at is None or time_s < max(followed.due_at, followed.quiet_until):
                 continue
             caller = self._process if name in self._wanted else None
             for ruling in decide(followed.state, now, policy, caller=caller):
-                appending = self._append(ruling, followed, control, position, now, policy)
+                appending = self._append(ruling, followed, client, control, position, now, policy)
                 followed.ruling = asyncio.create_task(appending, name=f"ruling on {name}")
             if followed.ruling is None:
                 followed.due_at = None
@@ -233,6 +264,7 @@ class Fleet:
         self,
         ruling: Ruled,
         followed: Followed,
+        client: Client,
         control: ControlLog,
         position: int,
         now: datetime,
@@ -243,7 +275,7 @@ class Fleet:
             with scope.entered(
                 correlation=cause.correlationid if cause else None, causation=cause.id if cause else None
             ):
-                await control.append(
+                tail = await control.append(
                     ruling,
                     after=after,
                     tenant=self._tenant,
@@ -252,6 +284,9 @@ class Fleet:
                     decided_at=now,
                     timeout_s=RULING_S,
                 )
+            assert tail.event is not None
+            announcement = tail.event.model_dump_json(exclude_none=True).encode()
+            await client.publish(f"{ANNOUNCED}.{token(self._tenant)}", announcement)
         except Superseded as error:
             log.debug("%s", error, extra={"action": "ruling_superseded"})
         except (RelightError, *TRANSIENT) as error:
@@ -272,6 +307,9 @@ class Fleet:
             if followed.due_at is not None and followed.ruling is None
         ]
         return max(0.0, min([LOOK_EVERY_S, *due]))
+
+    def _spread_s(self, followed: Followed) -> float:
+        return random.uniform(0, min(SPREAD_S * len(followed.state.votes), MAX_SPREAD_S))
 
     def _now(self) -> datetime:
         return self._recorder.clock.now()
