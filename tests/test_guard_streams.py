@@ -4,6 +4,7 @@ import asyncio
 import gc
 import inspect
 import json
+import time
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -450,6 +451,16 @@ async def test_no_stream_outlives_the_deadline(side: Side, fake: FakeAnthropic) 
     assert "req_fake_000000" in str(error)
     assert (watching.end.how, watching.end.failure) == (How.FAILED, Failure.DEADLINE)
     assert watching.end.delivered
+    await side.message(Watching())
+
+
+async def test_the_deadline_ends_the_wait_for_a_chunk(side: Side, fake: FakeAnthropic) -> None:
+    fake.play([GOOD.model_copy(update={"chunk_delay_s": 1.0, "text": "word " * 1_000}), GOOD])
+    started = time.monotonic()
+    error = await outcome(side, watching := Watching(deadline_s=0.3))
+    assert isinstance(error, DeadlineExceeded)
+    assert time.monotonic() - started < 0.9
+    assert (watching.end.how, watching.end.failure) == (How.FAILED, Failure.DEADLINE)
     await side.message(Watching())
 
 
