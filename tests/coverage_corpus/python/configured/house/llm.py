@@ -10,7 +10,7 @@ client = hidden_magic(Anthropic())  # expect: client guarded
 
 
 def safe(**options):
-    return hidden_magic(Anthropic(**options))  # expect: client unguarded
+    return hidden_magic(Anthropic(**options))  # expect: client guarded
 
 
 class SafeClient:
