@@ -321,10 +321,8 @@ class Calls(Functions):
         if not callees and self._inside(node.func, frame):
             return
         names = {keyword.arg for keyword in node.keywords}
-        asks = (
-            ("messages" in names
-            and bool(names & {"model", "max_tokens"}))
-            or ("batches" in dotted and "requests" in names)
+        asks = ("messages" in names and bool(names & {"model", "max_tokens"})) or (
+            "batches" in dotted and "requests" in names
         )
         only_spread = names == {None} and frame.module.mentions_anthropic and not node.args
         if not asks and not only_spread:

@@ -24,6 +24,7 @@ from relight.engine.coverage.python.values import (
     Nil,
     Outside,
     Provider,
+    Something,
     Text,
     Values,
     boxed,
@@ -78,6 +79,8 @@ class Functions(Clients):
     def run_function(self, function: Function, arguments: Arguments) -> Values:
         """What it gives; the same arguments again are not looked at again in one pass."""
         arguments = _of_interest(arguments)
+        if not function.module.concerned and not any(_carries(values) for values in arguments.all()):
+            return NOTHING
         key = (function, arguments)
         if key in self.memo:
             return self.memo[key]
@@ -275,6 +278,26 @@ def _of_interest(arguments: Arguments) -> Arguments:
 
 def _kept(values: Values) -> Values:
     return frozenset(v for v in values if not isinstance(v, Text | Handed) or _telling(v)) if values else values
+
+
+def _carries(values: Values) -> bool:
+    """Whether a client, or what leads to one, may be among these."""
+    for value in values:
+        match value:
+            case Box(entries):
+                if any(_carries(held) for _, held in entries):
+                    return True
+            case Text() | Nil() | Handed() | Made() | Outside() | Something():
+                pass
+            case Function(module=module) | Class(module=module):
+                if module.concerned:
+                    return True
+            case Instance(of):
+                if of.module.concerned:
+                    return True
+            case _:
+                return True
+    return False
 
 
 def _telling(value: object) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
@@ -27,6 +27,8 @@ class Module:
     functions: list[Function] = field(default_factory=list)
     classes: dict[ast.ClassDef, Class] = field(default_factory=dict)
     mentions_anthropic: bool = False
+    concerned: bool = True
+    """Whether a client may come by here; where not, only what is called with one is looked into."""
 
     @property
     def path(self) -> str:
@@ -59,6 +61,48 @@ class Modules:
 
     def __contains__(self, dotted: str) -> bool:
         return dotted in self._by_name
+
+
+def origin(node: ast.ImportFrom, package: str) -> str:
+    """The module that `from … import` names, made absolute."""
+    if node.level == 0:
+        return node.module or ""
+    parts = package.split(".") if package else []
+    above = parts[: len(parts) - node.level + 1]
+    return ".".join([*above, *([node.module] if node.module else [])])
+
+
+def spread_concern(modules: Modules, first: set[Module]) -> None:
+    """Whoever imports a concerned module, directly or not, is concerned: clients may be handed on."""
+    importers: dict[Module, set[Module]] = {}
+    for module in modules.all:
+        for name in _imported_names(module):
+            imported = modules.find(name, module)
+            if imported is not None:
+                importers.setdefault(imported, set()).add(module)
+    concerned, waiting = set(first), list(first)
+    while waiting:
+        for importer in importers.get(waiting.pop(), ()):
+            if importer not in concerned:
+                concerned.add(importer)
+                waiting.append(importer)
+    for module in modules.all:
+        module.concerned = module in concerned
+
+
+def _imported_names(module: Module) -> Iterator[str]:
+    for node in ast.walk(module.tree):
+        match node:
+            case ast.Import(names=names):
+                for alias in names:
+                    yield alias.name
+            case ast.ImportFrom(names=names):
+                whole = origin(node, module.package)
+                yield whole
+                for alias in names:
+                    yield f"{whole}.{alias.name}"
+            case _:
+                pass
 
 
 def package_folders(files: Iterable[SourceFile]) -> frozenset[Path]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 
 from relight.engine.coverage.python.functions import ALONE
-from relight.engine.coverage.python.modules import Module
+from relight.engine.coverage.python.modules import Module, origin
 from relight.engine.coverage.python.sdk import ANTHROPIC, RELIGHT
 from relight.engine.coverage.python.state import Arguments, qualified
 from relight.engine.coverage.python.statements import Statements
@@ -49,14 +49,15 @@ class Program(Statements):
         self.perhaps_guarded_at.clear()
         for module in self.modules.all:
             module.state, module.functions = "new", []
-        for module in self.modules.all:
+        concerned = [module for module in self.modules.all if module.concerned]
+        for module in concerned:
             self.execute_module(module)
-        for module in self.modules.all:
-            for of in module.classes.values():
+        for module in concerned:
+            for of in list(module.classes.values()):
                 for name in ("__init__", "__post_init__", "__new__", "setUp", "setup_method"):
                     self._alone(of.body.get(name, NOTHING))
-        for module in self.modules.all:
-            for function in module.functions:
+        for module in concerned:
+            for function in list(module.functions):
                 self._alone(frozenset({function}))
 
     def _alone(self, values: Values) -> None:
@@ -167,7 +168,7 @@ class Program(Statements):
         return frozenset({InsideModule(module)})
 
     def _import_from(self, node: ast.ImportFrom, frame: Frame) -> None:
-        dotted = self._origin(node, frame.module)
+        dotted = origin(node, frame.module.package)
         outside = node.level == 0 and dotted.partition(".")[0] in ALWAYS_OUTSIDE
         module = None if outside else self.modules.find(dotted, frame.module)
         for alias in node.names:
@@ -207,14 +208,6 @@ class Program(Statements):
             if name in listed or (not listed and not name.startswith("_")):
                 if "." not in name:
                     frame.names[name] = values
-
-    @staticmethod
-    def _origin(node: ast.ImportFrom, module: Module) -> str:
-        if node.level == 0:
-            return node.module or ""
-        package = module.package.split(".") if module.package else []
-        above = package[: len(package) - node.level + 1]
-        return ".".join([*above, *([node.module] if node.module else [])])
 
     def attribute(self, values: Values, name: str, frame: Frame) -> Values:
         found = super().attribute(values, name, frame)

@@ -11,14 +11,15 @@ from relight.engine.coverage.config import CoverageConfig
 from relight.engine.coverage.finding_files import read_source
 from relight.engine.coverage.models import Language, NotUnderstood, Site, SourceFile
 from relight.engine.coverage.python.judging import sites_of
-from relight.engine.coverage.python.modules import Modules, package_folders
+from relight.engine.coverage.python.modules import Module, Modules, package_folders, spread_concern
 from relight.engine.coverage.python.program import Program
 
 CONCERNS = re.compile(
-    rb"anthropic|claude|relight|messages|bedrock|litellm|completions|chat_model|langchain|llama_index|pydantic_ai"
-    rb"|create|tool_runner",
+    rb"anthropic|claude|bedrock|litellm|init_chat_model|pydantic_ai|dspy|crewai|tool_runner"
+    rb"|messages\s*\.\s*(create|stream|parse|count_tokens|batches|with_raw_response|with_streaming_response)",
     re.IGNORECASE,
 )
+"""What stands in every file where a client is made or called; all others are looked into as far as these lead there."""
 MENTIONS = re.compile(rb"anthropic|claude", re.IGNORECASE)
 RECURSION = 10_000
 
@@ -39,9 +40,13 @@ class PythonReader:
                 parsed.append((source, tree, body))
         modules = Modules()
         packages = package_folders(source for source, _, _ in parsed)
+        concerned: set[Module] = set()
         for source, tree, body in parsed:
             module = modules.add(source, tree, packages)
             module.mentions_anthropic = MENTIONS.search(body) is not None
+            if CONCERNS.search(body) is not None or _configured(module, config):
+                concerned.add(module)
+        spread_concern(modules, concerned)
         limit = sys.getrecursionlimit()
         sys.setrecursionlimit(max(limit, RECURSION))
         try:
@@ -50,6 +55,11 @@ class PythonReader:
         finally:
             sys.setrecursionlimit(limit)
         yield from sites_of(program)
+
+
+def _configured(module: Module, config: CoverageConfig) -> bool:
+    """Whether configuration names something in it."""
+    return any(name.startswith(f"{module.name}.") for name in config.guarding_names | config.client_names)
 
 
 def parse(source: SourceFile, body: bytes) -> ast.Module | NotUnderstood:
