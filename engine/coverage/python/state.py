@@ -10,12 +10,20 @@ from relight.engine.coverage.models import Evidence, Guarded, Kind
 from relight.engine.coverage.python.modules import Module, Modules
 from relight.engine.coverage.python.values import (
     NOTHING,
+    Box,
     Class,
     Client,
     Frame,
     Function,
     FunctionNode,
+    GuardMiddleware,
+    Instance,
+    MiddlewareOf,
+    Other,
+    Part,
+    Partial,
     Place,
+    Provider,
     Value,
     Values,
 )
@@ -129,7 +137,7 @@ class State:
         known = store.get(name, NOTHING)
         if not values <= known:
             store[name] = known | values
-            self.growth += 1
+            self.growth += any(_matters(value) for value in values - known)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +166,17 @@ class Arguments:
 
     def all(self) -> list[Values]:
         return [*self.positional, *(values for _, values in self.keywords), self.starred]
+
+
+def _matters(value: Value) -> bool:
+    """Whether another pass could find more by it; functions are made anew in each."""
+    match value:
+        case Box(entries):
+            return any(_matters(held) for _, values in entries for held in values)
+        case Client() | Part() | GuardMiddleware() | MiddlewareOf() | Instance() | Provider() | Other() | Partial():
+            return True
+        case _:
+            return False
 
 
 def qualified(module: Module, name: str) -> str:
