@@ -49,7 +49,8 @@ LARGEST_BYTES = 4_000_000
 def find_files(paths: Sequence[Path], config: CoverageConfig) -> tuple[list[SourceFile], list[NotUnderstood]]:
     """Every source under the paths, once, in order; and what could not be looked into.
 
-    A file named itself is read whatever git or `exclude` say of it. Raises `CoverageError` for a path that is not there.
+    A file named itself is read whatever git or `exclude` say of it. Raises `CoverageError` for a path that is not
+    there.
     """
     found: dict[Path, SourceFile] = {}
     unread: list[NotUnderstood] = []

@@ -359,7 +359,7 @@ class Calls(Functions):
             return Judgement(Guarded.UNKNOWN, why, in_test=in_test)
         if handed:
             one = handed[0]
-            why = f"its client is handed in as `{one.name}` of {one.function} ({one.place}), and no caller here shows what"
+            why = f"its client is handed in as `{one.name}` of {one.function} ({one.place}), and nobody here shows what"
             return Judgement(Guarded.UNKNOWN, why, handed=True, in_test=in_test)
         why = f"nothing in these files shows where the client in `{name}` comes from"
         return Judgement(Guarded.UNKNOWN, why, handed=True, in_test=in_test)

@@ -181,7 +181,7 @@ class Functions(Clients):
         frame: Frame,
         spread: Values,
     ) -> Values:
-        """What a parameter is where this call does not say: from `**`, its default (and surely that, where `certain`), its
+        """What a parameter is where this call does not say: from `**`, its default (surely, if `certain`), its
         annotation, or whatever."""
         from_spread: Values = NOTHING
         for value in spread:

@@ -205,9 +205,9 @@ class Program(Statements):
         there = self.execute_module(module)
         listed = texts(unboxed(there.names.get("__all__", NOTHING)))
         for name, values in there.names.items():
-            if name in listed or (not listed and not name.startswith("_")):
-                if "." not in name:
-                    frame.names[name] = values
+            public = name in listed or (not listed and not name.startswith("_"))
+            if public and "." not in name:
+                frame.names[name] = values
 
     def attribute(self, values: Values, name: str, frame: Frame) -> Values:
         found = super().attribute(values, name, frame)
