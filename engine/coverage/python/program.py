@@ -51,7 +51,10 @@ class Program(Statements):
             module.state, module.functions = "new", []
         concerned = [module for module in self.modules.all if module.concerned]
         for module in concerned:
-            self.execute_module(module)
+            try:
+                self.execute_module(module)
+            except RecursionError:
+                self.too_deep[module] = None
         for module in concerned:
             for of in list(module.classes.values()):
                 for name in ("__init__", "__post_init__", "__new__", "setUp", "setup_method"):
@@ -64,7 +67,10 @@ class Program(Statements):
         """Looks into a function as nobody calls it: its parameters are what they say of themselves."""
         for value in values:
             if isinstance(value, Function) and not isinstance(value.node, ast.Lambda):
-                self.run_function(value, ALONE)
+                try:
+                    self.run_function(value, ALONE)
+                except RecursionError:
+                    self.too_deep[value.module] = value.node.lineno
 
     def execute_module(self, module: Module) -> Frame:
         if module.frame is not None and module.state != "new":

@@ -89,6 +89,8 @@ class State:
         """The same, where it is not known whether that guards."""
         self.constructed: dict[Place, Client] = {}
         """What `super().__init__` of a client's subclass came to, by where the object was made."""
+        self.too_deep: dict[Module, int | None] = {}
+        """What is nested too deeply to be followed, and from which line on."""
         self.growth = 0
         """How often something that outlives a pass became more."""
 
