@@ -9,6 +9,7 @@ from pydantic import JsonValue
 
 from relight.engine import scope
 from relight.engine.decision import Decision
+from relight.engine.guard.policy import GuardPolicy
 from relight.engine.log.content import fetch_content
 from relight.engine.log.control import Tail
 from relight.engine.recorder.receipts import Ack, Receipt
@@ -20,6 +21,7 @@ from relight.events.values import Content
 from relight.projections.query import DEFAULT_LIMIT, Row
 
 T = TypeVar("T")
+ClientT = TypeVar("ClientT")
 
 
 class Relight:
@@ -63,6 +65,12 @@ class Relight:
     ) -> Decision:
         """A decision to be made inside its `with`; `decision` names it, else it gets an id."""
         return Decision(self.recorder, decision_type, context=context, decision=decision)
+
+    def guarded(self, client: ClientT, policy: GuardPolicy | None = None, **told: Any) -> ClientT:
+        """A client of the same type whose calls are retried, broken and recorded; see `relight.guarded`."""
+        from relight.engine.guard.guarded import guarded  # the SDK takes a second to import
+
+        return guarded(client, self, policy, **told)
 
     async def tail(self, kind: type[Control], entity: str, *, tenant: str | None = None) -> Tail:
         """The last ruling on this entity, to fold and to append after."""
