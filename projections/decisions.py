@@ -188,6 +188,17 @@ class CallCount(Row):
     event_id: str
 
 
+class CallSite(Row):
+    tenant: str
+    site: str
+    guarded: bool
+    calls: int
+    reports: int
+    first_at: datetime
+    last_at: datetime
+    event_id: str
+
+
 queries = (
     Query(
         name="decisions.by_outcome",
@@ -251,5 +262,31 @@ queries = (
             LIMIT $limit
         """,
         order="tenant, decision_type, outcome",
+    ),
+    Query(
+        name="decisions.call_sites",
+        question="Which places in the programs called a model since then, how often, and through a guard or not?",
+        row=CallSite,
+        sql="""
+            SELECT
+                d.tenant, d.site, d.guarded, sum(d.calls)::bigint AS calls, count(*) AS reports,
+                min(d.occurred_at) AS first_at, max(d.occurred_at) AS last_at, max(d.event_id::text) AS event_id
+            FROM (
+                SELECT
+                    a.tenant, a.decision AS site, a.occurred_at, a.event_id,
+                    coalesce((a.state_snapshot ->> 'guarded')::boolean, false) AS guarded,
+                    coalesce((a.state_snapshot ->> 'calls')::bigint, 0) AS calls
+                FROM decision_audit_logs AS a
+                WHERE a.tenant = who.tenant AND a.checkpoint_type = 'calls_counted'
+                    AND a.event_id >= (
+                        lpad(to_hex((extract(EPOCH FROM $since) * 1000)::bigint), 12, '0') || '70008000000000000000'
+                    )::uuid
+            ) AS d
+            GROUP BY d.tenant, d.site, d.guarded
+            ORDER BY d.site, d.guarded
+            LIMIT $limit
+        """,
+        order="tenant, site, guarded",
+        parameters={"since": Parameter(type=datetime, help="from when on they were counted", required=True)},
     ),
 )

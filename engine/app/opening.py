@@ -22,6 +22,10 @@ async def open_relight(settings: Settings, *, clock: Clock | None = None) -> Asy
         servers, _ = await stack.enter_async_context(ready_servers(settings))
         pool = await stack.enter_async_context(await open_pool(servers.database_url, pool_options(settings)))
         recorder = await stack.enter_async_context(Recorder(recorder_options(servers, settings), clock=clock))
+        if settings.count_calls:
+            from relight.engine.guard.counting import counting_calls  # the SDK takes a second to import
+
+            await stack.enter_async_context(counting_calls(recorder))
         yield Relight(recorder, pool, region=settings.region, tenant=settings.tenant)
 
 

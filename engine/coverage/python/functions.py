@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ast
-from dataclasses import replace
 
 from relight.engine.coverage.models import Evidence, Guarded
+from relight.engine.coverage.python.cargo import Cargo, cargo_of, of_interest
 from relight.engine.coverage.python.clients import Clients
 from relight.engine.coverage.python.sdk import client_class
 from relight.engine.coverage.python.state import Arguments, Edge
@@ -24,13 +24,14 @@ from relight.engine.coverage.python.values import (
     Nil,
     Outside,
     Provider,
-    Something,
     Text,
     Values,
     boxed,
 )
 
 DEEPEST = 14
+MOST_RUNS = {Cargo.NOTHING: 8, Cargo.OBJECTS: 12, Cargo.FUNCTIONS: 150, Cargo.CLIENTS: 2_000}
+"""Of one function in one pass, by what the calls hand over: only calls with clients may be as many as they like."""
 ALONE = Arguments(alone=True)
 CONTAINERS = frozenset(
     {
@@ -78,13 +79,18 @@ class Functions(Clients):
 
     def run_function(self, function: Function, arguments: Arguments) -> Values:
         """What it gives; the same arguments again are not looked at again in one pass."""
-        arguments = _of_interest(arguments)
-        if not function.module.concerned and not any(_carries(values) for values in arguments.all()):
+        arguments = of_interest(arguments)
+        cargo = cargo_of(arguments, function.bound)
+        if not function.module.concerned and cargo < Cargo.OBJECTS:
             return NOTHING
         key = (function, arguments)
         if key in self.memo:
             return self.memo[key]
         if key in self.running or self.depth > DEEPEST:
+            return NOTHING
+        counted = (function.node, cargo)
+        self.runs[counted] = self.runs.get(counted, 0) + 1
+        if self.runs[counted] > MOST_RUNS[cargo] and not arguments.alone:
             return NOTHING
         self.running.add(key)
         self.depth += 1
@@ -264,44 +270,6 @@ class Functions(Clients):
         trail = (Evidence(place.path, place.line, f"{of.name} comes from {base}"),)
         in_test = of.module.source.in_test
         return frozenset({Client(of.name, place, Guarded.UNKNOWN, None, True, in_test, of=of, why=why, trail=trail)})
-
-
-def _of_interest(arguments: Arguments) -> Arguments:
-    """Without what would only make the same run look like another one."""
-    return replace(
-        arguments,
-        positional=tuple(_kept(values) for values in arguments.positional),
-        keywords=tuple((name, _kept(values)) for name, values in arguments.keywords),
-        starred=_kept(arguments.starred),
-    )
-
-
-def _kept(values: Values) -> Values:
-    return frozenset(v for v in values if not isinstance(v, Text | Handed) or _telling(v)) if values else values
-
-
-def _carries(values: Values) -> bool:
-    """Whether a client, or what leads to one, may be among these."""
-    for value in values:
-        match value:
-            case Box(entries):
-                if any(_carries(held) for _, held in entries):
-                    return True
-            case Text() | Nil() | Handed() | Made() | Outside() | Something():
-                pass
-            case Function(module=module) | Class(module=module):
-                if module.concerned:
-                    return True
-            case Instance(of):
-                if of.module.concerned:
-                    return True
-            case _:
-                return True
-    return False
-
-
-def _telling(value: object) -> bool:
-    return isinstance(value, Text) and (value.text.isdigit() or "anthropic" in value.text or "claude" in value.text)
 
 
 def _parsed(text: str) -> ast.expr | None:

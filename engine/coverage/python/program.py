@@ -43,6 +43,7 @@ class Program(Statements):
     def _one_pass(self) -> None:
         self.found.clear()
         self.memo.clear()
+        self.runs.clear()
         self.edges.clear()
         self.called_raw.clear()
         self.guarded_at.clear()

@@ -73,6 +73,8 @@ class State:
         self.found: dict[tuple[str, int, int, Kind], Found] = {}
         self.memo: dict[object, Values] = {}
         self.running: set[object] = set()
+        self.runs: dict[tuple[FunctionNode, int], int] = {}
+        """How often a function was looked into in this pass, by how much its calls hand over."""
         self.depth = 0
         self.attributes: dict[tuple[str, str], Values] = {}
         """Of objects that are not known, by the last two names: `state.client`."""
