@@ -1,7 +1,7 @@
 """Decisions: owns `autopilot_decisions` and `decision_audit_logs`."""
 
 from collections.abc import Iterator, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 
 from relight.events.decisions import (
     DecisionBegun,
@@ -62,6 +62,7 @@ projection = Projection(name="decisions", version=1, tables=(DECISIONS, AUDIT))
 
 PENDING, KNOWN = 0, 1
 """Ranks of a result: an outcome outranks `pending`, whoever's clock ran ahead."""
+EVER = datetime(1970, 1, 1, tzinfo=UTC)
 BEGUN, TAKEN = 0, 1
 """Ranks of an opening: what was known when deciding outranks what was known at the beginning."""
 
@@ -287,6 +288,6 @@ queries = (
             LIMIT $limit
         """,
         order="tenant, site, guarded",
-        parameters={"since": Parameter(type=datetime, help="from when on they were counted", required=True)},
+        parameters={"since": Parameter(type=datetime, help="from when on they were counted", default=EVER)},
     ),
 )

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from enum import IntEnum
 
+from relight.engine.coverage.python.sdk import ANTHROPIC, RELIGHT, client_class
 from relight.engine.coverage.python.state import Arguments
 from relight.engine.coverage.python.values import (
     Box,
@@ -22,9 +23,6 @@ from relight.engine.coverage.python.values import (
     Value,
     Values,
 )
-
-MATTERS = ("anthropic", "relight", "boto3")
-"""Libraries whose classes and objects are worth handing on."""
 
 
 class Cargo(IntEnum):
@@ -59,7 +57,7 @@ def _of(value: Value) -> Cargo:
         case Function(module=module):
             return Cargo.FUNCTIONS if module.concerned else Cargo.NOTHING
         case Outside(dotted) | Made(dotted):
-            return Cargo.CLIENTS if dotted.startswith(MATTERS) else Cargo.NOTHING
+            return Cargo.CLIENTS if _matters(dotted) else Cargo.NOTHING
         case Box(entries):
             return _most(held for _, values in entries for held in values)
         case _:
@@ -89,6 +87,11 @@ def _tells(value: Value) -> bool:
         case Handed() | Nil():
             return False
         case Outside(dotted) | Made(dotted):
-            return dotted.startswith(MATTERS)
+            return _matters(dotted)
         case _:
             return True
+
+
+def _matters(dotted: str) -> bool:
+    """Libraries, classes and objects that are worth handing on."""
+    return dotted == ANTHROPIC or dotted.startswith(f"{RELIGHT}.") or client_class(dotted) is not None

@@ -30,7 +30,8 @@ from relight.engine.coverage.python.values import (
 )
 
 DEEPEST = 14
-MOST_RUNS = {Cargo.NOTHING: 8, Cargo.OBJECTS: 12, Cargo.FUNCTIONS: 150, Cargo.CLIENTS: 2_000}
+MOST_WITHIN_ITSELF = 2
+MOST_RUNS = {Cargo.NOTHING: 8, Cargo.OBJECTS: 12, Cargo.FUNCTIONS: 150, Cargo.CLIENTS: 500}
 """Of one function in one pass, by what the calls hand over: only calls with clients may be as many as they like."""
 ALONE = Arguments(alone=True)
 CONTAINERS = frozenset(
@@ -86,7 +87,8 @@ class Functions(Clients):
         key = (function, arguments)
         if key in self.memo:
             return self.memo[key]
-        if key in self.running or self.depth > DEEPEST:
+        within = self.nested.get(function.node, 0)
+        if key in self.running or self.depth > DEEPEST or within >= MOST_WITHIN_ITSELF:
             return NOTHING
         counted = (function.node, cargo)
         self.runs[counted] = self.runs.get(counted, 0) + 1
@@ -94,10 +96,12 @@ class Functions(Clients):
             return NOTHING
         self.running.add(key)
         self.depth += 1
+        self.nested[function.node] = within + 1
         try:
             result = self._run(function, arguments)
         finally:
             self.depth -= 1
+            self.nested[function.node] = within
             self.running.discard(key)
         self.memo[key] = result
         return result

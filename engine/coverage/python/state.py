@@ -75,6 +75,8 @@ class State:
         self.running: set[object] = set()
         self.runs: dict[tuple[FunctionNode, int], int] = {}
         """How often a function was looked into in this pass, by how much its calls hand over."""
+        self.nested: dict[FunctionNode, int] = {}
+        """How often a function is being looked into at the moment."""
         self.depth = 0
         self.attributes: dict[tuple[str, str], Values] = {}
         """Of objects that are not known, by the last two names: `state.client`."""
