@@ -49,7 +49,8 @@ LARGEST_BYTES = 4_000_000
 def find_files(paths: Sequence[Path], config: CoverageConfig) -> tuple[list[SourceFile], list[NotUnderstood]]:
     """Every source under the paths, once, in order; and what could not be looked into.
 
-    A file named itself is read whatever git or `exclude` say of it. Raises `CoverageError` for a path that is not there.
+    A file named itself is read whatever git or `exclude` say of it. Raises `CoverageError` for a path that is not
+    there.
     """
     found: dict[Path, SourceFile] = {}
     unread: list[NotUnderstood] = []
@@ -86,11 +87,10 @@ def read_source(source: SourceFile) -> bytes | NotUnderstood:
         return NotUnderstood(source.path, None, f"it cannot be read: {error.strerror}")
 
 
-def is_test(path: str, config: CoverageConfig) -> bool:
-    """Whether a file is a test by its folder or name, or by the configuration; `path` is relative to the root."""
+def looks_like_test(path: str) -> bool:
+    """Whether a file is a test by its name, or by that of a folder; the path begins at what was named to be read."""
     parts = PurePosixPath(path)
-    usual = any(part in TEST_FOLDERS for part in parts.parts[:-1]) or TEST_FILE.match(parts.name) is not None
-    return usual or any(matches(path, glob) for glob in config.tests)
+    return any(part in TEST_FOLDERS for part in parts.parts[:-1]) or TEST_FILE.match(parts.name) is not None
 
 
 def matches(path: str, glob: str) -> bool:
@@ -108,7 +108,9 @@ def _pattern(glob: str) -> re.Pattern[str]:
 
 
 def _source(file: Path, root: Path, language: Language, config: CoverageConfig) -> SourceFile:
-    return SourceFile(shown(file), file.absolute(), root, language, is_test(_inside(file, config.root, root), config))
+    inside, named = _inside(file, root), _inside(file, config.root, root)
+    in_test = looks_like_test(f"{root.name}/{inside}") or any(matches(named, glob) for glob in config.tests)
+    return SourceFile(shown(file), file.absolute(), root, language, in_test)
 
 
 def _inside(file: Path, *roots: Path) -> str:
