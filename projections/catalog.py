@@ -32,7 +32,8 @@ def tables() -> tuple[State | History, ...]:
 @cache
 def queries() -> dict[str, Query]:
     """Every declared query, by name."""
-    return {query.name: query for module in _modules() for query in getattr(module, "queries", ())}
+    found = (getattr(module, "queries", ()) for module in _modules())
+    return {query.name: query for declared in found if isinstance(declared, tuple) for query in declared}
 
 
 def _modules() -> list[ModuleType]:
