@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -29,6 +30,8 @@ from relight.engine.log.topology import connect
 from relight.engine.policies.breaker import BreakerPolicy
 from relight.engine.policies.fleet_breaker import FleetPolicy, State, ruling_of
 from relight.engine.recorder.recorder import Recorder
+from relight.engine.runtime import Relight
+from relight.engine.sync import SyncRelight
 from relight.events.catalog import decode
 from relight.events.errors import InvalidEvent
 
@@ -215,6 +218,7 @@ async def test_breakers_of_one_recorder_are_the_same_for_all_that_is_guarded(nat
     async with Recorder(options(nats, tenant=next(TENANTS))) as recorder:
         breakers = Breakers.beside(recorder)
         assert Breakers.beside(recorder) is breakers
+        assert breakers.fault_domain == socket.gethostname(), "where nothing else was said"
         assert breakers.of("crm") is breakers.of("crm")
         with pytest.raises(InvalidEvent, match="choose another name"):
             breakers.of("")
@@ -534,6 +538,31 @@ async def test_a_coroutine_function_behind_a_breaker_is_refused_with_a_problem(n
         ("breakers.tripped", None),
         ("breakers.failed", "ConnectionError"),
     ]
+
+
+async def test_relight_gives_breakers_that_all_of_the_process_share(nats: EmbeddedNats) -> None:
+    tenant, policy = next(TENANTS), BreakerPolicy(consecutive_failures=1)
+    async with Recorder(options(nats, tenant=tenant)) as recorder:
+        r = Relight(recorder, None, region="eu", tenant=tenant)  # type: ignore[arg-type]  # nothing is queried
+
+        @r.breaker("crm", policy=policy)
+        async def look_up() -> None:
+            raise OSError
+
+        with pytest.raises(OSError):
+            await look_up()
+        plain = SyncRelight(r, None)  # type: ignore[arg-type]  # nothing is waited for
+
+        @plain.breaker("crm")
+        def look_up_plainly() -> None:
+            raise AssertionError("it is not called")
+
+        with pytest.raises(CircuitOpen):
+            look_up_plainly()
+        with pytest.raises(CircuitOpen), plain.breaker("crm"):
+            raise AssertionError("not entered")
+        [health] = plain.breakers.health().breakers
+        assert (health.name, health.refused_calls) == ("crm", 2)
 
 
 async def test_plain_functions_and_blocks_with_and_without_a_loop(nats: EmbeddedNats) -> None:
