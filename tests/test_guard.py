@@ -601,3 +601,53 @@ async def test_a_call_is_made_in_its_callers_scope(bench: Bench, both: Both) -> 
     with relight.engine.scope.entered(tenant="acme", agent="refunds"):
         await both.create(both.client(bench.fake, bench.guard()))
     assert bench.notes.call.scope.agent == "refunds"
+
+
+class Stuck(Breakers):
+    """Breakers that cannot answer."""
+
+    def of(self, name: str, policy: BreakerPolicy | None = None) -> Any:
+        class Stuck:
+            def permit(self, now_us: int) -> None:
+                raise RuntimeError("secret")
+
+        return Stuck()
+
+
+async def test_a_call_does_not_fail_because_its_breaker_does(bench: Bench, both: Both) -> None:
+    bench.fake.play([SERVER_ERROR])
+    guard = bench.guard(GuardPolicy(jitter=0), breakers=Stuck(bench.recorder))
+    assert await both.text(both.client(bench.fake, guard))
+    assert guard.health().faults["breaker"] >= 2
+
+
+async def test_a_thread_is_left_alone_between_its_calls(bench: Bench) -> None:
+    """The watch over deadlines cuts what a call waits on, and nothing that its thread does later."""
+    both = Both(False)
+    claude = both.client(bench.fake, bench.guard())
+    bench.fake.play([Step(fault=Fault.SILENT)])
+
+    def call() -> str:
+        with suppress(relight.DeadlineExceeded), relight.deadline(0.05, clock=bench.clock):
+            claude.messages.create(**ASK)
+        return str(claude.messages.create(**ASK).content[0].text)
+
+    assert await asyncio.to_thread(call)
+    await both.close()
+
+
+async def test_deadlines_of_many_calls_are_kept_each_for_itself(bench: Bench) -> None:
+    both = Both(True)
+    bench.fake.play([Step(fault=Fault.SILENT, times=20)])
+    claude = both.client(bench.fake, bench.guard(), connections=30)
+
+    async def took_s(seconds: float) -> float:
+        began_s = time.monotonic()
+        with relight.deadline(seconds, clock=bench.clock), pytest.raises(relight.DeadlineExceeded):
+            await both.create(claude)
+        return time.monotonic() - began_s
+
+    allowed_s = [0.02 * ((i * 7) % 20 + 1) for i in range(20)]
+    for allowed, took in zip(allowed_s, await asyncio.gather(*map(took_s, allowed_s)), strict=True):
+        assert allowed <= took < allowed + TOLERANCE_S
+    await both.close()

@@ -211,7 +211,7 @@ async def test_thinking_and_tools_pass_as_they_are(bench: Bench, both: Both) -> 
     tool = {"name": "look", "description": "looks", "input_schema": {"type": "object", "properties": {}}}
     more: dict[str, Any] = {"thinking": {"type": "enabled", "budget_tokens": 1_024}, "tools": [tool]}
     message = await both.create(claude, max_tokens=2_000, **more)
-    assert [block.type for block in message.content] == ["thinking", "text"]
+    assert [block.type for block in message.content] == ["thinking", "tool_use"]
     assert [seen.json["tools"] for seen in bench.fake.requests] == [[tool]] * 2
     assert bench.notes.call.body["thinking"] == more["thinking"]
 

@@ -2,14 +2,16 @@
 
 import random
 import threading
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Protocol
 
 from relight.engine.guard.facts import Failure
+from relight.engine.guard.permits import CLOSED as CLOSED
+from relight.engine.guard.permits import BreakerHealth as BreakerHealth
+from relight.engine.guard.permits import Circle
+from relight.engine.guard.permits import Permit as Permit
+from relight.engine.guard.permits import Refused as Refused
 from relight.engine.policies.breaker import BreakerPolicy, LocalBreaker
 from relight.engine.policies.fleet_breaker import FleetState, State
-from relight.events.base import Event
 from relight.events.breakers import BreakerReset, BreakerTripped
 
 LEASE_ANSWER_US = 20_000
@@ -18,66 +20,6 @@ PROBING_US = 1_000_000
 """When to come again where probes are under way; they may be answered at any time."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-
-
-class Permit:
-    """A call may pass. `epoch`: as a probe of this process; `lease`: as one of the fleet's, under that revision."""
-
-    __slots__ = ("epoch", "lease")
-
-    def __init__(self, epoch: int, lease: int = 0) -> None:
-        self.epoch = epoch
-        self.lease = lease
-
-    @property
-    def probe(self) -> bool:
-        return self is not CLOSED
-
-
-CLOSED = Permit(0)
-"""Of every call through a closed breaker."""
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """A call must not pass; `retry_at_us` is when to ask again, and `fleet` whether the fleet ruled so."""
-
-    breaker: str
-    reason: str
-    retry_at_us: int
-    fleet: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BreakerHealth:
-    """A breaker that is not closed; `until` is None while probes are under way. `refused_calls`: in its whole life."""
-
-    name: str
-    state: State
-    fleet: bool
-    since: datetime
-    until: datetime | None
-    reason: str
-    refused_calls: int
-
-
-class Circle(Protocol):
-    """What a breaker needs of the process it is in."""
-
-    process: str
-    fault_domain: str
-    joined: bool
-    """Rulings of the fleet are followed, or will be as soon as NATS answers."""
-
-    def now_us(self) -> int: ...
-
-    def join(self) -> None:
-        """Sees to it that they are."""
-
-    def ask(self, name: str) -> None:
-        """There is a call to make: the fleet's probes are to be leased."""
-
-    def record(self, event: Event) -> None: ...
 
 
 class Breaker:
@@ -155,16 +97,24 @@ class Breaker:
         with self._lock:
             self.refused_calls -= 1
 
-    def told(self, state: FleetState) -> None:
-        """What rulings and votes come to by now."""
+    def told(self, state: FleetState, *, anew: bool = False) -> None:
+        """What rulings and votes come to by now; `anew`: whatever was told before."""
         with self._lock:
-            before, self._fleet = self._fleet, state
+            before = self._fleet
+            if state.rev < before.rev and not anew:
+                return
+            self._fleet = state
             if state.rev != before.rev:
                 self._lease_left = state.probes if state.holder == self._circle.process else 0
                 self._lease_successes = 0
                 if state.state is State.CLOSED and before.state is not State.CLOSED:
                     self._close_with_fleet()
             self._settle()
+
+    @property
+    def linked(self) -> bool:
+        """Rulings of the fleet arrive, and the last one is known."""
+        return self._linked
 
     def link(self, linked: bool) -> None:
         """Whether rulings of the fleet arrive."""

@@ -61,6 +61,7 @@ class Breakers:
         self._recorder = recorder
         self.now_us = recorder.clock.now_us
         self._breakers: dict[str, Breaker] = {}
+        self._warned: set[str] = set()
         self._begin()
         _all.add(self)
 
@@ -93,7 +94,8 @@ class Breakers:
             found = self._breakers.setdefault(name, Breaker(name, policy or self.policy, self))
             self.join()
             self._fleet.wake()
-        elif policy is not None and policy != found.policy:
+        elif policy is not None and policy is not found.policy and policy != found.policy and name not in self._warned:
+            self._warned.add(name)
             log.warning(
                 "breaker %s keeps the policy that it was made with", name, extra={"action": "breaker_policy_kept"}
             )

@@ -12,6 +12,7 @@ from relight.engine.guard.facts import Attempt, Call, Failure
 from relight.engine.guard.outcomes import ended_by, fault_of, late, raised_by, read_so_far, stop_reason
 from relight.engine.guard.parts import Parts
 from relight.engine.guard.purse import Purse
+from relight.engine.guard.requests import is_repeatable
 from relight.engine.guard.steps import AnyResponse, CallAny, HandOut, Pause, Release, Send, Step, Steps
 from relight.engine.guard.watching import Expected
 from relight.engine.guard.way import Way
@@ -22,7 +23,11 @@ _REFUSAL = "refusal"
 
 
 class Conduct:
-    """Conducts one call: `steps` says what is to be done, and a driver does it."""
+    """Conducts one call: says what is to be done, and a driver does it.
+
+    Most calls are one attempt that works. So the first one is made by itself, from `first` to `worked`; `steps` goes on
+    from whatever came of it.
+    """
 
     __slots__ = (
         "_asynchronous",
@@ -35,8 +40,9 @@ class Conduct:
         "_parts",
         "_permit",
         "_purse",
-        "_repeatable",
+        "_refused",
         "_request",
+        "_sent",
         "_until_us",
         "_way",
     )
@@ -50,7 +56,6 @@ class Conduct:
         call_next: CallAny,
         until_us: int,
         parses: bool,
-        repeatable: bool,
         asynchronous: bool,
     ) -> None:
         self._parts = parts
@@ -60,7 +65,6 @@ class Conduct:
         self._call_next = call_next
         self._until_us = until_us
         self._parses = parses
-        self._repeatable = repeatable
         self._asynchronous = asynchronous
         self._permit: Permit | None = None
         """Given, and not answered yet."""
@@ -68,8 +72,47 @@ class Conduct:
         """At hand, or the last one."""
         self._failed: Send | None = None
         """The last attempt that another one followed."""
+        self._sent: Send | None = None
+        """The first attempt, until `steps` looks at it."""
+        self._refused: Refused | None = None
         self._way: Way | None = None
         self._purse: Purse | None = None
+
+    def first(self) -> Send | None:
+        """The call is taken. Its first attempt, for the driver to send; None where `steps` has to begin with more."""
+        parts, call = self._parts, self._call
+        parts.taken(call)
+        started_us = call.started_us
+        if parts.budgets is not None or started_us >= self._until_us:
+            return None
+        if self._breaker is not None and (refused := self._asks(started_us)) is not None:
+            self._refused = refused
+            return None
+        call.attempts = 1
+        left_s = (self._until_us - started_us) / _US
+        self._sent = sent = Send(self._request, self._call_next, left_s, self._parses)
+        return sent
+
+    def worked(self, sent: Send) -> bool:
+        """Whether the first attempt is all there is to the call, which is recorded then."""
+        parsed, http = sent.parsed, sent.http
+        if parsed is None or http is None or self._parts.routes:
+            return False
+        # The SDK has looked for it already: a look into the headers costs half a microsecond.
+        request_id = getattr(parsed, "_request_id", None)
+        if request_id is None:
+            return False
+        call = self._call
+        ended_us = self._parts.clock.now_us()
+        self._attempt = attempt = Attempt(1, call.dependency, call.started_us, 0.0, ended_us)
+        attempt.status, attempt.request_id, attempt.body = http.status_code, request_id, http.content
+        self._end(None)
+        return True
+
+    def ended(self, error: BaseException) -> None:
+        """By what was raised from outside during the first attempt."""
+        self._attempt = self._first_attempt()
+        self._end(ended_by(error, None))
 
     def steps(self) -> Steps:
         """Returns the answer to hand out, of whatever status; None after a stream's end.
@@ -80,23 +123,23 @@ class Conduct:
         parts, call, until_us = self._parts, self._call, self._until_us
         now_us = parts.clock.now_us
         waited_s = 0.0
-        parts.taken(call)
         try:
             if parts.budgets is not None:
                 self._purse = Purse(parts, call)
             started_us = call.started_us
             while True:
-                if started_us >= until_us:
-                    raise late(call, self._failed)
-                if self._breaker is not None:
-                    permit = self._breaker.permit(started_us)
-                    if isinstance(permit, Refused):
-                        waited_s += yield from self._refused(permit, started_us)
+                sent, self._sent = self._sent, None
+                if sent is not None:
+                    self._attempt = attempt = self._first_attempt()
+                else:
+                    if started_us >= until_us:
+                        raise late(call, self._failed)
+                    if (refused := self._asks(started_us)) is not None:
+                        waited_s += yield from self._wait_or_turn(refused, started_us)
                         started_us = now_us()
                         continue
-                    self._permit = permit
-                attempt, sent = self._begin(started_us, waited_s)
-                yield sent
+                    attempt, sent = self._begin(started_us, waited_s)
+                    yield sent
                 attempt.ended_us = now_us()
                 handed_out: HandOut | None = None
                 if (fault := fault_of(sent, attempt, now_us=attempt.ended_us)) is None:
@@ -150,7 +193,25 @@ class Conduct:
         self._attempt = attempt = Attempt(number, route.dependency, started_us, waited_s, fallback_reason=route.reason)
         return attempt, Send(route.adapt(self._request), route.send, left_s, self._parses)
 
-    def _refused(self, refused: Refused, now_us: int) -> Generator[Step, None, float]:
+    def _first_attempt(self) -> Attempt:
+        return Attempt(1, self._call.dependency, self._call.started_us)
+
+    def _asks(self, now_us: int) -> Refused | None:
+        """The breaker, for leave."""
+        refused, self._refused = self._refused, None
+        if refused is not None or self._breaker is None:
+            return refused
+        try:
+            permit = self._breaker.permit(now_us)
+        except Exception as error:
+            self._parts.failed("breaker", error)
+            return None
+        if isinstance(permit, Refused):
+            return permit
+        self._permit = permit
+        return None
+
+    def _wait_or_turn(self, refused: Refused, now_us: int) -> Generator[Step, None, float]:
         """Waits, or takes another route; returns how long it waited. Raises `CircuitOpen`."""
         way = self._on_the_way()
         wait_s = way.refused(refused, now_us, left_s=(self._until_us - now_us) / _US)
@@ -184,7 +245,7 @@ class Conduct:
                 asked_s=fault.asked_s,
                 should_retry=fault.should_retry,
                 left_s=(self._until_us - ended_us) / _US,
-                repeatable=self._repeatable,
+                repeatable=is_repeatable(self._request.options),
             ),
             chance=self._parts.waits.chance(),
         )
@@ -207,20 +268,28 @@ class Conduct:
 
     def _refused_past(self, wait_s: float) -> bool:
         """Whether the breaker, which this attempt may have tripped, lets no call pass even after the wait."""
-        if self._breaker is None:
+        breaker = self._breaker
+        if breaker is None:
             return False
         now_us = self._parts.clock.now_us()
-        permit = self._breaker.permit(now_us)
-        if not isinstance(permit, Refused):
-            self._breaker.released(permit)
-            return False
-        self._breaker.waited_for()
-        return permit.retry_at_us > now_us + wait_s * _US
+        try:
+            permit = breaker.permit(now_us)
+            if isinstance(permit, Refused):
+                breaker.waited_for()
+                return permit.retry_at_us > now_us + wait_s * _US
+            breaker.released(permit)
+        except Exception as error:
+            self._parts.failed("breaker", error)
+        return False
 
     def _leaves(self, failure: Failure | str, sent: Send, *, streaming: bool = False) -> bool:
         """Whether there is another route, which is taken then."""
         way = self._on_the_way()
-        if not self._repeatable or not self._parts.routes or not way.leave(failure, streaming=streaming):
+        if (
+            not self._parts.routes
+            or not is_repeatable(self._request.options)
+            or not way.leave(failure, streaming=streaming)
+        ):
             return False
         self._put_aside(sent)
         self._breaker = self._parts.breaker(way.route.dependency)

@@ -4,6 +4,7 @@ The timeouts of a synchronous client bound one read, never a request: a server t
 as long as it likes. Shutting the socket down wakes whoever reads from it, at once and with an error of the usual kind.
 """
 
+import logging
 import os
 import socket
 import sys
@@ -11,12 +12,16 @@ import threading
 import time
 from contextlib import suppress
 from types import FrameType
+from weakref import WeakSet
 
 from relight.engine.guard.alarms import Agenda, Alarm
+
+log = logging.getLogger(__name__)
 
 AGAIN_S = 0.02
 """Between two looks at a thread that waited on no connection when its time was over."""
 _NEVER = float("inf")
+_OURS = "relight.engine.guard."
 
 
 class ThreadAlarms:
@@ -24,13 +29,13 @@ class ThreadAlarms:
 
     def __init__(self) -> None:
         self._begin()
+        _all.add(self)
 
     def _begin(self) -> None:
         self._agenda = Agenda()
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._thread: threading.Thread | None = None
-        self._pid = os.getpid()
         self._rings_s = _NEVER
 
     def set(self, alarm: Alarm, left_s: float) -> None:
@@ -48,18 +53,23 @@ class ThreadAlarms:
                 alarm.over = True
 
     def _add(self, alarm: Alarm, appended: bool) -> None:
-        if self._pid != os.getpid():
-            self._begin()  # a fork()ed child: the thread is not here, and the lock may have been held
-            appended = self._agenda.append(alarm)
         with self._lock:
             if not appended:
                 self._agenda.insert(alarm)
             if alarm.at_s < self._rings_s:
                 self._rings_s = alarm.at_s
                 if self._thread is None:
-                    self._thread = threading.Thread(target=self._run, name="relight deadlines", daemon=True)
-                    self._thread.start()
+                    self._start()
                 self._changed.notify()
+
+    def _start(self) -> None:
+        thread = threading.Thread(target=self._run, name="relight deadlines", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # no more threads, or the interpreter ends: calls go on, with their own timeouts
+            log.error("deadlines of sync calls are not kept: %s", error, extra={"action": "no_deadlines"})
+            return
+        self._thread = thread
 
     def _run(self) -> None:
         with self._changed:
@@ -79,10 +89,22 @@ class ThreadAlarms:
                 self._rings_s = self._agenda.next_s()
 
 
+_all: "WeakSet[ThreadAlarms]" = WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    """The thread is not here, and the lock may have been held."""
+    for alarms in list(_all):
+        alarms._begin()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
 def _cut(thread: int) -> None:
-    """Shuts down the socket that this thread waits on, if it does."""
+    """Shuts down the socket that this thread waits on, if it does: of what the guard called, not of its callers."""
     frame: FrameType | None = sys._current_frames().get(thread)
-    while frame is not None:
+    while frame is not None and not frame.f_globals.get("__name__", "").startswith(_OURS):
         stream = frame.f_locals.get("self")
         if (extra := getattr(stream, "get_extra_info", None)) is not None:
             connection = extra("socket")

@@ -52,7 +52,7 @@ class SyncDriver:
         while True:
             try:
                 if type(step) is Send:
-                    self._send(step)
+                    self.send(step)
                 elif type(step) is Pause:
                     self._waits.sleep(step.seconds)
                 elif type(step) is Release:
@@ -71,7 +71,8 @@ class SyncDriver:
             bound(response, self._alarms, (until_us - self._clock.now_us()) / 1_000_000)
         return response
 
-    def _send(self, step: Send) -> None:
+    def send(self, step: Send) -> None:
+        """One attempt. What its caller is told meanwhile is raised: that it is to end."""
         alarms = self._alarms
         alarms.set(step, step.left_s)
         try:
@@ -143,7 +144,7 @@ class AsyncDriver:
         while True:
             try:
                 if type(step) is Send:
-                    await self._send(step)
+                    await self.send(step)
                 elif type(step) is Pause:
                     await self._waits.sleep_async(step.seconds)
                 elif type(step) is Release:
@@ -156,7 +157,8 @@ class AsyncDriver:
             else:
                 step = _next(steps)
 
-    async def _send(self, step: Send) -> None:
+    async def send(self, step: Send) -> None:
+        """One attempt. What its caller is told meanwhile is raised: that it is cancelled."""
         alarms = self._alarms_here()
         alarms.set(step, step.left_s)
         try:

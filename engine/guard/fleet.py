@@ -4,56 +4,42 @@ import asyncio
 import hashlib
 import logging
 import random
-from collections import deque
-from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
+
+from nats.aio.client import Client
+from nats.aio.msg import Msg
 
 from relight.engine import scope
 from relight.engine.errors import ControlError, RelightError, Superseded
 from relight.engine.guard.breaker import Breaker
-from relight.engine.log.chain import body_sha256
-from relight.engine.log.control import ControlLog, Tail
+from relight.engine.guard.followed import CLOCKS_S, Followed
+from relight.engine.log.control import ControlLog
 from relight.engine.log.following import Follower
 from relight.engine.log.reader import TRANSIENT, Message
-from relight.engine.policies.fleet_breaker import MAX_VOTE_S, FleetPolicy, FleetState, Ruled, decide, observe
+from relight.engine.policies.fleet_breaker import MAX_VOTE_S, FleetPolicy, Ruled, decide, observe
 from relight.engine.recorder.recorder import Recorder
 from relight.events.base import Event
 from relight.events.breakers import BreakerOpened, BreakerReset, BreakerTripped
-from relight.events.catalog import decode_message, prepare
+from relight.events.catalog import decode, decode_message, prepare
 from relight.events.envelope import Recorded
 from relight.events.errors import Undecodable
-from relight.events.subjects import CONTROLS, OBSERVATIONS, control_subject, token
+from relight.events.subjects import CONTROLS, OBSERVATIONS, token
 
 POLICY = "breaker-1"
+ANNOUNCED = "announced.breaker"
+"""Where whoever ruled says so over core NATS: consumers of a stream that is busy fsyncing hear of it a while later."""
 RETRY_S = 0.5
 LOOK_EVERY_S = 0.5
-CLOCKS_S = 60.0
-"""How far clocks may be apart."""
-GRACE_S = (0.05, 0.2)
+GRACE_S = 0.1
 """How long others leave a ruling to the process whose vote it follows from."""
-SPREAD_S = 0.03
-"""Over which those who want the probes ask for them."""
+SPREAD_S = 0.01
+"""Times the voters that are known: over so long those who would rule the same ask one after the other."""
+MAX_SPREAD_S = 1.0
 RULING_S = 5.0
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class Followed:
-    """One breaker as this process knows it; `recent` are the events that the state rests on, until all are known."""
-
-    state: FleetState
-    tail: Tail
-    recent: "deque[tuple[int, Recorded[Event]]]" = field(default_factory=deque)
-    known: bool = False
-    cause: Recorded[Event] | None = None
-    due_at: float | None = None
-    """When this process rules, if nobody has by then; of the loop's clock."""
-    ruling: "asyncio.Task[None] | None" = None
-    quiet_until: float = 0.0
-    """A ruling of ours or another's is on its way."""
 
 
 class Fleet:
@@ -71,7 +57,6 @@ class Fleet:
         self._wanted: set[str] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._woken = asyncio.Event()
-        self._undecodable = 0
         self.failure: str | None = "not following yet"
         """Why rulings do not arrive now."""
 
@@ -115,8 +100,11 @@ class Fleet:
         tenant = token(self._tenant)
         votes = [f"{OBSERVATIONS}.*.breakers.{tenant}.{fact}" for fact in ("tripped", "reset")]
         since = self._recorder.clock.now() - timedelta(seconds=MAX_VOTE_S + CLOCKS_S)
-        followed_subjects = [f"{CONTROLS}.{BreakerOpened.POLICY}.{tenant}.>", *votes]
-        async with Follower(client, followed_subjects, since=since, arrived=self._woken.set) as follower:
+        subjects = [f"{CONTROLS}.{BreakerOpened.POLICY}.{tenant}.>", *votes]
+        async with (
+            Follower(client, subjects, since=since, arrived=self._woken.set) as follower,
+            self._announcements(client),
+        ):
             self._followed = {}
             linked = False
             while True:
@@ -126,87 +114,74 @@ class Fleet:
                 if not follower.behind:
                     for name, breaker in list(self._breakers.items()):
                         if breaker.policy.fleet is not None and not self._of(name).known:
-                            await self._know(name, control, follower.position)
-                            breaker.told(self._of(name).state)
-                            breaker.link(True)
+                            await self._know(name, breaker, control, follower.position)
                     self.failure = None if linked else self.failure
                     linked = True
-                    self._rule(control, follower.position)
+                    self._rule(client, control, follower.position)
                 with suppress(TimeoutError):
                     async with asyncio.timeout(self._pause_s()):
                         await self._woken.wait()
 
+    @asynccontextmanager
+    async def _announcements(self, client: Client) -> AsyncIterator[None]:
+        """Breakers are told of rulings at once; what this process rules rests on nothing but what the stream says.
+
+        Who ruled may have died before it said so: the stream has every ruling.
+        """
+
+        async def on_announcement(message: Msg) -> None:
+            with suppress(Undecodable):
+                event = decode(message.data)
+                followed, breaker = self._followed.get(event.subject), self._breakers.get(event.subject)
+                if event.tenant == self._tenant and followed is not None and followed.known and breaker is not None:
+                    breaker.told(observe(followed.state, event))
+
+        subscription = await client.subscribe(f"{ANNOUNCED}.{token(self._tenant)}", cb=on_announcement)
+        try:
+            yield
+        finally:
+            if client.is_connected:
+                with suppress(*TRANSIENT):
+                    await subscription.unsubscribe()
+
     def _of(self, name: str) -> Followed:
         if (found := self._followed.get(name)) is None:
-            subject = control_subject(BreakerOpened.POLICY or "", self._tenant, name)
-            found = self._followed[name] = Followed(FleetState(service_name=name), Tail(subject=subject))
+            found = self._followed[name] = Followed.of(self._tenant, name)
         return found
 
     def _fold(self, message: Message) -> None:
         try:
             event = decode_message(message.subject, message.body, message.timestamp_ms)
         except Undecodable as error:
-            self._undecodable += 1
             log.warning("message %d tells breakers nothing: %s", message.seq, error, extra={"action": "undecodable"})
             return
-        followed = self._of(event.subject)
-        if event.rev is not None:
-            self._move(followed, message, event)
-        elif not isinstance(event.data, BreakerTripped | BreakerReset):
-            return
-        before, followed.state = followed.state, observe(followed.state, event)
-        if not followed.known:
-            oldest = event.time - timedelta(seconds=MAX_VOTE_S + CLOCKS_S)
-            followed.recent.append((message.seq, event))
-            while followed.recent[0][1].time < oldest:
-                followed.recent.popleft()
-            return
-        followed.cause = event
-        if (breaker := self._breakers.get(event.subject)) is not None:
-            if followed.state.rev != before.rev or followed.state.answer != before.answer:
-                breaker.told(followed.state)
+        followed, breaker = self._of(event.subject), self._breakers.get(event.subject)
+        if followed.fold(message, event) and breaker is not None:
+            breaker.told(followed.state)
+        if followed.known and breaker is not None:
             self._see_due(followed, breaker.policy.fleet, own=self._is_own(event))
 
-    def _move(self, followed: Followed, message: Message, event: Recorded[Event]) -> None:
-        """The tail as the server has it: also where an older revision, which decides nothing, was put back on top."""
-        tail, rev = followed.tail, event.rev or 0
-        if rev < tail.rev:
-            followed.tail = Tail(subject=tail.subject, seq=message.seq, rev=tail.rev, sha256=tail.sha256)
-            return
-        followed.tail = Tail(
-            subject=message.subject, seq=message.seq, rev=rev, sha256=body_sha256(message.body), event=event
-        )
-        followed.due_at, followed.quiet_until = None, 0.0
-
-    async def _know(self, name: str, control: ControlLog, position: int) -> None:
-        """Its last ruling, where that is older than what was read."""
-        followed = self._of(name)
+    async def _know(self, name: str, breaker: Breaker, control: ControlLog, position: int) -> None:
+        """Its last ruling, where that is older than what is read."""
+        followed, tail = self._of(name), None
         try:
             tail = await control.tail(BreakerOpened, tenant=self._tenant, entity=name, timeout_s=RULING_S)
         except ControlError as error:
             log.warning("%s", error, extra={"action": "unreadable_ruling"})
-            tail = followed.tail
-        if tail.event is not None and tail.rev > followed.tail.rev and tail.seq <= position:
-            followed.tail = tail
-            followed.recent.append((tail.seq, tail.event))
-        events = sorted(followed.recent, key=lambda one: one[0])
-        followed.state = FleetState(service_name=name)
-        for _, event in events:
-            followed.state = observe(followed.state, event)
-            followed.cause = event
-        followed.known = True
-        followed.recent.clear()
-        policy = self._breakers[name].policy.fleet
-        self._see_due(followed, policy, own=followed.cause is not None and self._is_own(followed.cause))
+        followed.know(tail if tail is not None and tail.seq <= position else None)
+        breaker.told(followed.state, anew=True)
+        breaker.link(True)
+        cause = followed.cause
+        self._see_due(followed, breaker.policy.fleet, own=cause is not None and self._is_own(cause))
 
     def _is_own(self, event: Recorded[Event]) -> bool:
         return isinstance(event.data, BreakerTripped | BreakerReset) and event.data.process == self._process
 
     def _see_due(self, followed: Followed, policy: FleetPolicy | None, *, own: bool) -> None:
         if policy is not None and followed.due_at is None and decide(followed.state, self._now(), policy):
-            followed.due_at = self._time() + (0 if own else random.uniform(*GRACE_S))
+            followed.due_at = self._time() + (0 if own else GRACE_S + self._spread_s(followed))
 
-    def _rule(self, control: ControlLog, position: int) -> None:
+    def _rule(self, client: Client, control: ControlLog, position: int) -> None:
         """Appends what is due."""
         now, time_s = self._now(), self._time()
         for name, followed in self._followed.items():
@@ -216,14 +191,14 @@ class Fleet:
                 continue
             if name in self._wanted and followed.due_at is None:
                 if decide(followed.state, now, policy, caller=self._process):
-                    followed.due_at = time_s + random.uniform(0, SPREAD_S)
+                    followed.due_at = time_s + self._spread_s(followed)
                 else:
                     self._wanted.discard(name)
             if followed.due_at is None or time_s < max(followed.due_at, followed.quiet_until):
                 continue
             caller = self._process if name in self._wanted else None
             for ruling in decide(followed.state, now, policy, caller=caller):
-                appending = self._append(ruling, followed, control, position, now, policy)
+                appending = self._append(ruling, followed, client, control, position, now, policy)
                 followed.ruling = asyncio.create_task(appending, name=f"ruling on {name}")
             if followed.ruling is None:
                 followed.due_at = None
@@ -233,6 +208,7 @@ class Fleet:
         self,
         ruling: Ruled,
         followed: Followed,
+        client: Client,
         control: ControlLog,
         position: int,
         now: datetime,
@@ -243,7 +219,7 @@ class Fleet:
             with scope.entered(
                 correlation=cause.correlationid if cause else None, causation=cause.id if cause else None
             ):
-                await control.append(
+                tail = await control.append(
                     ruling,
                     after=after,
                     tenant=self._tenant,
@@ -252,6 +228,9 @@ class Fleet:
                     decided_at=now,
                     timeout_s=RULING_S,
                 )
+            assert tail.event is not None
+            announcement = tail.event.model_dump_json(exclude_none=True).encode()
+            await client.publish(f"{ANNOUNCED}.{token(self._tenant)}", announcement)
         except Superseded as error:
             log.debug("%s", error, extra={"action": "ruling_superseded"})
         except (RelightError, *TRANSIENT) as error:
@@ -272,6 +251,9 @@ class Fleet:
             if followed.due_at is not None and followed.ruling is None
         ]
         return max(0.0, min([LOOK_EVERY_S, *due]))
+
+    def _spread_s(self, followed: Followed) -> float:
+        return random.uniform(0, min(SPREAD_S * len(followed.state.votes), MAX_SPREAD_S))
 
     def _now(self) -> datetime:
         return self._recorder.clock.now()

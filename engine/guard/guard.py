@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from functools import partial
 from itertools import count
-from typing import Any
+from typing import Any, cast
 
 from anthropic import APIRequest, APIResponse, AsyncAPIResponse, AsyncCallNext, CallNext, Middleware
 
@@ -23,8 +23,7 @@ from relight.engine.guard.known_clients import KnownClients, is_model
 from relight.engine.guard.parts import Parts
 from relight.engine.guard.policy import GuardPolicy
 from relight.engine.guard.records import Records
-from relight.engine.guard.requests import is_repeatable
-from relight.engine.guard.steps import CallAny, Steps
+from relight.engine.guard.steps import CallAny
 from relight.engine.guard.tracing import traceparent
 from relight.engine.guard.waits import Waits
 from relight.engine.recorder.recorder import Recorder
@@ -71,7 +70,7 @@ class Guard(Middleware):
             routes=routes,
             budgets=budgets,
         )
-        self._told = (self.recorder, self.policy, provider, region, tuple(fallbacks), budgets, breakers, journal)
+        self._told = (self.recorder, self.policy, region, tuple(fallbacks), budgets, breakers, journal)
         self._clients = KnownClients(provider, region)
         self._sync = SyncDriver(clock, waits)
         self._async = AsyncDriver(clock, waits)
@@ -82,11 +81,29 @@ class Guard(Middleware):
 
     def handle(self, request: APIRequest, call_next: CallNext) -> APIResponse[Any]:
         until_us = deadline_us()
-        return self._sync.drive(self._steps(request, call_next, until_us, False), stream_until_us=until_us)
+        conduct = self._conduct(request, call_next, until_us, False)
+        if (first := conduct.first()) is not None:
+            try:
+                self._sync.send(first)
+            except BaseException as error:
+                conduct.ended(error)
+                raise
+            if conduct.worked(first):
+                return cast("APIResponse[Any]", first.response)
+        return self._sync.drive(conduct.steps(), stream_until_us=until_us)
 
     async def handle_async(self, request: APIRequest, call_next: AsyncCallNext) -> AsyncAPIResponse[Any]:
         until_us = deadline_us()
-        return await self._async.drive(self._steps(request, call_next, until_us, True), stream_until_us=until_us)
+        conduct = self._conduct(request, call_next, until_us, True)
+        if (first := conduct.first()) is not None:
+            try:
+                await self._async.send(first)
+            except BaseException as error:
+                conduct.ended(error)
+                raise
+            if conduct.worked(first):
+                return cast("AsyncAPIResponse[Any]", first.response)
+        return await self._async.drive(conduct.steps(), stream_until_us=until_us)
 
     def does_as(self, other: "Guard") -> bool:
         """Whether it records to the same place, and was told the same."""
@@ -101,7 +118,7 @@ class Guard(Middleware):
             faults=dict(self._parts.faults),
         )
 
-    def _steps(self, request: APIRequest, call_next: CallAny, until_us: int | None, asynchronous: bool) -> Steps:
+    def _conduct(self, request: APIRequest, call_next: CallAny, until_us: int | None, asynchronous: bool) -> Conduct:
         parts, options = self._parts, request.options
         if asynchronous is self._unserved:
             parts.routes.stand_in(asynchronous=asynchronous)
@@ -131,6 +148,5 @@ class Guard(Middleware):
             call_next,
             own_us if until_us is None or until_us > own_us else until_us,
             not request.stream and is_model(request.cast_to),
-            is_repeatable(options),
             asynchronous,
-        ).steps()
+        )

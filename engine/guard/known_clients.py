@@ -66,9 +66,11 @@ class KnownClients:
         client = client_behind(call_next)
         if client is None:
             return self._unknown
-        known = self._known.get(client) or self._look_at(client)
-        self._last = (call_next, known)
-        return known
+        found = self._known.get(client)
+        if found is None:
+            found = self._known[client] = self._look_at(client)
+        self._last = (call_next, found)
+        return found
 
     def _look_at(self, client: BaseClient[Any, Any]) -> KnownClient:
         known = KnownClient(
@@ -77,7 +79,6 @@ class KnownClients:
             max_retries=client.max_retries or None,
             guards=sum(map(is_guard, client.middleware)),
         )
-        self._known[client] = known
         if known.max_retries:
             self.multiplying += 1
             log.warning(

@@ -28,6 +28,7 @@ BENCHMARKS = (
     "archiving",
     "freshness",
     "subscriber_peer",
+    "fleet_breakers",
 )
 WIDTH = 180
 """Of the table where it goes to a file or a pipe."""
