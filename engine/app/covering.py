@@ -7,11 +7,12 @@ from relight.engine.coverage.config import CoverageConfig
 from relight.engine.coverage.models import Reader
 from relight.engine.coverage.python.reader import PythonReader
 from relight.engine.coverage.report import Advanced, Report, read_sources
+from relight.engine.coverage.typescript import TypeScriptReader
 
 
 def readers() -> list[Reader]:
     """One for each family of languages."""
-    return [PythonReader()]
+    return [PythonReader(), TypeScriptReader()]
 
 
 def cover(paths: Sequence[Path], config: CoverageConfig, *, count_tests: bool, advanced: Advanced) -> Report:
