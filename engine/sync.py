@@ -1,7 +1,9 @@
 """`Relight` for code without an event loop: the same object, its waiting calls run in a loop of their own."""
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 from anyio.from_thread import BlockingPortal
@@ -9,8 +11,14 @@ from pydantic import JsonValue
 
 from relight.engine import scope
 from relight.engine.decision import Decision
+from relight.engine.guard.breakers import Breakers
+from relight.engine.guard.budgets import Budgets
+from relight.engine.guard.estimates import PriceList
 from relight.engine.guard.policy import GuardPolicy
+from relight.engine.guard.tool import Counted, ToolBreaker
 from relight.engine.log.control import Tail
+from relight.engine.policies.breaker import BreakerPolicy
+from relight.engine.policies.budget import Limit
 from relight.engine.recorder.receipts import Receipt
 from relight.engine.recorder.recorder import Recorder
 from relight.engine.runtime import Relight
@@ -69,6 +77,26 @@ class SyncRelight:
 
     def guarded(self, client: ClientT, policy: GuardPolicy | None = None, **told: Any) -> ClientT:
         return self._relight.guarded(client, policy, **told)
+
+    def budgets(self, limits: Sequence[Limit] | Path | str, *, prices: PriceList | None = None) -> Budgets:
+        async def made() -> Budgets:
+            return self._relight.budgets(limits, prices=prices)
+
+        return self._portal.call(made)
+
+    @property
+    def breakers(self) -> Breakers:
+        return self._relight.breakers
+
+    def breaker(
+        self,
+        name: str,
+        *,
+        counts: Counted = Exception,
+        ignores: Counted = (),
+        policy: BreakerPolicy | None = None,
+    ) -> ToolBreaker:
+        return self._relight.breaker(name, counts=counts, ignores=ignores, policy=policy)
 
     def tail(self, kind: type[Control], entity: str, *, tenant: str | None = None) -> Tail:
         return self._portal.call(partial(self._relight.tail, kind, entity, tenant=tenant))

@@ -1,7 +1,7 @@
 """Decisions: owns `autopilot_decisions` and `decision_audit_logs`."""
 
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 
 from relight.events.decisions import (
     DecisionBegun,
@@ -62,7 +62,6 @@ projection = Projection(name="decisions", version=1, tables=(DECISIONS, AUDIT))
 
 PENDING, KNOWN = 0, 1
 """Ranks of a result: an outcome outranks `pending`, whoever's clock ran ahead."""
-EVER = datetime(1970, 1, 1, tzinfo=UTC)
 BEGUN, TAKEN = 0, 1
 """Ranks of an opening: what was known when deciding outranks what was known at the beginning."""
 
@@ -189,17 +188,6 @@ class CallCount(Row):
     event_id: str
 
 
-class CallSite(Row):
-    tenant: str
-    site: str
-    guarded: bool
-    calls: int
-    reports: int
-    first_at: datetime
-    last_at: datetime
-    event_id: str
-
-
 queries = (
     Query(
         name="decisions.by_outcome",
@@ -263,31 +251,5 @@ queries = (
             LIMIT $limit
         """,
         order="tenant, decision_type, outcome",
-    ),
-    Query(
-        name="decisions.call_sites",
-        question="Which places in the programs called a model since then, how often, and through a guard or not?",
-        row=CallSite,
-        sql="""
-            SELECT
-                d.tenant, d.site, d.guarded, sum(d.calls)::bigint AS calls, count(*) AS reports,
-                min(d.occurred_at) AS first_at, max(d.occurred_at) AS last_at, max(d.event_id::text) AS event_id
-            FROM (
-                SELECT
-                    a.tenant, a.decision AS site, a.occurred_at, a.event_id,
-                    coalesce((a.state_snapshot ->> 'guarded')::boolean, false) AS guarded,
-                    coalesce((a.state_snapshot ->> 'calls')::bigint, 0) AS calls
-                FROM decision_audit_logs AS a
-                WHERE a.tenant = who.tenant AND a.checkpoint_type = 'calls_counted'
-                    AND a.event_id >= (
-                        lpad(to_hex((extract(EPOCH FROM $since) * 1000)::bigint), 12, '0') || '70008000000000000000'
-                    )::uuid
-            ) AS d
-            GROUP BY d.tenant, d.site, d.guarded
-            ORDER BY d.site, d.guarded
-            LIMIT $limit
-        """,
-        order="tenant, site, guarded",
-        parameters={"since": Parameter(type=datetime, help="from when on they were counted", default=EVER)},
     ),
 )

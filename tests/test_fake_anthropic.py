@@ -198,6 +198,13 @@ async def test_a_faulty_stream_breaks_just_where_the_step_says(
     assert ("message_start" in types) == in_body
 
 
+async def test_a_status_without_a_body_has_none(fake: FakeAnthropic, client: anthropic.AsyncAnthropic) -> None:
+    fake.play([Step(status=204), Step(status=304)])
+    assert (await client.messages.with_raw_response.create(**ASK)).status_code == 204
+    with pytest.raises(anthropic.APIStatusError):
+        await client.messages.create(**ASK)
+
+
 async def test_a_stream_without_its_end_ends_in_order(fake: FakeAnthropic, client: anthropic.AsyncAnthropic) -> None:
     fake.play([_faulty(Fault.NO_MESSAGE_STOP, 2), _faulty(Fault.EMPTY_BODY)])
     types = [event.type async for event in await client.messages.create(**ASK, stream=True)]

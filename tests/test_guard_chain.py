@@ -21,6 +21,8 @@ from anthropic import (
     AsyncAPIResponse,
     AsyncCallNext,
     CallNext,
+    DefaultAsyncHttpxClient,
+    DefaultHttpxClient,
     Middleware,
 )
 from anthropic._models import FinalRequestOptions
@@ -36,6 +38,8 @@ from relight.engine.guard.fallback import Fallback
 
 MODEL, OTHER = "claude-opus-4-8", "claude-haiku-4-5"
 ASK: dict[str, Any] = {"max_tokens": 64, "messages": [{"role": "user", "content": "hello"}]}
+PLAIN = DefaultHttpxClient(verify=False)
+"""Shared: to load certificates for each client takes most of a test's time."""
 FIRST_KEY = "sk-first-secret"
 SECOND_KEY = "sk-second"
 
@@ -124,24 +128,28 @@ def wires(threads: Wires) -> Wires:
     return threads
 
 
+def plain(*, asynchronous: bool) -> Any:
+    return DefaultAsyncHttpxClient(verify=False) if asynchronous else PLAIN
+
+
 def others(url: str) -> dict[str, tuple[Any, Any, dict[str, Any]]]:
     """Sync and async clients that may be asked instead, and what their fallbacks say."""
     bedrock: dict[str, Any] = {"aws_access_key": "a", "aws_secret_key": "b", "aws_region": "eu-west-1"}
     vertex: dict[str, Any] = {"access_token": "t", "region": "europe-west1", "project_id": "p"}
     return {
         "address": (
-            Anthropic(base_url=url, api_key=SECOND_KEY),
-            AsyncAnthropic(base_url=url, api_key=SECOND_KEY),
+            Anthropic(base_url=url, api_key=SECOND_KEY, http_client=PLAIN),
+            AsyncAnthropic(base_url=url, api_key=SECOND_KEY, http_client=plain(asynchronous=True)),
             {},
         ),
         "bedrock": (
-            AnthropicBedrock(base_url=url, **bedrock),
-            AsyncAnthropicBedrock(base_url=url, **bedrock),
+            AnthropicBedrock(base_url=url, http_client=PLAIN, **bedrock),
+            AsyncAnthropicBedrock(base_url=url, http_client=plain(asynchronous=True), **bedrock),
             {"models": {MODEL: f"eu.anthropic.{MODEL}-v1:0"}},
         ),
         "vertex": (
-            AnthropicVertex(base_url=url, **vertex),
-            AsyncAnthropicVertex(base_url=url, **vertex),
+            AnthropicVertex(base_url=url, http_client=PLAIN, **vertex),
+            AsyncAnthropicVertex(base_url=url, http_client=plain(asynchronous=True), **vertex),
             {"model": MODEL},
         ),
     }
@@ -206,7 +214,8 @@ async def ask_async(client: Any, way: str) -> str:
 
 def first_client(wires: Wires, second: Second, *, asynchronous: bool) -> Any:
     kind = AsyncAnthropic if asynchronous else Anthropic
-    return kind(base_url=wires.first.url, api_key=FIRST_KEY, max_retries=0, middleware=[second])
+    http = plain(asynchronous=asynchronous)
+    return kind(base_url=wires.first.url, api_key=FIRST_KEY, http_client=http, max_retries=0, middleware=[second])
 
 
 @pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
@@ -275,7 +284,9 @@ def test_another_model_is_asked_by_the_same_client_and_the_request_of_the_caller
         return answer
 
     second = Second([Fallback(model=OTHER, adapt=lambda body: {**body, "max_tokens": 32})])
-    client = Anthropic(base_url=wires.first.url, api_key="k", max_retries=0, middleware=[watch, second])
+    client = Anthropic(
+        base_url=wires.first.url, api_key="k", http_client=PLAIN, max_retries=0, middleware=[watch, second]
+    )
     message = client.messages.create(model=MODEL, **ASK)
     assert [(request.json["model"], request.json["max_tokens"]) for request in wires.first.requests] == [
         (MODEL, 64),
@@ -306,7 +317,7 @@ def test_the_other_clients_own_retries_and_guard_are_off_and_its_middlewares_are
         passed.append(request.url)
         return call_next(request)
 
-    other = Anthropic(base_url=wires.second.url, api_key="k", max_retries=5, middleware=[mine])
+    other = Anthropic(base_url=wires.second.url, api_key="k", http_client=PLAIN, max_retries=5, middleware=[mine])
     client = first_client(wires, Second([Fallback(other)]), asynchronous=False)
     with pytest.raises(anthropic.APIStatusError):
         client.messages.create(model=MODEL, **ASK)
@@ -356,8 +367,9 @@ def test_a_model_that_nobody_named_for_the_other_provider_is_left_out(wires: Wir
     assert "claude-unheard-of" in str(second.chain.tried[1])
 
 
-SYNC, ASYNC = Anthropic(api_key="k"), AsyncAnthropic(api_key="k")
-BEDROCK = AnthropicBedrock(aws_access_key="a", aws_secret_key="b", aws_region="eu-west-1")
+SYNC = Anthropic(api_key="k", http_client=PLAIN)
+ASYNC = AsyncAnthropic(api_key="k", http_client=plain(asynchronous=True))
+BEDROCK = AnthropicBedrock(aws_access_key="a", aws_secret_key="b", aws_region="eu-west-1", http_client=PLAIN)
 
 
 @pytest.mark.parametrize(
@@ -390,7 +402,10 @@ def test_bedrock_may_fall_back_to_another_region_of_its_own_without_a_word_about
     assert Routes([Fallback(BEDROCK)], provider="aws.bedrock")
     assert (provider_of(BEDROCK), region_of(BEDROCK)) == ("aws.bedrock", "eu-west-1")
     assert (provider_of(SYNC), region_of(SYNC)) == ("anthropic", "global")
-    assert region_of(Anthropic(api_key="k", base_url="http://proxy.example:8443/x")) == "proxy.example:8443"
+    assert (
+        region_of(Anthropic(api_key="k", http_client=PLAIN, base_url="http://proxy.example:8443/x"))
+        == "proxy.example:8443"
+    )
 
 
 # The pure part, with nothing on a wire.
@@ -435,6 +450,10 @@ def test_a_failure_that_a_fallback_is_on_leads_there_before_the_retries() -> Non
     assert not chain.hurries(Failure.SERVER_ERROR)
     assert chain.next(Failure.OVERLOADED) is not None
     assert not chain.hurries(Failure.OVERLOADED), "nothing is left that wants it"
+    chain = chain_of(Fallback(model="a"), Fallback(model="b", on="overloaded"))
+    assert not chain.hurries(Failure.OVERLOADED), "another one comes first"
+    assert chain.next(Failure.OVERLOADED) is not None
+    assert chain.hurries(Failure.OVERLOADED)
 
 
 def test_the_model_that_was_asked_already_is_no_fallback() -> None:

@@ -12,7 +12,7 @@ from relight.engine.coverage.python.reader import PythonReader
 from relight.engine.coverage.report import Advanced, Report, read_sources
 from relight.engine.coverage.runtime import Seen
 from relight.engine.settings import Settings
-from relight.projections.decisions import CallSite
+from relight.projections.model_calls import CallSite
 from relight.projections.query import MAX_LIMIT
 
 LOOKED_BACK = timedelta(days=30)

@@ -62,4 +62,5 @@ class Tally:
     def __str__(self) -> str:
         kinds = ", ".join(f"{name} {count}" for name, count in self.faults.most_common())
         good = self.requests - self.faults.total()
-        return f"{self.requests} requests: {good} answered well{f'; {kinds}' if kinds else ''}"
+        noun = "request" if self.requests == 1 else "requests"
+        return f"{self.requests} {noun}: {good} answered well{f'; {kinds}' if kinds else ''}"

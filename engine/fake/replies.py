@@ -15,6 +15,7 @@ from relight.engine.fake.steps import Fault, Step
 JSON = "application/json"
 HTML = "<html><head><title>Bad gateway</title></head><body>The proxy has no answer.</body></html>"
 PLAIN_CHUNKS = 8
+BODILESS = (204, 205, 304)
 BROKEN_JSON = b'{"type": "content_block_delta", "index": 0, "delta": {"ty'
 
 
@@ -64,8 +65,7 @@ class Replies:
             reply = self._stream(asked, step, request_id, headers)
         else:
             reply = self._plain(asked, step, request_id, headers, base_url)
-        given = {name.lower(): value for name, value in step.headers.items()}
-        reply = replace(reply, headers={**reply.headers, **given}, delay_s=reply.delay_s + step.delay_s)
+        reply = replace(reply, headers={**reply.headers, **step.headers}, delay_s=reply.delay_s + step.delay_s)
         return _headless(reply, step)
 
     def _stream(self, asked: Asked, step: Step, request_id: str, headers: Mapping[str, str]) -> Reply:
@@ -101,7 +101,9 @@ class Replies:
 
     def _plain(self, asked: Asked, step: Step, request_id: str, headers: Mapping[str, str], base_url: str) -> Reply:
         delay_s, kind = 0.0, JSON
-        if step.body is not None:
+        if step.status in BODILESS:
+            body = b""
+        elif step.body is not None:
             body = step.body.encode()
         elif step.status >= 300:
             error_type = problems.error_type(step, step.status)

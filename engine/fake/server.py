@@ -119,9 +119,7 @@ class FakeAnthropic:
         step = self._choose(self._played) if known else Step(status=404)
         self._played += known
         number, self._arrived = self._arrived, self._arrived + 1
-        request_id = next(
-            (value for name, value in step.headers.items() if name.lower() == "request-id"), f"req_fake_{number:06d}"
-        )
+        request_id = step.headers.get("request-id", f"req_fake_{number:06d}")
         seen = Seen(number, time.monotonic(), received, wanted, step, request_id)
         if self._remembers:
             self.requests.append(seen)

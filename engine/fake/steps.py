@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, field_validator
 
 
 class Fault(StrEnum):
@@ -41,8 +41,15 @@ Seconds = Annotated[float, Field(ge=0, le=86_400)]
 Tokens = Annotated[int, Field(ge=0, le=1_000_000)]
 
 
+HeaderName = Annotated[str, StringConstraints(to_lower=True, pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")]
+
+
 def _header_value(value: object) -> object:
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+HeaderValue = Annotated[str, BeforeValidator(_header_value), StringConstraints(pattern=r"^[\t\x20-\x7e]*$")]
+FRAMING = ("content-length", "transfer-encoding")
 
 
 class Step(BaseModel):
@@ -51,7 +58,7 @@ class Step(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     status: Annotated[int, Field(ge=200, le=599)] = 200
-    headers: Mapping[str, Annotated[str, BeforeValidator(_header_value)]] = Field(default_factory=dict)
+    headers: Mapping[HeaderName, HeaderValue] = Field(default_factory=dict)
     """Beside the usual ones, or instead of them: `retry-after`, `retry-after-ms`, `x-should-retry`, `request-id`, …"""
     body: str | None = None
     """Sent as it is, instead of a message or an error."""
@@ -82,3 +89,11 @@ class Step(BaseModel):
 
     times: Annotated[int, Field(ge=1, le=1_000_000)] = 1
     """So many requests in a row get it."""
+
+    @field_validator("headers")
+    @classmethod
+    def _not_framing(cls, headers: Mapping[str, str]) -> Mapping[str, str]:
+        for name in FRAMING:
+            if name in headers:
+                raise ValueError(f"{name} follows from the body: a fault as {Fault.TRUNCATED} makes it a lie")
+        return headers

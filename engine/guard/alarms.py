@@ -1,20 +1,20 @@
 """Ends attempts at their deadline: one timer for all calls of a loop, for `asyncio.timeout` costs 3 us a call."""
 
 import asyncio
-from heapq import heapify, heappop, heappush
+from heapq import heappop, heappush
 from itertools import count
 
-_COMPACTED_ABOVE = 256
+_NEVER = float("inf")
 
 
 class Alarm:
-    """What happens at a moment, unless it is `over` before."""
+    """Rings at a moment, unless it is taken back before; `at_s` is of the clock of whoever rings it."""
 
     __slots__ = ("at_s", "cancelling", "fired", "over", "target")
 
-    def __init__(self, at_s: float, target: object) -> None:
-        self.at_s = at_s
-        self.target = target
+    def __init__(self) -> None:
+        self.at_s = 0.0
+        self.target: object = None
         self.over = False
         self.fired = False
         self.cancelling = 0
@@ -25,38 +25,63 @@ class Alarm:
 
 
 class Agenda:
-    """Alarms by their moment. One that is over stays until its moment, or until most of them are over."""
+    """Alarms by their moment.
 
-    __slots__ = ("_heap", "_numbers", "_sets")
+    Most have the same time left, so that they come in the order of their moments: a dict holds those, and forgets at
+    once what is taken back. The rest stand in a heap. Threads add to the dict and take from it without a lock.
+    """
+
+    __slots__ = ("_heap", "_last_s", "_numbers", "_ordered")
 
     def __init__(self) -> None:
+        self._ordered: dict[Alarm, None] = {}
+        self._last_s = 0.0
         self._heap: list[tuple[float, int, Alarm]] = []
         self._numbers = count()
-        self._sets = 0
 
-    def add(self, alarm: Alarm) -> bool:
-        """Whether it is the first one now."""
-        heap = self._heap
-        self._sets += 1
-        if self._sets > _COMPACTED_ABOVE and self._sets > len(heap) // 2:
-            self._sets = 0
-            heap[:] = [entry for entry in heap if not entry[2].over]
-            heapify(heap)
-        heappush(heap, (alarm.at_s, next(self._numbers), alarm))
-        return heap[0][2] is alarm
+    def append(self, alarm: Alarm) -> bool:
+        """False where it would come before one that is there: `insert` it."""
+        if alarm.at_s < self._last_s:
+            return False
+        self._last_s = alarm.at_s
+        self._ordered[alarm] = None
+        return True
 
-    def next_s(self) -> float | None:
-        """When the next one is due that is not over."""
+    def insert(self, alarm: Alarm) -> None:
+        heappush(self._heap, (alarm.at_s, next(self._numbers), alarm))
+
+    def take_back(self, alarm: Alarm) -> bool:
+        """False where it was inserted, or has rung."""
+        return self._ordered.pop(alarm, alarm) is None
+
+    def next_s(self) -> float:
+        """When the next one rings; infinity where there is none."""
         heap = self._heap
         while heap and heap[0][2].over:
             heappop(heap)
-        return heap[0][0] if heap else None
+        first = self._first()
+        ordered_s = _NEVER if first is None else first.at_s
+        return min(ordered_s, heap[0][0]) if heap else ordered_s
 
     def due(self, now_s: float) -> list[Alarm]:
+        """Takes out those whose moment has come."""
         found = []
-        while (at_s := self.next_s()) is not None and at_s <= now_s:
-            found.append(heappop(self._heap)[2])
+        while (first := self._first()) is not None and first.at_s <= now_s:
+            if self.take_back(first):
+                found.append(first)
+        heap = self._heap
+        while heap and (heap[0][2].over or heap[0][0] <= now_s):
+            alarm = heappop(heap)[2]
+            if not alarm.over:
+                found.append(alarm)
         return found
+
+    def _first(self) -> Alarm | None:
+        while True:
+            try:
+                return next(iter(self._ordered), None)
+            except RuntimeError:  # another thread changed it just then
+                continue
 
 
 class LoopAlarms:
@@ -64,25 +89,34 @@ class LoopAlarms:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
+        self._now_s = loop.time
         self._agenda = Agenda()
         self._timer: asyncio.TimerHandle | None = None
+        self._rings_s = _NEVER
 
-    def set(self, left_s: float) -> Alarm:
+    def set(self, alarm: Alarm, left_s: float) -> None:
         """For the current task."""
-        alarm = Alarm(self._loop.time() + left_s, asyncio.current_task())
-        if self._agenda.add(alarm) and (self._timer is None or alarm.at_s < self._timer.when()):
-            self._arm(alarm.at_s)
-        return alarm
+        alarm.target = asyncio.current_task()
+        alarm.at_s = at_s = self._now_s() + left_s
+        if not self._agenda.append(alarm):
+            self._agenda.insert(alarm)
+        if at_s < self._rings_s:
+            self._arm(at_s)
 
-    def _arm(self, at_s: float | None) -> None:
+    def clear(self, alarm: Alarm) -> None:
+        if not self._agenda.take_back(alarm):
+            alarm.over = True
+
+    def _arm(self, at_s: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = None if at_s is None else self._loop.call_at(at_s, self._ring)
+        self._rings_s = at_s
+        self._timer = None if at_s == _NEVER else self._loop.call_at(at_s, self._ring)
 
     def _ring(self) -> None:
-        self._timer = None
-        for alarm in self._agenda.due(self._loop.time()):
+        for alarm in self._agenda.due(self._now_s()):
             assert isinstance(alarm.target, asyncio.Task)
             alarm.fired, alarm.cancelling = True, alarm.target.cancelling()
             alarm.target.cancel()
+        # Not before: most alarms are taken back long before they ring, and a timer costs more than they do.
         self._arm(self._agenda.next_s())

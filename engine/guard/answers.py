@@ -1,73 +1,64 @@
-"""What an attempt's answer says of itself, and how it failed, once the driver has it."""
+"""Reads what an answer says of itself, wherever it came from."""
 
-import json
+from collections.abc import Mapping
 
-import httpx2
-from anthropic import APIResponseValidationError, BaseModel
-from anthropic._base_client import BaseClient
+import orjson
+from pydantic import JsonValue
 
-from relight.engine.guard.classify import Fault, of_error, of_response, request_id
-from relight.engine.guard.facts import Answer, Attempt, Failure, Usage
-from relight.engine.guard.steps import HandOut, Send
-
-_UNREADABLE = (json.JSONDecodeError, UnicodeDecodeError, APIResponseValidationError, httpx2.DecodingError)
+from relight.engine.guard.facts import Answer, Usage
 
 
-def fault_of(sent: Send, attempt: Attempt, *, now_us: int) -> Fault | None:
-    """None where it is an answer. Writes what is known of it into `attempt`."""
-    if sent.error is not None:
-        return of_error(sent.error, now_us=now_us)
-    if (http := sent.http) is None:
+def read_json(body: bytes | None) -> JsonValue:
+    """None for what is no JSON."""
+    if not body:
         return None
-    attempt.status = http.status_code
-    if not http.is_success:
-        fault = of_response(http, now_us=now_us)
-        attempt.request_id = fault.request_id
-        if http.is_closed:
-            attempt.body = http.content
-        return fault
-    attempt.request_id = request_id(http.headers)
-    if not sent.parses or not http.is_closed:
+    try:
+        document: JsonValue = orjson.loads(body)
+    except orjson.JSONDecodeError:
         return None
-    attempt.body = http.content
-    if isinstance(sent.unparsed, _UNREADABLE) or (sent.unparsed is None and not isinstance(sent.parsed, BaseModel)):
-        return Fault(failure=Failure.MALFORMED, status=http.status_code, request_id=attempt.request_id)
-    return None
+    return document
 
 
-def read_so_far(attempt: Attempt, handed_out: HandOut) -> Fault | None:
-    """How reading a stream ended; None where it is read to its end, or was left by the caller."""
-    end = handed_out.end
-    assert end is not None
-    attempt.ended_us = end.ended_us
-    attempt.first_token_us = end.first_token_us
-    attempt.failure = end.failure
-    attempt.answer = end.answer
-    attempt.body, attempt.body_sha256, attempt.body_bytes = end.body, end.sha256, end.size_bytes
-    return None if end.failure is None else Fault(failure=end.failure, status=attempt.status)
-
-
-def raised_by(sent: Send) -> Exception | None:
-    """What the SDK would raise for this attempt."""
-    if sent.error is not None or sent.unparsed is not None:
-        return sent.error or sent.unparsed
-    http, client = sent.http, getattr(sent.response, "_client", None)
-    if http is None or not isinstance(client, BaseClient) or http.is_success or not http.is_closed:
+def read_answer(document: JsonValue) -> Answer | None:
+    """Of a message; None for anything else, an error for one."""
+    if not isinstance(document, dict) or document.get("type") != "message":
         return None
-    return client._make_status_error_from_response(http)
-
-
-def answer_of(message: object) -> Answer:
-    """Of a parsed message; whatever it lacks stays None."""
-    usage = getattr(message, "usage", None)
-    return Answer(
-        response_id=getattr(message, "id", None),
-        model=getattr(message, "model", None),
-        stop_reason=getattr(message, "stop_reason", None),
-        usage=Usage(
-            input_tokens=getattr(usage, "input_tokens", None),
-            output_tokens=getattr(usage, "output_tokens", None),
-            cache_write_tokens=getattr(usage, "cache_creation_input_tokens", None),
-            cache_read_tokens=getattr(usage, "cache_read_input_tokens", None),
-        ),
+    answer = Answer(
+        response_id=_text(document.get("id")),
+        model=_text(document.get("model")),
+        stop_reason=_text(document.get("stop_reason")),
     )
+    read_usage(document.get("usage"), answer.usage)
+    return answer
+
+
+def read_usage(document: object, usage: Usage) -> None:
+    """Takes over what the document says, and leaves the rest as it is: a stream says it bit by bit."""
+    if not isinstance(document, Mapping):
+        return
+    for name, key in _COUNTS.items():
+        if (count := _count(document.get(key))) is not None:
+            setattr(usage, name, count)
+    for name in ("service_tier", "speed", "inference_geo"):
+        if (text := _text(document.get(name))) is not None:
+            setattr(usage, name, text)
+    if isinstance(written := document.get("cache_creation"), dict):
+        usage.cache_write_1h_tokens = _count(written.get("ephemeral_1h_input_tokens"))
+    if isinstance(tools := document.get("server_tool_use"), dict):
+        usage.web_searches = _count(tools.get("web_search_requests"))
+
+
+_COUNTS = {
+    "input_tokens": "input_tokens",
+    "output_tokens": "output_tokens",
+    "cache_write_tokens": "cache_creation_input_tokens",
+    "cache_read_tokens": "cache_read_input_tokens",
+}
+
+
+def _count(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None

@@ -58,17 +58,22 @@ class Routes:
     def __init__(
         self, fallbacks: Sequence[Fallback] = (), *, provider: str | None = None, asynchronous: bool | None = None
     ) -> None:
-        self._asynchronous = asynchronous_of(fallbacks)
+        self.asynchronous = asynchronous_of(fallbacks)
+        """The kind of their clients; None: they have none."""
         self._places = places(fallbacks, provider=provider, asynchronous=asynchronous)
 
     def __bool__(self) -> bool:
         return bool(self._places)
 
-    def chain(self, request: APIRequest, call_next: Send, dependency: Dependency, *, asynchronous: bool) -> "Chain":
-        """The routes of a call that would go to `dependency` by `call_next`. Raises `GuardError`, see `Fallback`."""
-        if self._asynchronous is not None and self._asynchronous != asynchronous:
+    def stand_in(self, *, asynchronous: bool) -> None:
+        """Raises `GuardError` where they cannot stand in for a client of that kind."""
+        if self.asynchronous is not None and self.asynchronous != asynchronous:
             first, second = ("an async", "sync") if asynchronous else ("a sync", "async")
             raise GuardError(f"the fallbacks of this Guard have {second} clients: they cannot stand in for {first} one")
+
+    def chain(self, request: APIRequest, call_next: Send, dependency: Dependency, *, asynchronous: bool) -> "Chain":
+        """The routes of a call that would go to `dependency` by `call_next`. Raises `GuardError`, see `stand_in`."""
+        self.stand_in(asynchronous=asynchronous)
         return Chain(request, Route(dependency, call_next, _as_it_is), self._places)
 
 
@@ -79,7 +84,7 @@ class Chain:
     the end `capacity` says how long to wait before `again`, and `circuit_open` what to raise instead.
     """
 
-    __slots__ = ("_at", "_left", "_refused", "_request", "first", "route", "tried")
+    __slots__ = ("_at", "_left", "_refused", "_request", "_why", "first", "route", "tried")
 
     def __init__(self, request: APIRequest, first: Route, places: Sequence[Place] = ()) -> None:
         self.first = first
@@ -91,10 +96,13 @@ class Chain:
         self._left: Sequence[Place | Route] = places
         self._at = 0
         self._refused: list[Route] = []
+        self._why = ""
 
     def hurries(self, failure: str) -> bool:
-        """Whether a route that is left wants a call that failed so at once, without a retry; a `refusal` too."""
-        return any(failure in left.on for left in self._left[self._at :])
+        """Whether the route that would follow wants a call that failed so at once, without a retry; a `refusal` too."""
+        taking = (left for left in self._left[self._at :] if failure not in IF_ASKED or failure in left.on)
+        following = next(taking, None)
+        return following is not None and failure in following.on
 
     def next(self, after: str | Refused, *, attempts: int = 1) -> Route | None:
         """The route that follows one that is given up: it failed so, after so many attempts, or was refused.
@@ -108,6 +116,11 @@ class Chain:
             return self._go_on(None, f"{here.name} refused by its breaker")
         self.tried.append(Tried(here, failed=after, attempts=attempts))
         return None if after in EQUALLY_REFUSED else self._go_on(after, f"{here.name} {after}")
+
+    def skip(self, why: str) -> Route | None:
+        """The route that follows one whose turn it is, but which cannot take the call as it stands."""
+        self.tried.append(Tried(self.route.dependency, skipped=why))
+        return self._go_on(None, self._why)
 
     def capacity(self, now_us: int, *, left_s: float) -> float | None:
         """How long to wait before `again`, if at all: at most a second, for a breaker may close early.
@@ -135,6 +148,7 @@ class Chain:
         return circuit_open(self.tried, now_us=now_us, decision=decision)
 
     def _go_on(self, failure: str | None, why: str) -> Route | None:
+        self._why = why
         while self._at < len(self._left):
             left = self._left[self._at]
             self._at += 1

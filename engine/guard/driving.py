@@ -1,6 +1,7 @@
 """Does what the core of a call asks for: a driver for each kind of client."""
 
 import asyncio
+from collections.abc import Awaitable
 from contextlib import suppress
 from typing import Any, cast
 from weakref import WeakKeyDictionary
@@ -11,6 +12,7 @@ from anthropic._base_client import BaseClient
 
 from relight.engine.clock import Clock
 from relight.engine.guard.alarms import LoopAlarms
+from relight.engine.guard.bounded import bound
 from relight.engine.guard.cutting import ThreadAlarms
 from relight.engine.guard.steps import AnyResponse, HandOut, Pause, Release, Send, Steps
 from relight.engine.guard.streams import watch_async, watch_sync
@@ -35,8 +37,8 @@ class SyncDriver:
             return cast("APIResponse[Any]", came)
         response = came.take()
         watch_sync(
-            response.http_response,
-            _SyncWatcher(self, steps, came),
+            self.bounded(response.http_response, stream_until_us),
+            _SyncWatcher(self, steps, came, stream_until_us),
             self._clock,
             deadline_us=stream_until_us,
             keep_bytes=KEPT_BYTES,
@@ -50,7 +52,7 @@ class SyncDriver:
         while True:
             try:
                 if type(step) is Send:
-                    self._send(step)
+                    self.send(step)
                 elif type(step) is Pause:
                     self._waits.sleep(step.seconds)
                 elif type(step) is Release:
@@ -63,11 +65,19 @@ class SyncDriver:
             else:
                 step = _next(steps)
 
-    def _send(self, step: Send) -> None:
-        alarm = self._alarms.set(step.left_s)
+    def bounded(self, response: httpx2.Response, until_us: int | None) -> httpx2.Response:
+        """The response, whose body is read until then at most."""
+        if until_us is not None:
+            bound(response, self._alarms, (until_us - self._clock.now_us()) / 1_000_000)
+        return response
+
+    def send(self, step: Send) -> None:
+        """One attempt. What its caller is told meanwhile is raised: that it is to end."""
+        alarms = self._alarms
+        alarms.set(step, step.left_s)
         try:
-            step.response = response = cast("APIResponse[Any]", step.call_next(step.request))
-            if step.parses and step.is_whole:
+            response = cast("APIResponse[Any]", step.call_next(step.request))
+            if step.came(response):
                 try:
                     step.parsed = response.parse()
                 except Exception as error:
@@ -75,26 +85,26 @@ class SyncDriver:
         except Exception as error:
             step.error = error
         finally:
-            self._alarms.clear(alarm)
-            step.late = alarm.fired
+            alarms.clear(step)
 
 
 class _SyncWatcher:
     """Goes on with a call whose stream was handed out."""
 
-    __slots__ = ("_driver", "_out", "_steps")
+    __slots__ = ("_driver", "_out", "_steps", "_until_us")
 
-    def __init__(self, driver: SyncDriver, steps: Steps, out: HandOut) -> None:
+    def __init__(self, driver: SyncDriver, steps: Steps, out: HandOut, until_us: int | None) -> None:
         self._driver = driver
         self._steps = steps
         self._out = out
+        self._until_us = until_us
 
     def again(self, end: StreamEnd) -> httpx2.Response | None:
         self._out.end = end
         came = self._driver.run(self._steps)
         if isinstance(came, HandOut):
             self._out = came
-            return None if came.nothing else came.take().http_response
+            return None if came.nothing else self._driver.bounded(came.take().http_response, self._until_us)
         http = _http(came)
         if not http.is_closed:
             http.read()
@@ -134,7 +144,7 @@ class AsyncDriver:
         while True:
             try:
                 if type(step) is Send:
-                    await self._send(step)
+                    await self.send(step)
                 elif type(step) is Pause:
                     await self._waits.sleep_async(step.seconds)
                 elif type(step) is Release:
@@ -147,24 +157,25 @@ class AsyncDriver:
             else:
                 step = _next(steps)
 
-    async def _send(self, step: Send) -> None:
-        alarm = self._alarms_here().set(step.left_s)
+    async def send(self, step: Send) -> None:
+        """One attempt. What its caller is told meanwhile is raised: that it is cancelled."""
+        alarms = self._alarms_here()
+        alarms.set(step, step.left_s)
         try:
-            step.response = response = await cast("Any", step.call_next(step.request))
-            if step.parses and step.is_whole:
+            response = await cast("Awaitable[AsyncAPIResponse[Any]]", step.call_next(step.request))
+            if step.came(response):
                 try:
                     step.parsed = await response.parse()
                 except Exception as error:
                     step.unparsed = error
         except asyncio.CancelledError:
-            if not alarm.caught():
+            if not step.caught():
                 raise
             step.error = TimeoutError()
         except Exception as error:
             step.error = error
         finally:
-            alarm.over = True
-            step.late = alarm.fired
+            alarms.clear(step)
 
     def _alarms_here(self) -> LoopAlarms:
         loop = asyncio.get_running_loop()

@@ -1,7 +1,6 @@
 """What a request's path and body ask for."""
 
 import re
-from collections.abc import Mapping
 from functools import lru_cache
 
 CHAT = "chat"
@@ -19,5 +18,5 @@ def operation(method: str, path: str) -> str:
 
 def model_of(body: object) -> str:
     """The model that a request names; `-` where it names none."""
-    model = body.get("model") if isinstance(body, Mapping) else None
+    model = body.get("model") if isinstance(body, dict) else None
     return model if isinstance(model, str) and model else "-"

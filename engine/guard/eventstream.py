@@ -19,15 +19,23 @@ _STRING = 7
 _SIZES = {0: 0, 1: 0, 2: 1, 3: 2, 4: 4, 5: 8, 8: 8, 9: 16}
 """Bytes of the values of the other header types, but for 6, which has a length as strings have."""
 
+
+def _begins(event: bytes) -> bytes:
+    """Base64 of whole groups of three bytes, so that it does not depend on what follows."""
+    return b'{"bytes":"' + b64encode(event[: len(event) // 3 * 3])
+
+
 _PLAIN = tuple(
-    # Base64 of whole groups of three bytes, so that it does not depend on what follows.
-    b'{"bytes":"' + b64encode(start[: len(start) // 3 * 3])
-    for start in (b'{"type":"content_block_delta"', b'{"type":"content_block_start"', b'{"type":"content_block_stop",')
+    _begins(event)
+    for event in (b'{"type":"content_block_delta"', b'{"type":"content_block_start"', b'{"type":"content_block_stop",')
 )
 
 
 class EventStreamFrames:
     """Messages of vnd.amazon.eventstream: each payload is `{"bytes": base64 of an event's JSON}`, or an exception."""
+
+    telling = b""  # of a binary prelude nothing can be said
+    lots = 0
 
     def __init__(self) -> None:
         self._buffer = bytearray()
@@ -55,6 +63,9 @@ class EventStreamFrames:
             at += length
         del buffer[:at]
         return frames
+
+    def unreadable(self, chunk: bytes) -> bool:
+        return False  # base64 of what the SDK reads or passes over
 
 
 def _fits(length: int, headers_length: int) -> bool:

@@ -28,18 +28,32 @@ class FramesBroken(ValueError):
 class Frames(Protocol):
     """Splits bytes into frames, however they are cut into chunks."""
 
+    telling: bytes
+    """A chunk that begins so tells something that has its time, as the end of an answer."""
+    lots: int
+    """So many others may be fed together, as one."""
+
     def feed(self, chunk: bytes, *, skip: bool = False) -> Sequence[Frame]:
         """The frames that `chunk` completes; with `skip` those of `PLAIN_EVENTS` may be left out, which is faster.
 
         Raises `FramesBroken`; nothing may be fed any more then.
         """
 
+    def unreadable(self, chunk: bytes) -> bool:
+        """Whether a frame within `chunk` has data that is no JSON, as far as that can be seen of it alone."""
+
 
 class NoFrames:
     """Of a body that is no stream of events at all, as a proxy's page."""
+
+    telling = b""
+    lots = 0
 
     def __init__(self, content_type: str) -> None:
         self._content_type = content_type
 
     def feed(self, chunk: bytes, *, skip: bool = False) -> Sequence[Frame]:
         raise FramesBroken(f"a body of type {self._content_type or 'unknown'} is no stream of events")
+
+    def unreadable(self, chunk: bytes) -> bool:
+        return False

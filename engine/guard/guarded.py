@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from typing import Any, TypeVar, cast
 
 from relight.engine.errors import GuardError
-from relight.engine.guard.clients import is_client
+from relight.engine.guard.breakers import Breakers
+from relight.engine.guard.budgets import Budgets
+from relight.engine.guard.clients import is_async, is_client, provider_of
 from relight.engine.guard.fallback import Fallback
 from relight.engine.guard.guard import Guard
 from relight.engine.guard.policy import GuardPolicy
@@ -23,6 +25,8 @@ def guarded(
     provider: str | None = None,
     region: str | None = None,
     fallbacks: Sequence[Fallback] = (),
+    budgets: Budgets | None = None,
+    breakers: Breakers | None = None,
 ) -> ClientT:
     """A copy of `client` that shares its connections; its own retries are off, its innermost middleware is a `Guard`.
 
@@ -31,7 +35,16 @@ def guarded(
     """
     if not is_client(client):
         raise GuardError(f"a {type(client).__name__} is no client of the anthropic SDK: it cannot be guarded")
-    guard = Guard(recorder, policy, provider=provider, region=region, fallbacks=fallbacks)
+    guard = Guard(
+        recorder,
+        policy,
+        provider=provider or provider_of(client),
+        region=region,
+        fallbacks=fallbacks,
+        budgets=budgets,
+        breakers=breakers,
+        asynchronous=is_async(client),
+    )
     others = [entry for entry in client.middleware if isinstance(entry, Guard)]
     if not others:
         middleware: tuple[object, ...] = (*client.middleware, guard)

@@ -8,8 +8,10 @@ from weakref import WeakKeyDictionary
 from anthropic import BaseModel
 from anthropic._base_client import BaseClient
 
+from relight.engine.guard.breaker import Breaker
 from relight.engine.guard.clients import ANTHROPIC, ANYWHERE, is_client, is_guard, provider_of, region_of
 from relight.engine.guard.facts import Dependency
+from relight.engine.guard.parts import Parts
 
 log = logging.getLogger(__name__)
 
@@ -17,23 +19,29 @@ MAX_MODELS = 1_000
 """Kept per client; a program that makes up names of models does not fill the memory."""
 
 
+Lane = tuple[Dependency, Breaker | None]
+"""A dependency and its breaker."""
+
+
 class KnownClient:
     """One client. `max_retries`: its own retries where they are on, so that attempts would multiply."""
 
-    __slots__ = ("dependencies", "guards", "max_retries", "provider", "region")
+    __slots__ = ("guards", "lanes", "max_retries", "provider", "region")
 
     def __init__(self, provider: str, region: str, *, max_retries: int | None = None, guards: int = 1) -> None:
         self.provider = provider
         self.region = region
         self.max_retries = max_retries
         self.guards = guards
-        self.dependencies: dict[str, Dependency] = {}
+        self.lanes: dict[str, Lane] = {}
+        """By model, filled by `lane`."""
 
-    def dependency(self, model: str) -> Dependency:
-        if (known := self.dependencies.get(model)) is None:
-            if len(self.dependencies) >= MAX_MODELS:
-                self.dependencies.clear()
-            known = self.dependencies[model] = Dependency(self.provider, self.region, model)
+    def lane(self, model: str, parts: Parts) -> Lane:
+        if (known := self.lanes.get(model)) is None:
+            if len(self.lanes) >= MAX_MODELS:
+                self.lanes.clear()
+            dependency = Dependency(self.provider, self.region, model)
+            known = self.lanes[model] = (dependency, parts.breaker(dependency))
         return known
 
 
@@ -58,9 +66,11 @@ class KnownClients:
         client = client_behind(call_next)
         if client is None:
             return self._unknown
-        known = self._known.get(client) or self._look_at(client)
-        self._last = (call_next, known)
-        return known
+        found = self._known.get(client)
+        if found is None:
+            found = self._known[client] = self._look_at(client)
+        self._last = (call_next, found)
+        return found
 
     def _look_at(self, client: BaseClient[Any, Any]) -> KnownClient:
         known = KnownClient(
@@ -69,7 +79,6 @@ class KnownClients:
             max_retries=client.max_retries or None,
             guards=sum(map(is_guard, client.middleware)),
         )
-        self._known[client] = known
         if known.max_retries:
             self.multiplying += 1
             log.warning(

@@ -1,17 +1,16 @@
-"""How a guard retries, and how long a call may take."""
-
-from typing import Self
+"""How a guard retries and breaks, and how long a call may take."""
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from relight.engine.policies.breaker import BreakerPolicy
 from relight.engine.policies.retry import RETRIED, RetryOptions
 
 
 class GuardPolicy(BaseModel):
     """What a guard is told; each of its parts takes what concerns it.
 
-    `deadline_s` covers all attempts and waits of a call up to its answer, or to the first delta of a stream; a nearer
-    one of the caller's (`relight.deadline`) comes first, and bounds the whole stream.
+    `deadline_s` covers all attempts and waits of a call up to its answer, or to the head of a stream; a nearer one of
+    the caller's (`relight.deadline`) comes first, and bounds the whole stream.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -24,6 +23,10 @@ class GuardPolicy(BaseModel):
     jitter: float = Field(default=0.25, ge=0, le=1, description="share of a wait that is left to chance")
     retried: frozenset[str] = RETRIED
     deadline_s: float = Field(default=600, gt=0, allow_inf_nan=False)
+    breaker: BreakerPolicy | None = Field(default=BreakerPolicy(), description="None: no dependency is broken")
+    wait_for_capacity_s: float = Field(
+        default=0, ge=0, allow_inf_nan=False, description="how long a call waits, once all breakers refuse it"
+    )
 
     @property
     def retry(self) -> RetryOptions:
@@ -36,6 +39,3 @@ class GuardPolicy(BaseModel):
             jitter=self.jitter,
             retried=self.retried,
         )
-
-    def with_retries(self, retries: int) -> Self:
-        return self.model_copy(update={"retries": retries})

@@ -3,11 +3,15 @@
 import re
 from collections.abc import Sequence
 
+import orjson
+
 from relight.engine.guard.frames import PLAIN_EVENTS, Frame
 
 _LINE_END = re.compile(rb"\r\n?|\n")
 # Possessive throughout: what does not match must not be tried again from its middle.
 _PLAIN = re.compile(rb"(?:event: (?:%s)\ndata: .*+\n\n)*+" % "|".join(PLAIN_EVENTS).encode())
+
+_PLAIN_DATA = re.compile(rb"event: (?:%s)\ndata: (.*)\n\n" % "|".join(PLAIN_EVENTS).encode())
 
 
 class SseFrames:
@@ -15,6 +19,9 @@ class SseFrames:
 
     What the body's end cuts off is no frame.
     """
+
+    telling = b"event: message_"
+    lots = 32
 
     def __init__(self) -> None:
         self._line: list[bytes] = []
@@ -55,6 +62,9 @@ class SseFrames:
                 self._complete(frames)
         return frames
 
+    def unreadable(self, chunk: bytes) -> bool:
+        return not all(map(_is_json, _PLAIN_DATA.findall(chunk)))
+
     def _field(self, line: bytes) -> None:
         name, _, value = line.partition(b":")  # a comment begins with the colon: its name is empty
         if name == b"data":
@@ -67,3 +77,11 @@ class SseFrames:
             frames.append(Frame(self._event, b"\n".join(self._data)))
             self._event, self._data = "", []
         self._between = True
+
+
+def _is_json(data: bytes) -> bool:
+    try:
+        orjson.loads(data)
+    except ValueError:
+        return False
+    return True

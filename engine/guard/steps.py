@@ -1,25 +1,37 @@
 """What the core of a call asks its driver to do, and where the driver puts what came of it."""
 
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Generator
 from typing import Any
 
 import httpx2
-from anthropic import APIRequest, APIResponse, AsyncAPIResponse
+from anthropic import APIRequest, APIResponse, AsyncAPIResponse, AsyncCallNext, CallNext
 
+from relight.engine.guard.alarms import Alarm
 from relight.engine.guard.watching import Expected, StreamEnd
 
 AnyResponse = APIResponse[Any] | AsyncAPIResponse[Any]
-CallAny = Callable[[APIRequest], AnyResponse | Awaitable[AnyResponse]]
+CallAny = CallNext | AsyncCallNext
 
 
-class Send:
+class Send(Alarm):
     """One attempt: `call_next(request)`, and where `parses`, parsing the answer, all within `left_s`.
 
-    The driver fills in `response` or `error`; `parsed`, or `unparsed` with why it could not be; and `late` where the
+    The driver fills in `response` or `error`; `parsed`, or `unparsed` with why it could not be. It `fired` where the
     deadline ended it.
     """
 
-    __slots__ = ("call_next", "error", "late", "left_s", "parsed", "parses", "request", "response", "unparsed")
+    __slots__ = (
+        "call_next",
+        "error",
+        "http",
+        "left_s",
+        "parsed",
+        "parses",
+        "request",
+        "response",
+        "unparsed",
+        "whole",
+    )
 
     def __init__(self, request: APIRequest, call_next: CallAny, left_s: float, parses: bool) -> None:
         self.request = request
@@ -27,22 +39,23 @@ class Send:
         self.left_s = left_s
         self.parses = parses
         self.response: AnyResponse | None = None
+        self.http: httpx2.Response | None = None
+        self.whole = False
         self.parsed: object = None
         self.unparsed: Exception | None = None
         self.error: Exception | None = None
-        self.late = False
+        self.fired = self.over = False
 
-    @property
-    def http(self) -> httpx2.Response | None:
-        """None where the attempt failed before, or a middleware inside answered in another way."""
-        response: object = getattr(self.response, "http_response", self.response)
-        return response if isinstance(response, httpx2.Response) else None
-
-    @property
-    def is_whole(self) -> bool:
-        """The answer's body was read, so that nothing can go wrong with it any more."""
-        http = self.http
-        return http is None or http.is_closed
+    def came(self, response: AnyResponse) -> bool:
+        """Takes what `call_next` returned; True where it is to be parsed now."""
+        self.response = response
+        http: object = getattr(response, "http_response", response)
+        if not isinstance(http, httpx2.Response):
+            self.whole = True  # a middleware inside has answered in its own way
+            return False
+        self.http = http
+        self.whole = http.is_closed
+        return self.parses and self.whole and 200 <= http.status_code < 300
 
 
 class Pause:
@@ -80,7 +93,7 @@ class HandOut:
 
     def take(self) -> AnyResponse:
         """The answer, of which the core keeps nothing: one that the caller drops has to be noticed at once."""
-        response, self.sent.response = self.sent.response, None
+        response, self.sent.response, self.sent.http = self.sent.response, None, None
         assert response is not None
         return response
 

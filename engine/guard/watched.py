@@ -86,7 +86,7 @@ class Watched(Generic[WatcherT]):
         if not response.is_stream_consumed and not response.is_closed:
             return False
         try:
-            self._watch.feed(response.content)
+            self._watch.pending.append(response.content)
         except httpx2.ResponseNotRead:
             self._tell(self._watch.end(How.ABANDONED, Failure.ABANDONED))
         else:
@@ -144,6 +144,11 @@ class Watched(Generic[WatcherT]):
         self._tell(end)
         return end
 
+    def _check_open(self) -> None:
+        """Whoever closed it, from another task or thread than reads it, wants no other response."""
+        if self._closed:
+            raise httpx2.StreamClosed()
+
     def _not_again(self, end: StreamEnd, error: BaseException) -> StreamEnd:
         """`again` raised: what it means is for the watcher to say; unless the caller has gone."""
         end.error = error
@@ -156,8 +161,13 @@ class Watched(Generic[WatcherT]):
         """Whoever asks for the request id from now on means this one's."""
         self._watch = self._new_watch(response)
         if (shown := self._response()) is not None:
-            shown.headers = response.headers.copy()
-            drop_encoding(shown.headers)
+            headers = response.headers.copy()
+            drop_encoding(headers)
+            shown.headers = headers
+
+    def _left_s(self) -> float:
+        """Until the deadline; without one it is not asked."""
+        return 0.0 if self._deadline_us is None else (self._deadline_us - self._clock.now_us()) / 1e6
 
     def _too_late(self, cause: BaseException | None = None) -> DeadlineExceeded:
         late = DeadlineExceeded(
@@ -178,5 +188,6 @@ class Watched(Generic[WatcherT]):
 
     def _named(self) -> str:
         response = self._response()
-        request_id = None if response is None else response.headers.get("request-id")
+        headers = httpx2.Headers() if response is None else response.headers
+        request_id = headers.get("request-id") or headers.get("x-amzn-requestid")
         return f"to request {request_id}" if request_id else f"of {self._request.url}"

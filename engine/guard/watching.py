@@ -4,11 +4,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import sha256
-from typing import Any
 
-import orjson
+from pydantic import JsonValue
 
-from relight.engine.guard.facts import Answer, Failure, Usage
+from relight.engine.guard.answers import read_answer, read_json, read_usage
+from relight.engine.guard.facts import Answer, Failure
 from relight.engine.guard.frames import Frame, Frames, FramesBroken
 
 HELD_BYTES = 1024 * 1024
@@ -64,8 +64,10 @@ class StreamEnd:
 
 
 class Watch:
-    """One attempt's body, fed chunk by chunk. `ready`: what came so far, and all that comes, may be handed out.
+    """One attempt's body. `ready`: what came so far, and all that comes, may be handed out.
 
+    Chunks are put into `pending` as they come and looked into by `settle`: at once until the body is ready, then when
+    there are `lots` of them or one begins with `telling`, which is a fraction of the price.
     `frames`: None where no events are expected: what comes is ready at once. `message`: it is one JSON message.
     `digest` and `keep_bytes` say what its end tells of the bytes.
     """
@@ -87,6 +89,7 @@ class Watch:
         self._kept: list[bytes] | None = [] if self._bound_bytes else None
         self._digest = sha256() if digest else None
         self._size_bytes = 0
+        self._latest = b""
         self._answer = Answer()
         self._began = False
         self._foreign = False
@@ -95,18 +98,22 @@ class Watch:
         self._stopped_us: int | None = None
         self.ready = frames is None
         self.failure: Failure | None = None
-
-    @property
-    def stopped(self) -> bool:
-        """`message_stop` came: nothing is missing any more."""
-        return self._stopped_us is not None
+        self.pending: list[bytes] = []
+        self.telling, self.lots = (b"", 0) if frames is None else (frames.telling, frames.lots)
 
     @property
     def cut_short(self) -> bool:
         """Where the body ends now: the answer is not whole. Streams of other events end as they like."""
-        return self._frames is not None and not self.stopped and not self._foreign and self.failure is None
+        self.settle()
+        return self._frames is not None and self._stopped_us is None and not self._foreign and self.failure is None
 
-    def feed(self, chunk: bytes) -> None:
+    def settle(self) -> None:
+        """Looks into what is pending."""
+        if not self.pending:
+            return
+        chunk = b"".join(self.pending)
+        self.pending.clear()
+        self._latest = chunk
         self._size_bytes += len(chunk)
         if self._digest is not None:
             self._digest.update(chunk)
@@ -127,13 +134,16 @@ class Watch:
 
     def end(self, how: How, failure: Failure | None = None, error: BaseException | None = None) -> StreamEnd:
         """What the stream itself said overrules what the caller of this knows."""
-        if self.stopped:
+        self.settle()
+        if self._stopped_us is not None:
             how, failure, error = How.COMPLETED, None, None
         elif self.failure is not None:
             how, failure = How.FAILED, self.failure
+        elif how is How.ABANDONED and self._frames is not None and self._frames.unreadable(self._latest):
+            how, failure = How.FAILED, Failure.MALFORMED  # whoever read it could not go on, and left it
         body = None if self._kept is None else b"".join(self._kept)
         if self._message and how is How.COMPLETED and body is not None:
-            self._answer = answer_of(_loaded(body))
+            self._answer = read_answer(read_json(body)) or Answer()
         return StreamEnd(
             how=how,
             ended_us=self._now_us() if self._stopped_us is None else self._stopped_us,
@@ -167,7 +177,7 @@ class Watch:
             case "message_start":
                 self._began = True
                 if (event := self._decoded(frame.data)) is not None:
-                    self._answer = answer_of(event.get("message"))
+                    self._answer = read_answer(event.get("message")) or Answer()
             case "message_delta":
                 if (event := self._decoded(frame.data)) is not None:
                     merge(self._answer, event)
@@ -177,7 +187,7 @@ class Watch:
                     self._stopped_us = self._now_us()
                 self.ready = True
             case "error":
-                told = _loaded(frame.data)
+                told = read_json(frame.data)
                 error = told.get("error") if isinstance(told, dict) else None
                 self._error_type = str(error.get("type", "unknown")) if isinstance(error, dict) else "unknown"
                 self._fail(_FAILURES.get(self._error_type, Failure.UNKNOWN))
@@ -185,64 +195,26 @@ class Watch:
                 self._foreign = self._foreign or not self._began
                 self.ready = True
 
-    def _decoded(self, data: bytes) -> dict[str, Any] | None:
-        event = _loaded(data)
+    def _decoded(self, data: bytes) -> dict[str, JsonValue] | None:
+        event = read_json(data)
         if isinstance(event, dict):
             return event
         self._fail(Failure.MALFORMED)
         return None
 
     def _fail(self, failure: Failure) -> None:
-        if not self.stopped:
+        if self._stopped_us is None:
             self.failure = failure
 
 
-def answer_of(message: object) -> Answer:
-    """What a message says of itself: that of `message_start`, or a whole one."""
-    answer = Answer()
-    if isinstance(message, Mapping):
-        answer.response_id = _text(message.get("id"))
-        answer.model = _text(message.get("model"))
-        answer.stop_reason = _text(message.get("stop_reason"))
-        _count(answer.usage, message.get("usage"))
-    return answer
-
-
-def merge(answer: Answer, event: Mapping[str, Any]) -> None:
-    """What `message_delta` adds: its counts are totals, and those that it leaves out stay."""
-    delta = event.get("delta")
-    if isinstance(delta, Mapping) and (reason := _text(delta.get("stop_reason"))) is not None:
+def merge(answer: Answer, event: Mapping[str, JsonValue]) -> None:
+    """What `message_delta` adds: its counts are totals, and what it leaves out stays."""
+    delta, usage = event.get("delta"), event.get("usage")
+    if isinstance(delta, dict) and isinstance(reason := delta.get("stop_reason"), str):
         answer.stop_reason = reason
-    _count(answer.usage, event.get("usage"))
+    if isinstance(usage, dict):
+        read_usage(usage, answer.usage)
 
-
-def _count(usage: Usage, told: object) -> None:
-    if not isinstance(told, Mapping):
-        return
-    for name, key in _COUNTS:
-        tokens = told.get(key)
-        if isinstance(tokens, int):
-            setattr(usage, name, tokens)
-
-
-def _loaded(data: bytes) -> object:
-    """None where it is no JSON."""
-    try:
-        return orjson.loads(data)
-    except ValueError:
-        return None
-
-
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) else None
-
-
-_COUNTS = (
-    ("input_tokens", "input_tokens"),
-    ("output_tokens", "output_tokens"),
-    ("cache_write_tokens", "cache_creation_input_tokens"),
-    ("cache_read_tokens", "cache_read_input_tokens"),
-)
 
 # The API's error types, then the exceptions of Bedrock's InvokeModelWithResponseStream.
 _FAILURES = {

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING
 
 from relight.engine.app.opening import open_relight, open_relight_sync
 from relight.engine.errors import BudgetExceeded, CircuitOpen, DeadlineExceeded, GuardError, RelightError
+from relight.engine.guard.budgets import Budgets
 from relight.engine.guard.capacity import waiting_for_capacity
 from relight.engine.guard.deadlines import deadline
 from relight.engine.guard.policy import GuardPolicy
+from relight.engine.policies.budget import Limit
 from relight.engine.recorder.receipts import Ack, Receipt
 from relight.engine.runtime import Relight
 from relight.engine.settings import Settings
@@ -28,10 +30,12 @@ if TYPE_CHECKING:
     from relight.engine.guard.fallback import Fallback
     from relight.engine.guard.guard import Guard
     from relight.engine.guard.guarded import guarded
+    from relight.engine.http.guarded import problem_handler, problem_response
 
 __all__ = [
     "Ack",
     "BudgetExceeded",
+    "Budgets",
     "CircuitOpen",
     "Content",
     "DeadlineExceeded",
@@ -39,6 +43,7 @@ __all__ = [
     "Guard",
     "GuardError",
     "GuardPolicy",
+    "Limit",
     "Receipt",
     "Relight",
     "RelightError",
@@ -47,6 +52,8 @@ __all__ = [
     "guarded",
     "open",
     "open_sync",
+    "problem_handler",
+    "problem_response",
     "waiting_for_capacity",
 ]
 __version__ = "0.1.0"
@@ -55,8 +62,10 @@ _LATER = {
     "Fallback": "relight.engine.guard.fallback",
     "Guard": "relight.engine.guard.guard",
     "guarded": "relight.engine.guard.guarded",
+    "problem_handler": "relight.engine.http.guarded",
+    "problem_response": "relight.engine.http.guarded",
 }
-"""What needs the anthropic SDK, which takes a second to import: on first use."""
+"""What needs the anthropic SDK, which takes a second to import, or a web framework: on first use."""
 
 
 def __getattr__(name: str) -> object:
