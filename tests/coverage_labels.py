@@ -65,7 +65,8 @@ class Marks:
 
 def programs(language: str) -> list[Path]:
     """Each file or folder of the corpus is one program."""
-    return sorted(path for path in (CORPUS / language).iterdir() if not path.name.startswith((".", "__")))
+    found = (CORPUS / language).iterdir()
+    return sorted(path for path in found if not path.name.startswith((".", "__")) and path.suffix != ".toml")
 
 
 def labels_of(program: Path) -> Iterator[Place]:

@@ -16,11 +16,12 @@ from relight.projections.model_calls import CallSite
 from relight.projections.query import MAX_LIMIT
 
 LOOKED_BACK = timedelta(days=30)
+from relight.engine.coverage.typescript import TypeScriptReader
 
 
 def readers() -> list[Reader]:
     """One for each family of languages."""
-    return [PythonReader()]
+    return [PythonReader(), TypeScriptReader()]
 
 
 def cover(paths: Sequence[Path], config: CoverageConfig, *, count_tests: bool, advanced: Advanced) -> Report:

@@ -94,10 +94,6 @@ def _connected(texts: dict[Path, str], begun: set[Path], resolution: Resolution)
 
 def _sites(program: Program) -> Iterator[Site | NotUnderstood]:
     evaluation = Evaluation(program)
-    for file in program.files.values():
-        for name, entry in program.guarding.in_file(file):
-            if (export := file.exports.get(name)) is not None and export.binding is not None:
-                export.binding.wrapper = entry
     if not Flow(evaluation).run():
         yield NotUnderstood(str(next(iter(program.files.values())).source.path), None, "what calls what is too deep")
     places = Places(evaluation)

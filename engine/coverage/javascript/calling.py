@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from relight.engine.coverage.javascript.evaluation import Evaluation
     from relight.engine.coverage.javascript.frames import Frame
 
+MOST_PLUMBING = 24
+"""Functions and objects that a foreign function may return: of more, none is followed."""
 REBOUND = frozenset({"bind", "call", "apply"})
 LOOKED_UP = frozenset({"get", "resolve", "inject", "getInstance", "make", "use", "useContext", "retrieve"})
 CONTINUED = frozenset({"then", "catch", "finally"})
@@ -226,6 +228,8 @@ def foreign(evaluation: Evaluation, node: Node, frame: Frame) -> Values:
                 found |= evaluation.holds(("return", value.node, ""))
             case _:
                 found.add(value)
+    if len(plumbing := [value for value in found if not isinstance(value, Client | Method)]) > MOST_PLUMBING:
+        found.difference_update(plumbing)
     if (listed_types := node.field("type_arguments")) is not None and not found and node.kind == "call_expression":
         for child in listed_types.children:
             found |= types.of_type(evaluation, child)

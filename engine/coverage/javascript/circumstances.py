@@ -76,7 +76,8 @@ class Circumstances:
         place = node
         functions: list[Node] = []
         for above in node.above():
-            if (above.kind in LOOPS and place is above.field("body")) or _repeats(above, place):
+            once = above.field("right") or above.field("initializer")
+            if (above.kind in LOOPS and place is not once) or _repeats(above, place):
                 yield Circumstance.LOOP, f"in a loop (line {above.line})"
             if above.kind in FUNCTIONS:
                 functions.append(above)
@@ -141,9 +142,9 @@ def _repeats(call: Node, place: Node) -> bool:
 def _handles(function: Node) -> Iterator[tuple[Circumstance, str]]:
     """What a function says of itself: where it is handed to, its decorators, its name where frameworks look for it."""
     parent = function.parent
-    if parent is not None and parent.kind == "arguments" and parent.parent is not None:
-        if (registered := _registered(parent.parent)) is not None:
-            yield registered
+    call = parent.parent if parent is not None and parent.kind == "arguments" else None
+    if call is not None and (registered := _registered(call)) is not None:
+        yield registered
     yield from _decorated(function)
     name = name_of_function(function)
     path = function.tree.path
@@ -156,14 +157,14 @@ def _handles(function: Node) -> Iterator[tuple[Circumstance, str]]:
             yield Circumstance.JOB, f"in {name}, a queue's job (line {function.line})"
     if not _is_exported(function, name):
         return
-    if name in LAMBDAS:
-        taken = " ".join(parameter.text for parameter in parameters(function))
-        circumstance = Circumstance.JOB if OF_QUEUE.search(taken) else Circumstance.HANDLER
-        yield circumstance, f"in the lambda {name} (line {function.line})"
-    elif (name in VERBS and ROUTE_FILES.search(path)) or (name in REMIX and "routes/" in path):
+    if (name in VERBS and ROUTE_FILES.search(path)) or (name in REMIX and "routes/" in path):
         yield Circumstance.HANDLER, f"in the route {name} of {path}"
     elif "pages/api/" in path and "default" in _exporting_tokens(function):
         yield Circumstance.HANDLER, f"in the route {path}"
+    elif name in LAMBDAS:
+        taken = " ".join(parameter.text for parameter in parameters(function))
+        circumstance = Circumstance.JOB if OF_QUEUE.search(taken) else Circumstance.HANDLER
+        yield circumstance, f"in the lambda {name} (line {function.line})"
     elif _says(function, "use server"):
         yield Circumstance.HANDLER, f"in the server action {name} (line {function.line})"
 

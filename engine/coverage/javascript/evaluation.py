@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from relight.engine.coverage.javascript import calling, members, types
 from relight.engine.coverage.javascript.frames import NO_FRAME, Frame
 from relight.engine.coverage.javascript.modules import File, Program
-from relight.engine.coverage.javascript.packages import HOST, HTTP_GLOBALS, exported
+from relight.engine.coverage.javascript.packages import ADDRESS, HTTP_GLOBALS, exported
 from relight.engine.coverage.javascript.scopes import Binding
 from relight.engine.coverage.javascript.tree import CLASSES, FUNCTIONS, Node, name_of, unquoted
 from relight.engine.coverage.javascript.values import (
@@ -282,7 +282,7 @@ class Evaluation:
 
     def _string(self, node: Node, frame: Frame) -> Values:
         text = node.text
-        if HOST in text:
+        if ADDRESS.search(text):
             return frozenset({Address()})
         if text[1:].startswith(MODEL_OF_GATEWAY):
             return frozenset({Client(Family.AI_SDK, None, is_model=True)})

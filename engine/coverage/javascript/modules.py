@@ -135,7 +135,21 @@ class Program:
         self.files = {file.source.file: file for file in files}
         self.by_tree = {file.tree: file for file in self.files.values()}
         self.guarding, self.clients = guarding, clients
+        self.guarded: dict[Node, str] = {}
+        """declarations that the configuration names as guarding"""
         self._resolution = resolution
+        for file in self.files.values():
+            for name, entry in guarding.in_file(file):
+                if (export := file.exports.get(name)) is not None:
+                    self._name_as_guarded(export, entry)
+
+    def _name_as_guarded(self, export: Export, entry: str) -> None:
+        if (binding := export.binding) is not None:
+            binding.wrapper = entry
+            declared = binding.declared
+            self.guarded[declared.parent if declared.kind == "identifier" and declared.parent else declared] = entry
+        elif export.expression is not None:
+            self.guarded[export.expression] = entry
 
     def module(self, specifier: str, importer: File) -> File | None:
         path = self._resolution.find(specifier, importer.source.file)

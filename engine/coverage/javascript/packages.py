@@ -17,7 +17,8 @@ from relight.engine.coverage.javascript.values import (
     Values,
 )
 
-HOST = "api.anthropic.com"
+ADDRESS = re.compile(r"(?:^.|//)api\.anthropic\.com(?![\w.-])")
+"""Anthropic's host where it is one: at the beginning of a literal, or of an address in it."""
 SDK = "@anthropic-ai/sdk"
 PROVIDERS = {
     "@anthropic-ai/bedrock-sdk": "AnthropicBedrock",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from relight.engine.coverage.javascript import calling, members, packages
 from relight.engine.coverage.javascript.evaluation import Evaluation
-from relight.engine.coverage.javascript.tree import Node, arguments, name_of, unquoted
+from relight.engine.coverage.javascript.tree import CLASSES, Node, arguments, name_of, unquoted
 from relight.engine.coverage.javascript.values import (
     Address,
     Class,
@@ -23,7 +23,7 @@ from relight.engine.coverage.javascript.values import (
     Values,
     Wrapper,
 )
-from relight.engine.coverage.models import Kind
+from relight.engine.coverage.models import Guarded, Kind
 
 LOOKING = frozenset({"expect", "mocked", "spyOn", "assert", "log", "debug", "info", "isMockFunction", "typeOf", "vi"})
 """Foreign functions that look at a method without calling it."""
@@ -78,7 +78,6 @@ class Places:
         """The wrapper whose definition, or whose argument that is a function, holds the node."""
         inside_function = False
         place = node
-        file = self.evaluation.file(node)
         for above in node.above():
             if place.kind in ("arrow_function", "function_expression"):
                 inside_function = True
@@ -86,14 +85,11 @@ class Places:
                 for value in self.evaluation.of(calling.callee(above)):
                     if isinstance(value, Wrapper):
                         return value.entry
-            named = above.field("name")
-            if named is not None and named.kind in ("identifier", "type_identifier", "property_identifier"):
-                if (entry := self.evaluation.program.guarding.bare(named.text)) is not None:
-                    return entry
-                if above.parent is not None and _at_top(above):
-                    for name, entry in self.evaluation.program.guarding.in_file(file):
-                        if name == named.text:
-                            return entry
+            if (named := self.evaluation.program.guarded.get(above)) is not None:
+                return named
+            name = above.field("name")
+            if name is not None and (bare := self.evaluation.program.guarding.bare(name.text)) is not None:
+                return bare
             place = above
         return None
 
@@ -105,16 +101,21 @@ class Places:
                 client = Client(value.family, node, value.guarded, value.note)
                 self._add(node, Kind.CLIENT, value.name, value.family, {client})
             elif isinstance(value, Class):
-                extended = members.client_class(self.evaluation, value.node)
-                if extended is not None:
-                    name = value.node.field("name")
-                    client = Client(extended.family, node, extended.guarded, extended.note)
-                    what = name.text if name is not None else extended.name
-                    self._add(node, Kind.CLIENT, what, extended.family, {client})
+                self._of_class(node, value.node, None)
             elif isinstance(value, Wrapper):
                 self._wrap(node, value)
+                for declared, entry in self.evaluation.program.guarded.items():
+                    if entry == value.entry and declared.kind in CLASSES:
+                        self._of_class(node, declared, entry)
         if not values or all(isinstance(value, Foreign | Method) for value in values):
             self._hand_over(node)
+
+    def _of_class(self, node: Node, of: Node, guarded_by: str | None) -> None:
+        if (extended := members.client_class(self.evaluation, of)) is not None:
+            name = of.field("name")
+            guarded = Guarded.YES if guarded_by is not None else extended.guarded
+            client = Client(extended.family, node, guarded, guarded_by or extended.note)
+            self._add(node, Kind.CLIENT, extended.name if name is None else name.text, extended.family, {client})
 
     def _called(self, node: Node) -> None:
         function = calling.callee(node)
@@ -128,6 +129,7 @@ class Places:
         if calls:
             clients = {method.client for method in calls}
             path = max((method.path for method in calls), key=len)
+            path = path[1:] if path[0].startswith("[") else path
             self._add(node, Kind.CALL, ".".join(path), calls[0].client.family, clients)
         for value in values:
             match value:
@@ -224,10 +226,3 @@ def _root(node: Node) -> Node:
     while (inner := node.field("object") or node.field("function")) is not None:
         node = inner
     return node
-
-
-def _at_top(declaration: Node) -> bool:
-    parent = declaration.parent
-    while parent is not None and parent.kind in ("lexical_declaration", "variable_declaration", "export_statement"):
-        parent = parent.parent
-    return parent is not None and parent.kind == "program"

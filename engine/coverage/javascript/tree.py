@@ -19,6 +19,7 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "export_statement": ("source", "declaration", "value"),
     "field_definition": ("property", "value"),
     "for_in_statement": ("left", "right", "body"),
+    "for_statement": ("initializer", "body"),
     "generic_type": ("name", "type_arguments"),
     "import_specifier": ("name", "alias"),
     "import_statement": ("source",),

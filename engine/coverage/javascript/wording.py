@@ -21,8 +21,8 @@ def judged_call(place: Place) -> Judgement:
     clients = {client for client in place.clients if not client.of_type} or place.clients
     raw = _first(clients, Guarded.NO)
     if raw is not None:
-        others = " on one of several ways here" if len({client.guarded for client in clients}) > 1 else ""
-        return Guarded.NO, _why_not(raw) + others, (here, *_made(raw))
+        others = ", on one of the ways that lead here" if len({client.guarded for client in clients}) > 1 else ""
+        return Guarded.NO, _why_not(raw, place.node) + others, (here, *_made(raw))
     if (unknown := _first(clients, Guarded.UNKNOWN)) is not None:
         why = f"its client is known by the type {unknown.note} alone, and nothing among the files hands one in"
         return Guarded.UNKNOWN, why, (here,)
@@ -58,18 +58,21 @@ def within(node: Node) -> str | None:
     return None
 
 
-def _why_not(client: Client) -> str:
+def _why_not(client: Client, called: Node) -> str:
     match client.family:
         case Family.SDK if client.through:
             return f"its client came through {client.through}, which guarded_by does not name"
         case Family.SDK if client.note:
             return f"its client is {client.note}, which is not guarded"
         case Family.SDK:
-            return "its client is used as it was constructed"
+            site = client.site
+            elsewhere = site is not None and site.tree is not called.tree
+            made = "" if site is None else f", made {f'at {site.tree.path}:' if elsewhere else 'on line '}{site.line},"
+            return f"nothing that guarded_by names lies between its client{made} and this call"
         case Family.HTTP:
-            return "it calls Anthropic's API over plain HTTP"
+            return "it calls Anthropic's API over plain HTTP, and no client is there to guard"
         case _:
-            return f"it calls Anthropic through {client.family}"
+            return f"it calls Anthropic through {client.family}, and no client of Anthropic's is there to guard"
 
 
 def _made(client: Client) -> tuple[Evidence, ...]:
