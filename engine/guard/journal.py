@@ -86,7 +86,7 @@ class Journal:
         """A call to a dependency that is no model worked, or failed."""
         fact = (service_name, started_us, latency_us, failure)
         try:
-            self._defer(self._made_of_depended, fact, scope.current())
+            self._defer(self._made_of_depended, fact, scope.current(), at_once=failure is not None)
         except RecorderError as error:
             self._miss(service_name, error)
 
@@ -96,7 +96,8 @@ class Journal:
             if attempt is not None and attempt.body is not None:
                 self._lighten(attempt, attempt.body)
         try:
-            self._waiting = self._defer(make, (call, attempt), call.scope, count)
+            failed = call.failure is not None or (attempt is not None and attempt.failure is not None)
+            self._waiting = self._defer(make, (call, attempt), call.scope, count, at_once=failed)
         except RecorderError as error:
             self._miss(call.decision, error)
 
