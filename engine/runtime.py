@@ -37,12 +37,23 @@ ClientT = TypeVar("ClientT")
 class Relight:
     """One process of one region; `relight.open` makes it, and everything in it ends with that `with`."""
 
-    def __init__(self, recorder: Recorder, pool: Pool, *, region: str, tenant: str) -> None:
+    def __init__(
+        self,
+        recorder: Recorder,
+        pool: Pool,
+        *,
+        region: str,
+        tenant: str,
+        prices: PriceList | None = None,
+        beside: "set[asyncio.Task[None]] | None" = None,
+    ) -> None:
+        """`beside`: takes what runs beside it, to be ended by whoever made it."""
         self.recorder = recorder
         self.region = region
         self.tenant = tenant
         self._pool = pool
-        self._beside: set[asyncio.Task[None]] = set()
+        self._prices = prices
+        self._beside = set() if beside is None else beside
 
     def record(self, event: Event) -> Receipt:
         """Takes an observation; microseconds, never blocks. Raises `InvalidEvent` for what cannot be recorded."""
@@ -89,7 +100,7 @@ class Relight:
         It learns from the tables what other processes spend, as long as this one is open. Raises `SettingsError`.
         """
         found = load_limits(Path(limits)) if isinstance(limits, Path | str) else limits
-        budgets = Budgets(found, prices=prices or Prices.load(None))
+        budgets = Budgets(found, prices=prices or self._prices or Prices.load())
         elsewhere = SpentElsewhere(budgets, self.query, clock=self.recorder.clock)
         self._beside.add(asyncio.get_running_loop().create_task(elsewhere.run(), name="budgets"))
         return budgets
@@ -157,12 +168,6 @@ class Relight:
             case None:
                 pass
         return await run(self._pool, query, tenant=tenant or self._tenant(), arguments=arguments, limit=limit)
-
-    async def stop(self) -> None:
-        """Ends what runs beside it."""
-        for task in self._beside:
-            task.cancel()
-        await asyncio.gather(*self._beside, return_exceptions=True)
 
     def _tenant(self) -> str:
         return scope.current().tenant or self.tenant

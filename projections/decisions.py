@@ -188,16 +188,6 @@ class CallCount(Row):
     event_id: str
 
 
-class Spent(Row):
-    tenant: str
-    calls: int
-    input_tokens: int
-    output_tokens: int
-    cost_microusd: int
-    unpriced: int
-    event_id: str
-
-
 queries = (
     Query(
         name="decisions.by_outcome",
@@ -261,40 +251,5 @@ queries = (
             LIMIT $limit
         """,
         order="tenant, decision_type, outcome",
-    ),
-    Query(
-        name="decisions.spent",
-        question="What did the model calls of an agent or for a task take, of those that ended from then on?",
-        row=Spent,
-        sql="""
-            SELECT
-                d.tenant, count(*) AS calls, coalesce(sum(d.input_tokens), 0)::bigint AS input_tokens,
-                coalesce(sum(d.output_tokens), 0)::bigint AS output_tokens,
-                coalesce(sum(d.cost_microusd), 0)::bigint AS cost_microusd,
-                count(*) FILTER (WHERE d.cost_microusd IS NULL) AS unpriced, max(d.result_event_id::text) AS event_id
-            FROM autopilot_decisions AS d
-            WHERE d.tenant = who.tenant
-                AND d.outcome IN ('success', 'failure', 'unknown')
-                AND d.result_event_id >= (
-                    lpad(to_hex((extract(EPOCH FROM $since) * 1000)::bigint), 12, '0') || '70008000000000000000'
-                )::uuid
-                AND d.result_event_id < (
-                    lpad(to_hex((extract(EPOCH FROM $since) * 1000)::bigint + $seconds * 1000), 12, '0')
-                    || '70008000000000000000'
-                )::uuid
-                AND d.provider IS NOT NULL
-                AND ($agent = '*' OR d.agent = $agent OR ($agent = '' AND d.agent IS NULL))
-                AND ($task = '*' OR d.task = $task OR ($task = '' AND d.task IS NULL))
-            GROUP BY d.tenant
-            ORDER BY event_id
-            LIMIT $limit
-        """,
-        order="event_id",
-        parameters={
-            "since": Parameter(type=datetime, help="from when on they ended", required=True),
-            "seconds": Parameter(type=int, help="how long from then", default=86_400),
-            "agent": Parameter(type=str, help="the agent; * for any, nothing for calls of no agent", default="*"),
-            "task": Parameter(type=str, help="the task; * for any, nothing for calls for no task", default="*"),
-        },
     ),
 )

@@ -118,7 +118,7 @@ async def test_the_scope_and_what_an_event_says_itself_stand_in_its_envelope(
 
 async def test_a_fact_alone_is_written_soon_although_nobody_wakes_the_writer(nats: EmbeddedNats, spools: Path) -> None:
     async with Recorder(options(nats, spools)) as recorder:
-        for n in range(3):  # the first one finds it dozing, the others lingering
+        for n in range(3):
             written = recorder.health().recorded_events
             recorder.defer(one, n, Scope())
             await until(
@@ -425,25 +425,31 @@ async def test_of_a_killed_process_every_fact_that_is_recorded_is_recorded_whole
         assert len(found) >= 3 * told
 
 
-async def test_a_busy_writer_is_woken_by_no_fact_and_by_every_event(
+async def test_the_writer_is_woken_by_no_fact_and_by_every_event(
     nats: EmbeddedNats, spools: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("relight.engine.recorder.inbox.LINGER_S", 5.0)
+    monkeypatch.setattr("relight.engine.recorder.inbox.LINGER_S", 2.0)
     async with Recorder(options(nats, spools)) as recorder:
         await drained(recorder)
-        inbox, rung = writer_of(recorder)._inbox, 0
-
-        def rings(original: Callable[[], None] = inbox._ring) -> None:
-            nonlocal rung
-            rung += 1
-            original()
-
-        monkeypatch.setattr(inbox, "_ring", rings)
-        await until(lambda: inbox._waits == 2, "it dozes")
+        inbox = writer_of(recorder)._inbox
+        await until(lambda: inbox._waits and not inbox._items, "it waits")
         for n in range(1_000):
             recorder.defer(one, n, Scope())
-        assert rung <= 3  # acknowledgements may come in between
+        assert inbox._waits
+        assert recorder.health().recorded_events == 1
         began = time.monotonic()
         await recorder.record(failed(1_000)).reached(Ack.SPOOLED)
-        assert time.monotonic() - began < 4
+        assert time.monotonic() - began < 1.5
         assert recorder.health().recorded_events == 1_002
+
+
+async def test_more_facts_than_one_group_holds_are_written_without_waiting_in_between(
+    nats: EmbeddedNats, spools: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("relight.engine.recorder.items.GROUP_EVENTS", 10)
+    monkeypatch.setattr("relight.engine.recorder.inbox.LINGER_S", 0.5)
+    async with Recorder(options(nats, spools)) as recorder:
+        await drained(recorder)
+        for n in range(500):
+            recorder.defer(one, n, Scope())
+        await until(lambda: recorder.health().recorded_events == 501, "all are spooled", within_s=5)

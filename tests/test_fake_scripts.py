@@ -1,11 +1,13 @@
 """Scripts of the fake Anthropic, its framing, its thread, and `relight fake-anthropic`."""
 
 import json
+import os
 import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import anthropic
 import httpx2
 import pytest
 
+from relight.engine.cli.fake_anthropic import fake_anthropic
 from relight.engine.errors import SettingsError
 from relight.engine.fake.framing import aws_message
 from relight.engine.fake.mix import drawn, parse_mix
@@ -103,40 +106,57 @@ def test_a_wrong_script_is_refused_in_a_sentence(tmp_path: Path, text: str, said
         load_script(path)
 
 
-@contextmanager
-def _command(*arguments: str) -> Iterator[tuple["subprocess.Popen[str]", str]]:
-    """The process, and the first line that it printed."""
-    command = [sys.executable, "-m", "relight.engine.cli.main", "fake-anthropic", *arguments]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        yield process, process.stdout.readline()
-    finally:
-        process.kill()
-        process.wait()
-
-
 def test_the_command_serves_its_script_and_ends_with_a_summary(tmp_path: Path) -> None:
     script = tmp_path / "script.toml"
     script.write_text("[[steps]]\nstatus = 529\n")
-    with (
-        _command("--json", "--script", str(script)) as (as_json, first),
-        _command("--faults", "100% 503", "--seed", "2") as (plain, _),
-    ):
-        url = json.loads(first)["url"]
-        with anthropic.Anthropic(base_url=url, api_key="k", max_retries=1) as client:
-            assert client.messages.create(**ASK).stop_reason == "end_turn"
-        as_json.send_signal(signal.SIGINT)
-        lines = [json.loads(line) for line in as_json.communicate(timeout=20)[0].splitlines()]
-        assert [line.get("served") for line in lines] == ["529", "200", None]
-        assert lines[-1] == {"requests": 2, "hung_up": 0, "faults": {"529": 1}}
-        assert as_json.returncode == 0
+    command = [sys.executable, "-m", "relight.engine.cli.main", "fake-anthropic", "--json", "--script", str(script)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            url = json.loads(process.stdout.readline())["url"]
+            with anthropic.Anthropic(base_url=url, api_key="k", max_retries=1) as client:
+                assert client.messages.create(**ASK).stop_reason == "end_turn"
+            process.send_signal(signal.SIGINT)
+            lines = [json.loads(line) for line in process.communicate(timeout=20)[0].splitlines()]
+        finally:
+            process.kill()
+    assert [line.get("served") for line in lines] == ["529", "200", None]
+    assert lines[-1] == {"requests": 2, "hung_up": 0, "faults": {"529": 1}}
+    assert process.returncode == 0
 
-        assert plain.stdout is not None
-        url = plain.stdout.readline().strip().removeprefix("export ANTHROPIC_BASE_URL=")
-        with anthropic.Anthropic(base_url=url, api_key="k", max_retries=0) as client:
-            with pytest.raises(anthropic.ServiceUnavailableError):
+
+def test_the_command_tells_people_where_it_is_and_heeds_sigterm(capsys: pytest.CaptureFixture[str]) -> None:
+    """In this process: it is the signal to itself that ends it, once the request has been served."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    url, raised = f"http://127.0.0.1:{port}", []
+
+    def ask() -> None:
+        try:
+            with anthropic.Anthropic(base_url=url, api_key="k", max_retries=0, timeout=5) as client:
+                assert _listens(port)
                 client.messages.create(**ASK)
-        plain.send_signal(signal.SIGTERM)
-        assert plain.communicate(timeout=20)[0].splitlines()[-1] == "1 request: 0 answered well; 503 1"
-        assert plain.returncode == 0
+        except anthropic.APIStatusError as error:
+            raised.append(error.status_code)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    fake_anthropic(port=port, script=None, faults="100% 503", seed=2, tokens_per_s=None, as_json=False)
+    asking.join()
+    lines = capsys.readouterr().out.splitlines()
+    assert f"export ANTHROPIC_BASE_URL={url}" in lines
+    assert lines[-2].startswith("#0 POST /v1/messages claude-opus-4-8: 503 (")
+    assert lines[-1] == "1 request: 0 answered well; 503 1"
+    assert raised == [503]
+
+
+def _listens(port: int) -> bool:
+    """Waits for it."""
+    for _ in range(1_000):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return True
+        time.sleep(0.01)
+    return False

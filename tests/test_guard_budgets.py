@@ -18,6 +18,7 @@ from folding import given as given_events
 from hypothesis import given
 from hypothesis import strategies as st
 
+import relight
 from relight.engine.clock import ScriptedClock
 from relight.engine.errors import BudgetExceeded, DeadlineExceeded, SettingsError, Unreachable
 from relight.engine.guard.budgets import Budgets, Held
@@ -33,7 +34,7 @@ from relight.engine.tables.pools import PoolOptions, open_pool
 from relight.engine.tables.queries import run
 from relight.engine.tables.store import join_tables
 from relight.events.decisions import DecisionOutcomeKnown, DecisionTaken, Outcome
-from relight.projections.decisions import Spent
+from relight.projections.model_calls import Spent
 from relight.projections.query import Row
 
 SECOND_US = 1_000_000
@@ -366,6 +367,14 @@ def ended(number: int, tick: int, tokens: int, *, agent: str | None = "refunds",
     return [fact(taken, tick=tick, tenant=tenant), fact(known, tick=tick + 1, tenant=tenant)]
 
 
+def not_sent(number: int, tick: int) -> list[Fact]:
+    taken, _ = ended(number, tick, 0)
+    refused_call = DecisionOutcomeKnown(
+        decision=f"call-{number}", outcome=Outcome.FAILURE, error_class="budget_exceeded", attempts=0
+    )
+    return [taken, fact(refused_call, tick=tick + 1)]
+
+
 async def tell(database: str, *facts: Fact) -> None:
     """Folds them into the tables."""
     connection = await asyncpg.connect(database, server_settings={"role": "relight_projector"})
@@ -404,6 +413,7 @@ async def test_what_other_processes_spent_is_learned_from_the_tables(database: s
             *ended(3, 990, 9_000),  # too near: it may not all be there yet
             *ended(4, 970, 7_000, agent="other"),
             *ended(5, 970, 7_000, tenant="other"),
+            *not_sent(8, 970),
         )
         await elsewhere.refresh()
         by_hour, by_task, by_minute = used()
@@ -495,3 +505,17 @@ def test_a_refusal_is_answered_over_http_as_a_problem_that_says_when_to_come_bac
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
     answer = problem_response(DeadlineExceeded("too late"))
     assert (answer.status_code, json.loads(bytes(answer.body))["detail"]) == (504, "too late")
+
+
+def test_limits_that_are_shared_are_learned_beside_whoever_opened_them(
+    shared_database: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = tmp_path / "budgets.toml"
+    path.write_text("[[limit]]\nattempts = 1\n")
+    monkeypatch.setenv("RELIGHT_NATS_URL", "nats://127.0.0.1:1")
+    monkeypatch.setenv("RELIGHT_DATABASE_URL", shared_database)
+    with relight.open_sync(home=tmp_path, spool=False) as r:
+        budgets = r.budgets(path)
+        now_us = r.recorder.clock.now_us()
+        check(budgets, now_us=now_us).settle()
+        refused(budgets, now_us=now_us)

@@ -450,6 +450,10 @@ def test_a_failure_that_a_fallback_is_on_leads_there_before_the_retries() -> Non
     assert not chain.hurries(Failure.SERVER_ERROR)
     assert chain.next(Failure.OVERLOADED) is not None
     assert not chain.hurries(Failure.OVERLOADED), "nothing is left that wants it"
+    chain = chain_of(Fallback(model="a"), Fallback(model="b", on="overloaded"))
+    assert not chain.hurries(Failure.OVERLOADED), "another one comes first"
+    assert chain.next(Failure.OVERLOADED) is not None
+    assert chain.hurries(Failure.OVERLOADED)
 
 
 def test_the_model_that_was_asked_already_is_no_fallback() -> None:

@@ -7,7 +7,8 @@ from typing import Any
 import anthropic
 import pytest
 import stack
-from faults import CANCELLED, CASES, Case, Tried, Where
+from fault_table import CASES
+from faults import CANCELLED, Case, Tried, Where
 from faulty import KEY, MODEL, OURS, THEIRS, Result, Scene
 
 from relight.engine.fake import answers
@@ -117,7 +118,6 @@ def _comparable(data: dict[str, Any]) -> dict[str, Any]:
     if "state_snapshot" in left:
         left["state_snapshot"] = {k: v for k, v in left["state_snapshot"].items() if k != "latency_ms"}
     left.pop("latency_ms", None)
-    left.get("attributes", {}).pop("anthropic.response.service_tier", None)
     return left
 
 
@@ -202,6 +202,7 @@ def _outcome(case: Case, result: Result) -> dict[str, Any]:
             "gen_ai.usage.output_tokens": usage["output_tokens"],
             "gen_ai.usage.cache_write.input_tokens": 0,
             "gen_ai.usage.cache_read.input_tokens": 0,
+            "anthropic.response.service_tier": "standard",
         }
     known["attributes"] = {name: value for name, value in attributes.items() if value is not None}
     return {name: value for name, value in known.items() if value is not None}

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from relight.engine.recorder.receipts import Ack
 from relight.engine.recorder.recorder import Recorder
 from relight.engine.scope import Scope
 from relight.engine.settings import ContentPolicy
+from relight.engine.tables.pools import PoolOptions, open_pool
+from relight.engine.tables.queries import find, run
 from relight.events.values import Content
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -481,3 +484,25 @@ async def test_a_recorder_that_is_closed_fails_no_call(spools: Path, caplog: pyt
         journal.depended("crm-api", started_us=T0, latency_us=1, failure=None)
         assert journal.unrecorded == 3
         assert [record.getMessage() for record in caplog.records if "d-closed" in record.getMessage()] != []
+
+
+async def test_calls_and_what_they_cost_are_asked_for_by_people(scene: Scene, shared_database: str) -> None:
+    journal, body = scene.journal(), orjson.dumps(MESSAGE)
+    here = Scope(tenant="asked", agent="a", task="t")
+    since = datetime.now(UTC) - timedelta(minutes=1)
+    for model in (OPUS, OPUS, Dependency("anthropic", "global", "claude-next")):
+        call = scene.call(scope=here, dependency=model)
+        journal.taken(call)
+        last = attempt(
+            dependency=model, request_id="req_1", body=body.replace(b"claude-opus-4-8", model.model.encode())
+        )
+        journal.known(ended(call, served_by=model, first_token_us=T0 + 5_000), last)
+    journal.taken(scene.call(scope=here))
+    await scene.events_of(call)
+    async with await open_pool(shared_database, PoolOptions(size=1)) as pool:
+        rows = await run(pool, find("decisions.calls"), tenant="asked", arguments={"model": OPUS.model})
+        told = [(row.outcome, row.attempts, row.cost_microusd, row.first_token_ms) for row in rows]  # type: ignore[attr-defined]
+        assert told == [("pending", None, None, None), *[("success", 1, COST, 5)] * 2]
+        rows = await run(pool, find("decisions.cost"), tenant="asked", arguments={"since": since})
+        told = [(row.agent, row.model, row.calls, row.cost_microusd, row.unpriced) for row in rows]  # type: ignore[attr-defined]
+        assert told == [("a", OPUS.model, 2, 2 * COST, 0), ("a", "claude-next", 1, None, 1)]

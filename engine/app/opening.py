@@ -1,5 +1,6 @@
 """What `relight.open` gives."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from functools import partial
@@ -27,9 +28,19 @@ async def open_relight(settings: Settings, *, clock: Clock | None = None) -> Asy
         pool = await stack.enter_async_context(await open_pool(servers.database_url, pool_options(settings)))
         recorder = await stack.enter_async_context(Recorder(recorder_options(servers, settings), clock=clock))
         recorder.beside(Journal, partial(Journal, recorder, content=settings.content_policy, prices=prices))
-        relight = Relight(recorder, pool, region=settings.region, tenant=settings.tenant)
-        stack.push_async_callback(relight.stop)
-        yield relight
+        beside: set[asyncio.Task[None]] = set()
+        stack.push_async_callback(_ended, beside)
+        if settings.count_calls:
+            from relight.engine.guard.counting import counting_calls  # the SDK takes a second to import
+
+            await stack.enter_async_context(counting_calls(recorder))
+        yield Relight(recorder, pool, region=settings.region, tenant=settings.tenant, prices=prices, beside=beside)
+
+
+async def _ended(tasks: "set[asyncio.Task[None]]") -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 @contextmanager

@@ -8,18 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from relight.engine.errors import BudgetExceeded
 from relight.engine.guard.estimates import PriceList, capped, estimated, priced
 from relight.engine.guard.facts import Dependency, Usage
 from relight.engine.guard.limits import load_limits
-from relight.engine.guard.refusals import budget_exceeded
+from relight.engine.guard.refusals import over_budget
 from relight.engine.policies.budget import Amounts, Limit, Spending
 from relight.engine.scope import Scope
 
 MAX_COUNTS = 50_000
 """Kept at the same time; where each task has its limit, there is one for each task."""
 MAX_SCOPES = 10_000
-WORDS = {"tokens": "tokens", "cost_microusd": "micro-dollars", "attempts": "attempts"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,7 +250,7 @@ class Held:
         for count, amounts in zip(self._counts, self._amounts, strict=True):
             kind = count.short(amounts, now_us)
             if kind is not None:
-                raise self._exceeded(count, kind, amounts, now_us)
+                raise over_budget(count, kind, amounts, now_us=now_us, decision=self._decision)
         for count, amounts in zip(self._counts, self._amounts, strict=True):
             count.reserve(amounts)
         self._held, self._at_us = True, now_us
@@ -270,29 +268,6 @@ class Held:
         for count in self._counts:
             if _by_usage(count.limit):
                 count.spend(amounts, now_us)
-
-    def _exceeded(self, count: Spending, kind: str, wanted: Amounts, now_us: int) -> BudgetExceeded:
-        limit, used, reserved = count.limit, count.used(now_us), count.reserved
-        most = limit.most(kind) or 0
-        per = "" if limit.per is None else f" per {limit.per.value}"
-        asked = "" if kind == "attempts" else f", and this call may take {getattr(wanted, kind):,}"
-        at_hand = f" and {getattr(reserved, kind):,} held by calls at hand" if getattr(reserved, kind) else ""
-        whose = limit.whose(count.key)
-        what = f"{whose}: {getattr(used, kind):,} of {most:,} {WORDS[kind]}{per} are used{at_hand}{asked}"
-        return budget_exceeded(
-            what,
-            retry_at_us=count.free_at_us(wanted, kind, now_us),
-            now_us=now_us,
-            decision=self._decision,
-            members={
-                "limit": limit.model_dump(mode="json", exclude_none=True),
-                "whose": whose,
-                "kind": kind,
-                "used": getattr(used, kind),
-                "reserved": getattr(reserved, kind),
-                "asked": getattr(wanted, kind),
-            },
-        )
 
 
 _ATTEMPT = Amounts(attempts=1)

@@ -99,8 +99,10 @@ class Chain:
         self._why = ""
 
     def hurries(self, failure: str) -> bool:
-        """Whether a route that is left wants a call that failed so at once, without a retry; a `refusal` too."""
-        return any(failure in left.on for left in self._left[self._at :])
+        """Whether the route that would follow wants a call that failed so at once, without a retry; a `refusal` too."""
+        taking = (left for left in self._left[self._at :] if failure not in IF_ASKED or failure in left.on)
+        following = next(taking, None)
+        return following is not None and failure in following.on
 
     def next(self, after: str | Refused, *, attempts: int = 1) -> Route | None:
         """The route that follows one that is given up: it failed so, after so many attempts, or was refused.

@@ -25,7 +25,7 @@ Make = Callable[[Ended], Iterable[Made | Kept]]
 
 FIRST_PARTY = "anthropic"
 MAX_UNPRICED = 1_000
-PRESSED_EVENTS = 5_000
+PRESSED_EVENTS = 10_000
 """So many waiting, and bodies are let go: what waits for a disk that hangs would otherwise fill the memory."""
 
 log = logging.getLogger(__name__)

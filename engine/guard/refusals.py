@@ -6,10 +6,12 @@ from datetime import UTC, datetime, timedelta
 
 from relight.engine.errors import BudgetExceeded, CircuitOpen
 from relight.engine.guard.facts import Dependency
+from relight.engine.policies.budget import Amounts, Spending
 from relight.engine.problems import document
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _US = 1_000_000
+_WORDS = {"tokens": "tokens", "cost_microusd": "micro-dollars", "attempts": "attempts"}
 UNNAMED_WAIT_S = 1.0
 """Where nobody could say when to come back."""
 
@@ -76,18 +78,36 @@ def refused_until(
     return CircuitOpen(detail, problem=problem, retry_at=moment(retry_at_us))
 
 
-def budget_exceeded(
-    what: str, *, retry_at_us: int | None, now_us: int, decision: str | None = None, members: Mapping[str, object]
+def over_budget(
+    count: Spending, kind: str, wanted: Amounts, *, now_us: int, decision: str | None = None
 ) -> BudgetExceeded:
-    """`BudgetExceeded` that says so; `retry_at_us` None: waiting does not help."""
+    """A call wants more of `kind` than a count has left; to come back when that fits, if waiting helps."""
+    limit, most = count.limit, count.limit.most(kind)
+    used, reserved, asked = (getattr(found, kind) for found in (count.used(now_us), count.reserved, wanted))
+    whose = limit.whose(count.key)
+    what = f"{whose}: {used:,} of {most:,} {_WORDS[kind]}{f' per {limit.per.value}' if limit.per else ''} are used"
+    if reserved:
+        what += f" and {reserved:,} held by calls at hand"
+    if kind != "attempts":
+        what += f", and this call may take {asked:,}"
     when: dict[str, object] = {}
+    retry_at_us = count.free_at_us(wanted, kind, now_us)
     if retry_at_us is None:
         detail = f"{what}; raise the limit to go on"
     else:
         after_s = max(0.0, (retry_at_us - now_us) / _US)
         detail = f"{what}; come back in {after_s:.1f} s, or raise the limit"
         when = {"retry_after_s": round(after_s, 3), "retry_at": stamp(retry_at_us)}
-    problem = {**document("budget-exceeded", detail, instance=instance_of(decision)), **when, **members}
+    problem = {
+        **document("budget-exceeded", detail, instance=instance_of(decision)),
+        **when,
+        "limit": limit.model_dump(mode="json", exclude_none=True),
+        "whose": whose,
+        "kind": kind,
+        "used": used,
+        "reserved": reserved,
+        "asked": asked,
+    }
     return BudgetExceeded(detail, problem=problem)
 
 

@@ -3,13 +3,15 @@
 import asyncio
 from asyncio import current_task
 from collections.abc import AsyncIterator, Iterator
+from threading import get_ident
 
 import httpx2
 
 from relight.engine.clock import Clock
 from relight.engine.errors import DeadlineExceeded
-from relight.engine.guard.alarm import Alarm
 from relight.engine.guard.bodies import AsyncBody, Body
+from relight.engine.guard.chunk_waits import TaskWait, ThreadWait
+from relight.engine.guard.cutting import THREAD_ALARMS
 from relight.engine.guard.facts import Failure
 from relight.engine.guard.watched import AsyncWatcher, Watched, Watcher
 from relight.engine.guard.watching import Expected, How, StreamEnd
@@ -28,9 +30,9 @@ def watch_sync(
 ) -> None:
     """Watches the body of `response` (status 200, unread) from now on; the response stays the same object.
 
-    `deadline_us` (Unix microseconds) is looked at between chunks. `keep_bytes`: a body up to this size is kept for its
-    `StreamEnd`. Only `Expected.EVENTS` are held back: of others nothing but a failure before the first byte asks for
-    another response. A body that has been read already is looked through at once.
+    At `deadline_us` (Unix microseconds) the wait for a chunk ends in `DeadlineExceeded`. `keep_bytes`: a body of up to
+    that size is kept for its `StreamEnd`. Only `Expected.EVENTS` are held back: of others nothing but a failure before
+    the first byte asks for another response. A body that has been read already is looked through at once.
     """
     watched = WatchedStream(response, watcher, clock, deadline_us, keep_bytes, expects=expects)
     if not watched.told_at_once(response):
@@ -46,7 +48,7 @@ def watch_async(
     keep_bytes: int = 0,
     expects: Expected = Expected.EVENTS,
 ) -> None:
-    """`watch_sync` for the response of an async client; here the wait for a chunk ends at the deadline, too."""
+    """`watch_sync` for the response of an async client."""
     watched = AsyncWatchedStream(response, watcher, clock, deadline_us, keep_bytes, expects=expects)
     if not watched.told_at_once(response):
         watched.attach(response)
@@ -60,26 +62,43 @@ class WatchedStream(Watched[Watcher], httpx2.SyncByteStream):
         response.stream = self
 
     def __iter__(self) -> Iterator[bytes]:
+        alarm = None if self._deadline_us is None else ThreadWait()
         try:
-            held, end = self._beginning()
+            if alarm is not None:
+                THREAD_ALARMS.set(alarm, self._left_s())
+            held, end = self._beginning(alarm)
             yield from held
             if end is None:
-                watch, now_us, deadline_us = self._watch, self._clock.now_us, self._deadline_us
+                watch = self._watch
                 pending, telling, lots = watch.pending, watch.telling, watch.lots
+                if alarm is not None:
+                    self._wait(alarm)
                 for chunk in self._body.chunks:
                     pending.append(chunk)
                     if len(pending) >= lots or chunk.startswith(telling):
                         watch.settle()
-                    yield chunk
-                    if deadline_us is not None and now_us() >= deadline_us:
-                        raise self._too_late()
-                end = self._clean_end()
-        except BaseException as error:
+                    if alarm is None:
+                        yield chunk
+                    else:
+                        alarm.thread = 0
+                        yield chunk
+                        if alarm.fired:
+                            raise self._too_late()
+                        alarm.thread = get_ident()
+                end = self._clean_end() if alarm is None else self._end_in_time(alarm)
+        except BaseException as raised:
+            error = self._too_late(raised) if alarm is not None and alarm.cut(raised) else raised
             end = self._failed(error)
             self._tell(end)
             if end.how is How.COMPLETED and isinstance(error, Exception):
                 return  # after message_stop nothing can be missed
+            if error is not raised:
+                raise error from raised
             raise
+        finally:
+            if alarm is not None:
+                alarm.thread = 0
+                THREAD_ALARMS.clear(alarm)
         self._tell(end)
         if end.error is not None:
             raise end.error
@@ -91,11 +110,11 @@ class WatchedStream(Watched[Watcher], httpx2.SyncByteStream):
         finally:
             self._tell(self._watch.end(How.ABANDONED, Failure.ABANDONED))
 
-    def _beginning(self) -> tuple[list[bytes], StreamEnd | None]:
+    def _beginning(self, alarm: ThreadWait | None) -> tuple[list[bytes], StreamEnd | None]:
         """What may be handed out; and, where nothing can follow it, how the last attempt ended."""
         while True:
             held: list[bytes] = []
-            end = self._until_ready(held)
+            end = self._until_ready(held, alarm)
             if end is None:
                 return held, None
             self._body.close()
@@ -109,22 +128,44 @@ class WatchedStream(Watched[Watcher], httpx2.SyncByteStream):
                 self._body.close()
                 raise httpx2.StreamClosed()
 
-    def _until_ready(self, held: list[bytes]) -> StreamEnd | None:
+    def _until_ready(self, held: list[bytes], alarm: ThreadWait | None) -> StreamEnd | None:
         watch = self._watch
+        end: StreamEnd | None
         try:
+            if alarm is not None:
+                self._wait(alarm)
             for chunk in self._body.chunks:
                 held.append(chunk)
                 watch.pending.append(chunk)
                 watch.settle()
                 if watch.ready or watch.failure is not None:
                     break
-                if self._deadline_us is not None and self._clock.now_us() >= self._deadline_us:
-                    raise self._too_late()
+                if alarm is not None:
+                    self._wait(alarm)
         except DeadlineExceeded:
             raise
         except Exception as error:
-            return self._failed(error)
-        return self._begun()
+            if alarm is not None and alarm.cut(error):
+                raise
+            end = self._failed(error)
+        else:
+            end = self._begun()
+            if end is not None and alarm is not None:
+                self._end_in_time(alarm)
+        if alarm is not None:
+            alarm.thread = 0
+        return end
+
+    def _wait(self, alarm: ThreadWait) -> None:
+        if alarm.fired:
+            raise self._too_late()
+        alarm.thread = get_ident()
+
+    def _end_in_time(self, alarm: ThreadWait) -> StreamEnd:
+        """A connection that was cut may look like one that the server closed in order."""
+        if alarm.fired and self._watch.cut_short:
+            raise self._too_late()
+        return self._clean_end()
 
     def _again(self, end: StreamEnd) -> httpx2.Response | None:
         try:
@@ -151,7 +192,7 @@ class AsyncWatchedStream(Watched[AsyncWatcher], httpx2.AsyncByteStream):
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         self._unread = None
-        alarm = None if self._deadline_us is None else Alarm((self._deadline_us - self._clock.now_us()) / 1e6)
+        alarm = None if self._deadline_us is None else TaskWait(self._left_s())
         try:
             held, end = await self._beginning(alarm)
             for chunk in held:
@@ -199,7 +240,7 @@ class AsyncWatchedStream(Watched[AsyncWatcher], httpx2.AsyncByteStream):
         finally:
             self._tell(self._watch.end(How.ABANDONED, Failure.ABANDONED))
 
-    async def _beginning(self, alarm: Alarm | None) -> tuple[list[bytes], StreamEnd | None]:
+    async def _beginning(self, alarm: TaskWait | None) -> tuple[list[bytes], StreamEnd | None]:
         while True:
             held: list[bytes] = []
             end = await self._until_ready(held, alarm)
@@ -217,7 +258,7 @@ class AsyncWatchedStream(Watched[AsyncWatcher], httpx2.AsyncByteStream):
                 await self._body.aclose()
                 raise httpx2.StreamClosed()
 
-    async def _until_ready(self, held: list[bytes], alarm: Alarm | None) -> StreamEnd | None:
+    async def _until_ready(self, held: list[bytes], alarm: TaskWait | None) -> StreamEnd | None:
         watch = self._watch
         end: StreamEnd | None
         try:
@@ -248,7 +289,7 @@ class AsyncWatchedStream(Watched[AsyncWatcher], httpx2.AsyncByteStream):
             self._tell(self._not_again(end, error))
             raise
 
-    def _wait(self, alarm: Alarm) -> None:
+    def _wait(self, alarm: TaskWait) -> None:
         if alarm.rang:
             raise self._too_late()
         alarm.waits = current_task(alarm.loop)

@@ -165,6 +165,10 @@ class Watched(Generic[WatcherT]):
             drop_encoding(headers)
             shown.headers = headers
 
+    def _left_s(self) -> float:
+        """Until the deadline; without one it is not asked."""
+        return 0.0 if self._deadline_us is None else (self._deadline_us - self._clock.now_us()) / 1e6
+
     def _too_late(self, cause: BaseException | None = None) -> DeadlineExceeded:
         late = DeadlineExceeded(
             f"The deadline came while the answer {self._named()} was streaming in: "

@@ -19,6 +19,8 @@ from servers import running_servers
 BENCHMARKS = (
     "codec",
     "record_call",
+    "guarding",
+    "streaming",
     "recording",
     "folded",
     "projecting",
