@@ -34,7 +34,7 @@ from relight.engine.tables.pools import PoolOptions, open_pool
 from relight.engine.tables.queries import run
 from relight.engine.tables.store import join_tables
 from relight.events.decisions import DecisionOutcomeKnown, DecisionTaken, Outcome
-from relight.projections.decisions import Spent
+from relight.projections.model_calls import Spent
 from relight.projections.query import Row
 
 SECOND_US = 1_000_000

@@ -30,6 +30,10 @@ async def open_relight(settings: Settings, *, clock: Clock | None = None) -> Asy
         recorder.beside(Journal, partial(Journal, recorder, content=settings.content_policy, prices=prices))
         beside: set[asyncio.Task[None]] = set()
         stack.push_async_callback(_ended, beside)
+        if settings.count_calls:
+            from relight.engine.guard.counting import counting_calls  # the SDK takes a second to import
+
+            await stack.enter_async_context(counting_calls(recorder))
         yield Relight(recorder, pool, region=settings.region, tenant=settings.tenant, prices=prices, beside=beside)
 
 

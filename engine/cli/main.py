@@ -11,6 +11,7 @@ from rich.logging import RichHandler
 from relight.engine.cli import (
     archive,
     asyncapi,
+    coverage,
     data,
     deadletters,
     demo,
@@ -50,6 +51,7 @@ app.command("digest")(data.digest)
 app.command("heal")(heal.heal)
 app.command("verify")(verify.verify)
 app.command("asyncapi")(asyncapi.asyncapi)
+app.command("coverage")(coverage.coverage)
 app.command("fake-anthropic")(fake_anthropic.fake_anthropic)
 app.command("rebuild")(rebuild.rebuild)
 app.command("restore")(restore.restore)

@@ -19,6 +19,7 @@ from relight.engine import scope
 from relight.engine.errors import RecorderError
 from relight.engine.guard.breaker import Breaker, BreakerHealth
 from relight.engine.guard.fleet import Fleet
+from relight.engine.guard.journal import Journal
 from relight.engine.policies.breaker import BreakerPolicy
 from relight.engine.recorder.recorder import Recorder
 from relight.events.base import Event
@@ -69,6 +70,11 @@ class Breakers:
     def beside(cls, recorder: Recorder) -> Self:
         """The recorder's, which all that is guarded beside it shares: a process votes once."""
         return recorder.beside(cls, partial(cls, recorder))
+
+    @property
+    def journal(self) -> Journal:
+        """Where calls of what is no model are written down."""
+        return self._recorder.beside(Journal, partial(Journal, self._recorder))
 
     def _begin(self) -> None:
         self.process = f"{socket.gethostname()}/{os.getpid()}/{uuid_utils.uuid4().hex[:8]}"

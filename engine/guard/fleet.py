@@ -18,7 +18,7 @@ from relight.engine.guard.followed import CLOCKS_S, Followed
 from relight.engine.log.control import ControlLog
 from relight.engine.log.following import Follower
 from relight.engine.log.reader import TRANSIENT, Message
-from relight.engine.policies.fleet_breaker import MAX_VOTE_S, FleetPolicy, Ruled, decide, observe
+from relight.engine.policies.fleet_breaker import MAX_VOTE_S, FleetPolicy, Ruled, decide, expecting, observe
 from relight.engine.recorder.recorder import Recorder
 from relight.events.base import Event
 from relight.events.breakers import BreakerOpened, BreakerReset, BreakerTripped
@@ -92,7 +92,9 @@ class Fleet:
         for followed in self._followed.values():
             if followed.ruling is not None:
                 followed.ruling.cancel()
-        for breaker in list(self._breakers.values()):
+        for name, breaker in list(self._breakers.items()):
+            if (found := self._followed.get(name)) is not None and found.known:
+                breaker.told(found.state)  # of what was only expected nobody tells now
             breaker.link(False)
 
     async def _follow(self) -> None:
@@ -159,7 +161,7 @@ class Fleet:
         if followed.fold(message, event) and breaker is not None:
             breaker.told(followed.state)
         if followed.known and breaker is not None:
-            self._see_due(followed, breaker.policy.fleet, own=self._is_own(event))
+            self._see_due(followed, breaker, own=self._is_own(event))
 
     async def _know(self, name: str, breaker: Breaker, control: ControlLog, position: int) -> None:
         """Its last ruling, where that is older than what is read."""
@@ -172,14 +174,18 @@ class Fleet:
         breaker.told(followed.state, anew=True)
         breaker.link(True)
         cause = followed.cause
-        self._see_due(followed, breaker.policy.fleet, own=cause is not None and self._is_own(cause))
+        self._see_due(followed, breaker, own=cause is not None and self._is_own(cause))
 
     def _is_own(self, event: Recorded[Event]) -> bool:
         return isinstance(event.data, BreakerTripped | BreakerReset) and event.data.process == self._process
 
-    def _see_due(self, followed: Followed, policy: FleetPolicy | None, *, own: bool) -> None:
-        if policy is not None and followed.due_at is None and decide(followed.state, self._now(), policy):
+    def _see_due(self, followed: Followed, breaker: Breaker, *, own: bool) -> None:
+        policy, now = breaker.policy.fleet, self._now()
+        if policy is None or followed.due_at is not None:
+            return
+        for ruling in decide(followed.state, now, policy):
             followed.due_at = self._time() + (0 if own else GRACE_S + self._spread_s(followed))
+            breaker.told(expecting(followed.state, ruling, now))
 
     def _rule(self, client: Client, control: ControlLog, position: int) -> None:
         """Appends what is due."""
@@ -187,7 +193,7 @@ class Fleet:
         for name, followed in self._followed.items():
             breaker = self._breakers.get(name)
             policy = None if breaker is None else breaker.policy.fleet
-            if policy is None or not followed.known or followed.ruling is not None:
+            if breaker is None or policy is None or not followed.known or followed.ruling is not None:
                 continue
             if name in self._wanted and followed.due_at is None:
                 if decide(followed.state, now, policy, caller=self._process):
@@ -203,6 +209,7 @@ class Fleet:
             if followed.ruling is None:
                 followed.due_at = None
                 self._wanted.discard(name)
+                breaker.told(followed.state)  # what was expected will not come: votes were withdrawn, or expired
 
     async def _append(
         self,

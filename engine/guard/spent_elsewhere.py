@@ -10,7 +10,7 @@ from relight.engine.errors import RelightError
 from relight.engine.guard.budgets import Budgets
 from relight.engine.guard.refusals import moment
 from relight.engine.policies.budget import NOTHING, Amounts, Spending
-from relight.projections.decisions import Spent
+from relight.projections.model_calls import Spent
 from relight.projections.query import Row
 
 EVERY_S, POLL_S = 5.0, 0.2

@@ -85,7 +85,7 @@ class WatchedStream(Watched[Watcher], httpx2.SyncByteStream):
                         if alarm.fired:
                             raise self._too_late()
                         alarm.thread = get_ident()
-                end = self._clean_end()
+                end = self._clean_end() if alarm is None else self._end_in_time(alarm)
         except BaseException as raised:
             error = self._too_late(raised) if alarm is not None and alarm.cut(raised) else raised
             end = self._failed(error)
@@ -150,6 +150,8 @@ class WatchedStream(Watched[Watcher], httpx2.SyncByteStream):
             end = self._failed(error)
         else:
             end = self._begun()
+            if end is not None and alarm is not None:
+                self._end_in_time(alarm)
         if alarm is not None:
             alarm.thread = 0
         return end
@@ -158,6 +160,12 @@ class WatchedStream(Watched[Watcher], httpx2.SyncByteStream):
         if alarm.fired:
             raise self._too_late()
         alarm.thread = get_ident()
+
+    def _end_in_time(self, alarm: ThreadWait) -> StreamEnd:
+        """A connection that was cut may look like one that the server closed in order."""
+        if alarm.fired and self._watch.cut_short:
+            raise self._too_late()
+        return self._clean_end()
 
     def _again(self, end: StreamEnd) -> httpx2.Response | None:
         try:

@@ -9,8 +9,6 @@ from functools import wraps
 from types import TracebackType
 from typing import NamedTuple, ParamSpec, Self, TypeVar, cast
 
-from pydantic import JsonValue
-
 from relight.engine.errors import CircuitOpen
 from relight.engine.guard.breaker import Breaker, Permit, Refused
 from relight.engine.guard.breakers import Breakers
@@ -18,7 +16,6 @@ from relight.engine.guard.capacity import capacity_s
 from relight.engine.guard.journal import Journal
 from relight.engine.guard.refusals import moment, refused_until
 from relight.engine.policies.breaker import BreakerPolicy
-from relight.events.breakers import BreakerFailed, BreakerSucceeded
 
 SOON_US = 250_000
 """A breaker that is about to know is waited for so long."""
@@ -60,7 +57,7 @@ class ToolBreaker:
     ) -> None:
         self._breakers = breakers
         self._breaker = breakers.of(name, policy)
-        self._journal = journal
+        self._journal = journal or breakers.journal
         self._counts = counts
         self._ignores = ignores
 
@@ -132,26 +129,16 @@ class ToolBreaker:
             raise RuntimeError(f"breaker {self._breaker.name} is left in another context than it was entered in")
         _entered.set(entered.around)
         latency_us = (time.perf_counter_ns() - entered.started_ns) // 1_000
-        if error is None:
+        failure = None if error is None else type(error).__name__
+        if failure is None:
             self._breaker.succeeded(entered.permit, latency_us)
         elif isinstance(error, self._counts) and not isinstance(error, self._ignores):
-            self._breaker.failed(entered.permit, type(error).__name__)
+            self._breaker.failed(entered.permit, failure)
         else:
             self._breaker.released(entered.permit)
             return
-        self._record(entered, latency_us, error)
-
-    def _record(self, entered: _Entered, latency_us: int, error: BaseException | None) -> None:
-        name, failure = self._breaker.name, None if error is None else type(error).__name__
-        if self._journal is not None:
-            self._journal.depended(name, started_us=entered.started_us, latency_us=latency_us, failure=failure)
-        elif failure is None:
-            self._breakers.record(BreakerSucceeded(service_name=name, latency_ms=latency_us // 1_000))
-        else:
-            details: dict[str, JsonValue] = {"latency_ms": latency_us // 1_000}
-            if entered.permit.probe:
-                details["probe"] = True
-            self._breakers.record(BreakerFailed(service_name=name, error_class=failure, details=details))
+        name, started_us = self._breaker.name, entered.started_us
+        self._journal.depended(name, started_us=started_us, latency_us=latency_us, failure=failure)
 
 
 def _circuit_open(refused: Refused, now_us: int) -> CircuitOpen:

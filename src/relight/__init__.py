@@ -19,7 +19,9 @@ from relight.engine.guard.budgets import Budgets
 from relight.engine.guard.capacity import waiting_for_capacity
 from relight.engine.guard.deadlines import deadline
 from relight.engine.guard.policy import GuardPolicy
+from relight.engine.policies.breaker import BreakerPolicy
 from relight.engine.policies.budget import Limit
+from relight.engine.policies.fleet_breaker import FleetPolicy
 from relight.engine.recorder.receipts import Ack, Receipt
 from relight.engine.runtime import Relight
 from relight.engine.settings import Settings
@@ -34,12 +36,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Ack",
+    "BreakerPolicy",
     "BudgetExceeded",
     "Budgets",
     "CircuitOpen",
     "Content",
     "DeadlineExceeded",
     "Fallback",
+    "FleetPolicy",
     "Guard",
     "GuardError",
     "GuardPolicy",

@@ -1,0 +1,374 @@
+"""Calls: of functions and classes of the files, of clients, and of what cannot be told apart from a client."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import replace
+
+from relight.engine.coverage.models import Guarded, Kind
+from relight.engine.coverage.python.expressions import dotted_name
+from relight.engine.coverage.python.functions import Functions
+from relight.engine.coverage.python.other_sdks import (
+    HOST,
+    HTTP_VERBS,
+    NAMES_A_MODEL,
+    PRETENCES,
+    is_something_else,
+)
+from relight.engine.coverage.python.sdk import called, is_guard_class
+from relight.engine.coverage.python.state import Arguments, Judgement, qualified, qualified_class
+from relight.engine.coverage.python.values import (
+    NOTHING,
+    BaseInit,
+    Box,
+    Class,
+    Client,
+    Frame,
+    Function,
+    GuardMiddleware,
+    Handed,
+    Instance,
+    Made,
+    MiddlewareOf,
+    Other,
+    OtherMethod,
+    Outside,
+    Part,
+    Partial,
+    Provider,
+    Text,
+    Value,
+    Values,
+    boxed,
+    texts,
+    unboxed,
+)
+
+TEXT_METHODS = frozenset({"format", "strip", "rstrip", "lstrip", "lower", "upper", "encode", "replace", "removesuffix"})
+FIELD_FUNCTIONS = frozenset({"default_factory", "factory"})
+
+
+class Calls(Functions):
+    """One call expression: what it gives, and whether it is a place to list."""
+
+    def call(self, node: ast.Call, frame: Frame) -> Values:
+        callees = self.evaluate(node.func, frame)
+        arguments = self._arguments(node, frame)
+        if (special := self._of_receiver(node, callees, arguments, frame)) is not None:
+            return special
+        result = NOTHING
+        for callee in callees:
+            result |= self.call_value(callee, arguments, node, frame)
+        if not any(isinstance(callee, Part | OtherMethod | Function | Class) for callee in callees):
+            self._http(node, callees, arguments, frame)
+            self._looks_like_one(node, callees, frame)
+        return result
+
+    def _arguments(self, node: ast.Call, frame: Frame) -> Arguments:
+        positional: list[Values] = []
+        starred: Values = NOTHING
+        for argument in node.args:
+            values = self.evaluate(argument, frame)
+            if isinstance(argument, ast.Starred):
+                starred |= unboxed(values) | frozenset(v for v in values if not isinstance(v, Box))
+            else:
+                positional.append(values)
+        keywords = tuple((keyword.arg, self.evaluate(keyword.value, frame)) for keyword in node.keywords)
+        return Arguments(tuple(positional), keywords, starred)
+
+    def call_value(self, value: Value, arguments: Arguments, at: ast.Call, frame: Frame) -> Values:
+        match value:
+            case Outside(dotted):
+                return self.call_outside(dotted, arguments, at, frame)
+            case Made():
+                return self.call_made(value, arguments, at, frame)
+            case Function():
+                name = qualified(value.module, value.name)
+                if name in self.guarding_names or value.name in self._guarding_here(value):
+                    by = f"{name}, which configuration says guards"
+                    for inner in self.call_function(value, arguments, at, frame):
+                        if isinstance(inner, Client):
+                            self.guarded_at.setdefault(inner.place, (self.place(value.node, frame), by))
+                    return self.guarded(arguments, at, frame, by)
+                if name in self.client_names:
+                    return frozenset({self.construct(name, Arguments(), at, frame)})
+                return self.call_function(value, arguments, at, frame)
+            case Class():
+                return self.instantiate(value, arguments, at, frame)
+            case Instance(of):
+                return self.call_all(self.attribute(frozenset({value}), "__call__", frame), arguments, at, frame)
+            case Part(client, (how,)) if how in {"with_options", "copy", "with_middleware"}:
+                return frozenset({self.derive(client, how, arguments, at, frame)})
+            case Part():
+                return self.call_part(value, arguments, at, frame)
+            case Partial(function, before, keywords):
+                whole = replace(
+                    arguments,
+                    positional=(*before, *arguments.positional),
+                    keywords=(*arguments.keywords, *(pair for pair in keywords if pair[0] not in arguments.names())),
+                )
+                return self.call_value(function, whole, at, frame)
+            case Provider(gives):
+                return gives
+            case OtherMethod(of, name) if name not in of.methods:
+                # A chain, a bound model, one with tools: it still leads to the same model.
+                return frozenset({of})
+            case OtherMethod(of, name):
+                return self.call_other(of, name, at, frame, arguments)
+            case Other() if "__call__" in value.methods:
+                return self.call_other(value, "__call__", at, frame, arguments)
+            case BaseInit(me):
+                if me.of is not None:
+                    self.constructed[me.place] = self.construct(me.what, arguments, at, frame, me.of)
+                    self.found.pop((frame.module.path, at.lineno, at.col_offset, Kind.CLIENT), None)
+                return NOTHING
+            case Handed():
+                return self._call_handed(value, arguments, at, frame)
+            case _:
+                return NOTHING
+
+    def call_all(self, values: Values, arguments: Arguments, at: ast.Call, frame: Frame) -> Values:
+        return NOTHING.union(*(self.call_value(value, arguments, at, frame) for value in values))
+
+    def call_outside(self, dotted: str, arguments: Arguments, at: ast.Call, frame: Frame) -> Values:
+        raise NotImplementedError
+
+    def call_made(self, made: Made, arguments: Arguments, at: ast.Call, frame: Frame) -> Values:
+        raise NotImplementedError
+
+    def _guarding_here(self, function: Function) -> set[str]:
+        """Names of functions of its module that configuration names by an import path of another root."""
+        module = function.module.name
+        return {
+            name.rpartition(".")[2]
+            for name in self.guarding_names
+            if module and name.rpartition(".")[0].endswith("." + module)
+        }
+
+    def call_other(
+        self, of: Other, name: str, at: ast.Call, frame: Frame, arguments: Arguments | None = None
+    ) -> Values:
+        if arguments is not None and names_a_model(arguments, ("modelId", -1)) is False:
+            return NOTHING
+        what = of.what if name == "__call__" else f"{of.what.rpartition('.')[2]}.{name}"
+        clients = [value for value in of.through if isinstance(value, Client)]
+        for client in clients:
+            judgement = Judgement(client.guarded, client.why, client.trail, client.handed, client.in_test)
+            self.judge(at, frame, Kind.CALL, what, judgement)
+        if not clients:
+            self.judge(at, frame, Kind.CALL, what, Judgement(of.guarded, of.why, in_test=frame.module.source.in_test))
+        return NOTHING
+
+    def instantiate(self, of: Class, arguments: Arguments, at: ast.Call, frame: Frame) -> Values:
+        name = qualified_class(of)
+        if name in self.guarding_names:
+            return self.guarded(arguments, at, frame, f"{name}, which configuration says guards")
+        if any(is_guard_class(dotted) for dotted in self.outside_bases(of)):
+            self.handed_to_guard(arguments, at, frame, of.name)
+            return frozenset({GuardMiddleware(self.place(at, frame))})
+        init = next((each.body["__init__"] for each in self.line_of(of) if "__init__" in each.body), NOTHING)
+        if self.client_base(of) is not None:
+            return self._instantiate_client(of, init, arguments, at, frame)
+        me = Instance(of)
+        for value in init:
+            if isinstance(value, Function):
+                self.call_function(replace(value, bound=me), arguments, at, frame)
+        if not init:
+            self._fields(of, arguments)
+        others = [dotted for dotted in self.outside_bases(of) if is_something_else(dotted)]
+        return frozenset({me}) if not others else frozenset({me, Made(others[0])})
+
+    def _instantiate_client(self, of: Class, init: Values, arguments: Arguments, at: ast.Call, frame: Frame) -> Values:
+        if not init:
+            made = self.construct(of.name, arguments, at, frame, of)
+        else:
+            place = self.place(at, frame)
+            draft = Client(of.name, place, Guarded.NO, None, in_test=frame.module.source.in_test, of=of)
+            for value in init:
+                if isinstance(value, Function):
+                    self.call_function(replace(value, bound=draft), arguments, at, frame)
+            inner = self.constructed.get(place)
+            why = inner.why if inner else f"{of.name} is constructed at {place} without a Guard"
+            guarded, retries = (inner.guarded, inner.retries) if inner else (Guarded.NO, None)
+            made = replace(draft, guarded=guarded, retries=retries, why=why, by_hand=guarded is Guarded.YES, trail=())
+            self.note_client(made, at, frame)
+        of.instances = frozenset(
+            value for value in of.instances if not isinstance(value, Client) or value.place != made.place
+        ) | {made}
+        return frozenset({made})
+
+    def _fields(self, of: Class, arguments: Arguments) -> None:
+        """A dataclass or model without `__init__`: its fields take the arguments, in their order."""
+        names = list(dict.fromkeys(name for each in reversed(self.line_of(of)) for name in each.annotations))
+        for number, name in enumerate(names):
+            values = arguments.get(name, number)
+            if values:
+                self.grow(of.attributes, name, values)
+                self.grow(self.fields, name, frozenset(v for v in values if isinstance(v, Client)))
+
+    def _call_handed(self, value: Handed, arguments: Arguments, at: ast.Call, frame: Frame) -> Values:
+        if value.path[-1:] == ("guarded",):
+            given = arguments.get("client", 0)
+            for client in given:
+                if isinstance(client, Client):
+                    self.perhaps_guarded_at.setdefault(client.place, (self.place(at, frame), f"`{value.name}`"))
+            why = f"it passes through guarded() of `{value.name}`, and these files do not show that this is Relight's"
+            return frozenset(
+                replace(client, guarded=Guarded.UNKNOWN, why=why) for client in given if isinstance(client, Client)
+            )
+        self.passed_on(arguments, at, frame, "something that is handed in")
+        return self.resolved(value.path[-1] if value.path else "", arguments)
+
+    def resolved(self, name: str, arguments: Arguments) -> Values:
+        """What a container gives that is asked for a client's class, `container.resolve(AsyncAnthropic)`."""
+        raise NotImplementedError
+
+    def passed_on(self, arguments: Arguments, at: ast.Call, frame: Frame, to: str) -> Values:
+        """Methods handed to something that will call them: the call is made from there, and listed here."""
+        rest = len(arguments.positional) + len(arguments.keywords)
+        calls_it = rest > 1
+        found: Values = NOTHING
+        for values in (*arguments.all(),):
+            for value in values:
+                inner = value.function if isinstance(value, Partial) else value
+                if isinstance(inner, Part) and called(inner.path):
+                    if calls_it or isinstance(value, Partial):
+                        self.call_part(inner, Arguments(), at, frame, f"; it is handed to {to}, which makes the call")
+                    else:
+                        found |= {value}
+                elif isinstance(inner, OtherMethod) and inner.name in inner.of.methods and calls_it:
+                    self.call_other(inner.of, inner.name, at, frame)
+                elif isinstance(value, Client):
+                    found |= {value}
+        return found
+
+    def _of_receiver(self, node: ast.Call, callees: Values, arguments: Arguments, frame: Frame) -> Values | None:
+        """Methods of containers and strings, which have no values of their own here."""
+        if not isinstance(node.func, ast.Attribute) or callees:
+            return None
+        method, base = node.func.attr, node.func.value
+        receiver = self.evaluate(base, frame)
+        if any(isinstance(value, Text) for value in receiver) and method in TEXT_METHODS:
+            return receiver
+        if not any(isinstance(value, Box) for value in receiver):
+            return None
+        first = arguments.get("", 0)
+        match method:
+            case "append" | "add" | "appendleft" | "put" | "put_nowait":
+                self._more(base, first, frame)
+                return NOTHING
+            case "extend" | "update":
+                self._more(base, unboxed(first), frame)
+                return NOTHING
+            case "insert":
+                self._more(base, arguments.get("", 1), frame)
+                return NOTHING
+            case "get" | "pop" | "setdefault" | "popleft":
+                key = texts(first)
+                if method == "setdefault":
+                    self._more(base, arguments.get("", 1), frame)
+                return unboxed(receiver, key[0] if len(key) == 1 else None) | arguments.get("", 1)
+            case "values" | "copy" | "union":
+                return receiver
+            case "items":
+                pair = Box(frozenset({("0", NOTHING), ("1", unboxed(receiver))}))
+                return boxed(frozenset({pair}))
+            case _:
+                return NOTHING
+
+    def _more(self, base: ast.expr, values: Values, frame: Frame) -> None:
+        """A container has more in it from now on, wherever it stands."""
+        if values:
+            self.assign(base, self.evaluate(base, frame) | boxed(values), frame)
+
+    def _http(self, node: ast.Call, callees: Values, arguments: Arguments, frame: Frame) -> None:
+        """A request to the API's address, without the SDK."""
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        outside = {value.dotted for value in callees if isinstance(value, Outside | Made)}
+        verb = next((d.rpartition(".")[2] for d in outside if d.rpartition(".")[2] in HTTP_VERBS), name)
+        if verb not in HTTP_VERBS or any(dotted.partition(".")[0] in PRETENCES for dotted in outside):
+            return
+        for values in arguments.all():
+            for text in texts(values):
+                if HOST in text and ("/v1/" not in text or "/v1/messages" in text or "/v1/complete" in text):
+                    why = f"it goes to {HOST} by {verb}(), past the SDK and so past any Guard"
+                    in_test = frame.module.source.in_test
+                    self.judge(node, frame, Kind.CALL, f"{HOST} by {verb}", Judgement(Guarded.NO, why, in_test=in_test))
+                    return
+
+    def _looks_like_one(self, node: ast.Call, callees: Values, frame: Frame) -> None:
+        """`x.messages.create(model=…, messages=…)` of something that is not known."""
+        dotted: list[str] = []
+        here: ast.expr = node.func
+        while isinstance(here, ast.Attribute):
+            dotted.insert(0, here.attr)
+            here = here.value
+        start = next((number for number, part in enumerate(dotted) if part in {"messages", "completions"}), None)
+        if start is None or (what := called(tuple(dotted[start:]))) is None or what.startswith("completions"):
+            return
+        before = dotted[:start]
+        if set(before) & {"threads", "chat", "conversations", "spaces", "users", "channels"}:
+            return
+        root = self.evaluate(here, frame)
+        for values in (callees, root):
+            for value in values:
+                if isinstance(value, Made | Outside) and is_something_else(value.dotted):
+                    return
+                if isinstance(value, Instance | Class | Function | Box | Text | Other) and values is callees:
+                    return
+        if callees and not all(isinstance(value, Handed | Made | Outside) for value in callees):
+            return
+        if not callees and self._inside(node.func, frame):
+            return
+        names = {keyword.arg for keyword in node.keywords}
+        asks = ("messages" in names and bool(names & {"model", "max_tokens"})) or (
+            "batches" in dotted and "requests" in names
+        )
+        only_spread = names == {None} and frame.module.mentions_anthropic and not node.args
+        if not asks and not only_spread:
+            return
+        self.judge(node, frame, Kind.CALL, what, self._not_known(node, callees, frame))
+
+    def _inside(self, node: ast.expr, frame: Frame) -> bool:
+        """Whether some part of the path is an object of a class of the files, which has no such attribute."""
+        while isinstance(node, ast.Attribute):
+            node = node.value
+            values = self.evaluate(node, frame)
+            if any(
+                isinstance(value, Class | Function | Box | Text | GuardMiddleware | MiddlewareOf) for value in values
+            ):
+                return True
+            if any(isinstance(value, Instance) and not self._open_ended(value.of) for value in values):
+                return not any(isinstance(value, Handed) for value in values) and self._closed(node, values)
+        return False
+
+    def _closed(self, node: ast.expr, values: Values) -> bool:
+        """An attribute that the class itself sets to something unknown may be a client."""
+        return not any(isinstance(value, Instance) and dotted_name(node) in {"self", "cls"} for value in values)
+
+    def _open_ended(self, of: Class) -> bool:
+        return any(True for _ in self.outside_bases(of)) or any("__getattr__" in each.body for each in self.line_of(of))
+
+    def _not_known(self, node: ast.Call, callees: Values, frame: Frame) -> Judgement:
+        handed = [value for value in callees if isinstance(value, Handed)]
+        made = [value for value in callees if isinstance(value, Made | Outside)]
+        in_test = frame.module.source.in_test
+        name = dotted_name(node.func) or ast.unparse(node.func)
+        if made:
+            why = f"its client comes from {made[0].dotted}, which is outside these files"
+            return Judgement(Guarded.UNKNOWN, why, in_test=in_test)
+        if handed:
+            one = handed[0]
+            why = f"its client is handed in as `{one.name}` of {one.function} ({one.place}), and nobody here shows what"
+            return Judgement(Guarded.UNKNOWN, why, handed=True, in_test=in_test)
+        why = f"nothing in these files shows where the client in `{name}` comes from"
+        return Judgement(Guarded.UNKNOWN, why, handed=True, in_test=in_test)
+
+
+def names_a_model(arguments: Arguments, by: tuple[str, int]) -> bool | None:
+    """Whether the model named is one of Anthropic's; None where the sources do not say."""
+    keyword, position = by
+    found = texts(arguments.get(keyword, position if position >= 0 else None))
+    if not found:
+        return None
+    return any(NAMES_A_MODEL.search(text) for text in found)

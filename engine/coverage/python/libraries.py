@@ -1,0 +1,330 @@
+"""Calls of libraries: the SDK and Relight themselves, and whatever hands values on."""
+
+from __future__ import annotations
+
+import ast
+
+from relight.engine.coverage.models import Evidence, Guarded, Kind
+from relight.engine.coverage.python.calls import Calls, names_a_model
+from relight.engine.coverage.python.other_sdks import (
+    BEDROCK,
+    HOST,
+    HTTP_CLIENTS,
+    HTTP_VERBS,
+    WRAPPERS,
+    OtherSdk,
+    other_sdk,
+)
+from relight.engine.coverage.python.sdk import (
+    client_class,
+    is_fallback_class,
+    is_guard_class,
+    is_guarding_function,
+)
+from relight.engine.coverage.python.state import Arguments, Judgement
+from relight.engine.coverage.python.values import (
+    NOTHING,
+    Box,
+    Class,
+    Client,
+    Frame,
+    Function,
+    GuardMiddleware,
+    InsideModule,
+    Made,
+    Other,
+    Outside,
+    Part,
+    Partial,
+    Provider,
+    Super,
+    Text,
+    Value,
+    Values,
+    boxed,
+    texts,
+    unboxed,
+)
+
+CALLERS = frozenset(
+    {
+        "to_thread",
+        "run_sync",
+        "run_in_executor",
+        "submit",
+        "run_in_threadpool",
+        "run_until_complete",
+        "run",
+        "call_soon",
+    }
+)
+"""Call the function that they are handed, and give what it gives."""
+HAND_ON = frozenset(
+    {
+        *("cast", "nullcontext", "closing", "aclosing", "enter_context", "enter_async_context", "push_async_callback"),
+        *("create_task", "ensure_future", "wait_for", "shield", "deepcopy", "proxy", "getenv", "get", "Lazy"),
+    }
+)
+RESOLVING = frozenset({"resolve", "get", "get_instance", "aget", "get_by_type", "inject", "create", "make", "provide"})
+REGISTERING = frozenset(
+    {"register", "bind", "add_singleton", "add_instance", "singleton", "provide", "register_factory"}
+)
+
+
+class Libraries(Calls):
+    """Knows what some libraries do with what they are handed; of all others, that they may hand a client on."""
+
+    def call_outside(self, dotted: str, arguments: Arguments, at: ast.Call, frame: Frame) -> Values:
+        if dotted in self.guarding_names:
+            return self.guarded(arguments, at, frame, f"{dotted}, which configuration says guards")
+        if dotted in self.client_names:
+            return frozenset({self.construct(dotted, Arguments(), at, frame)})
+        if (what := client_class(dotted)) is not None:
+            return frozenset({self.construct(what, arguments, at, frame)})
+        if is_guarding_function(dotted):
+            return self.guarded(arguments, at, frame, "relight.guarded")
+        if is_guard_class(dotted) or is_fallback_class(dotted):
+            self.handed_to_guard(arguments, at, frame, dotted.rpartition(".")[2])
+            return frozenset({GuardMiddleware(self.place(at, frame))}) if is_guard_class(dotted) else NOTHING
+        if (sdk := other_sdk(dotted)) is not None:
+            return self._other(dotted, sdk, arguments, at, frame)
+        package, _, name = dotted.rpartition(".")
+        if package == "builtins":
+            return self._builtin(name, arguments, at, frame)
+        if dotted in HTTP_CLIENTS and any(HOST in text for values in arguments.all() for text in texts(values)):
+            why = f"it goes to {HOST} past the SDK and so past any Guard"
+            return frozenset({Other(dotted, self.place(at, frame), HTTP_VERBS, Guarded.NO, why)})
+        return self._well_known(dotted, name, arguments, at, frame)
+
+    def _well_known(self, dotted: str, name: str, arguments: Arguments, at: ast.Call, frame: Frame) -> Values:
+        first = arguments.get("", 0)
+        match dotted:
+            case "functools.partial" | "functools.partialmethod":
+                rest = arguments.positional[1:]
+                return frozenset(Partial(value, rest, arguments.keywords) for value in first if _callable(value))
+            case "importlib.import_module" | "builtins.__import__":
+                return self.imported(texts(first), frame)
+            case "typing.cast" | "typing_extensions.cast":
+                typed = self.annotated(at.args[0] if at.args else None, frame, "cast", at)
+                return arguments.get("val", 1) or typed
+            case "contextlib.contextmanager" | "contextlib.asynccontextmanager":
+                return first
+        if name in {"field", "Field", "ib", "attrib", "PrivateAttr"}:
+            made = self.call_all(arguments.get("default_factory") | arguments.get("factory"), Arguments(), at, frame)
+            return made | arguments.get("default")
+        if name in {"Depends", "Security", "Inject", "Provide", "FromDishka"}:
+            return self._dependency(first | arguments.get("dependency"), at, frame)
+        if ".providers." in f".{dotted}." and name[:1].isupper():
+            return self._provider(name, arguments, at, frame)
+        if dotted in {"boto3.client", "aioboto3.client"}:
+            return self._bedrock(arguments, at, frame)
+        if dotted == "itertools.cycle" or name in {"chain", "choice", "islice"}:
+            return unboxed(first) if name == "choice" else first
+        return self._unknown(dotted, name, arguments, at, frame)
+
+    def _unknown(self, dotted: str, name: str, arguments: Arguments, at: ast.Call, frame: Frame) -> Values:
+        """Any other: what it makes is its own; a client that goes in first may come out."""
+        first = arguments.get("", 0)
+        result: Values = frozenset({Made(dotted)})
+        if name in CALLERS:
+            return result | self._called_there(arguments, at, frame, dotted)
+        if name in HAND_ON:
+            return frozenset(
+                v for values in arguments.all() for v in values if not isinstance(v, Text) or HOST in v.text
+            )
+        handed = self.passed_on(arguments, at, frame, dotted)
+        clients = frozenset(value for value in handed if isinstance(value, Client | Part))
+        functions = frozenset(value for value in first if isinstance(value, Function | Class | Partial))
+        addresses = frozenset(
+            value for values in arguments.all() for value in values if isinstance(value, Text) and HOST in value.text
+        )
+        if clients or functions or addresses:
+            return clients | functions | addresses
+        if dotted in WRAPPERS:
+            return first
+        return result
+
+    def _called_there(self, arguments: Arguments, at: ast.Call, frame: Frame, by: str) -> Values:
+        """Calls whatever function it is handed, with what comes after it."""
+        result: Values = NOTHING
+        for number, values in enumerate(arguments.positional[:2]):
+            rest = Arguments(arguments.positional[number + 1 :], arguments.keywords, arguments.starred)
+            for value in values:
+                if isinstance(value, Part):
+                    how = f"; it is handed to {by}, which makes the call"
+                    result |= self.call_part(value, rest, at, frame, how)
+                elif isinstance(value, Function | Class | Partial):
+                    result |= self.call_value(value, rest, at, frame)
+                elif not _callable(value) and not isinstance(value, Text):
+                    result |= {value}
+        return result
+
+    def call_made(self, made: Made, arguments: Arguments, at: ast.Call, frame: Frame) -> Values:
+        """A method of something that a library made."""
+        name = made.path[-1] if made.path else "__call__"
+        if name == "guarded" and made.dotted.partition(".")[0] == "relight":
+            return self.guarded(arguments, at, frame, f"guarded() of {made.dotted}()")
+        if name == "client" and made.dotted.rpartition(".")[2] in {"Session", "get_session"} and "boto" in made.dotted:
+            return self._bedrock(arguments, at, frame)
+        if name in REGISTERING:
+            self._register(arguments, at, frame)
+        if name in RESOLVING and (given := self.resolved(name, arguments)):
+            return given
+        if name in CALLERS:
+            return self._called_there(arguments, at, frame, f"{made.dotted}().{name}")
+        if name in HAND_ON:
+            handed = frozenset(
+                v for values in arguments.all() for v in values if not isinstance(v, Text) or HOST in v.text
+            )
+            if handed:
+                return handed
+        handed = self.passed_on(arguments, at, frame, f"{made.dotted}().{name}")
+        functions = frozenset(v for v in arguments.get("", 0) if isinstance(v, Function | Class | Partial))
+        return handed | functions | frozenset({Made(made.dotted, made.path[:4])})
+
+    def resolved(self, name: str, arguments: Arguments) -> Values:
+        found: Values = NOTHING
+        for value in arguments.get("", 0):
+            if isinstance(value, Outside) and (what := client_class(value.dotted)) is not None:
+                found |= self.registered.get(what, NOTHING)
+        return found
+
+    def _register(self, arguments: Arguments, at: ast.Call, frame: Frame) -> None:
+        for value in arguments.get("", 0):
+            if isinstance(value, Outside) and (what := client_class(value.dotted)) is not None:
+                rest = [*arguments.positional[1:], *(values for _, values in arguments.keywords)]
+                given: Values = NOTHING
+                for other in NOTHING.union(*rest):
+                    if isinstance(other, Client):
+                        given |= {other}
+                    elif _callable(other):
+                        given |= self.call_value(other, Arguments(), at, frame)
+                if not rest:
+                    given = self.call_value(value, Arguments(), at, frame)
+                self.grow(self.registered, what, given)
+
+    def _dependency(self, providers: Values, at: ast.Call, frame: Frame) -> Values:
+        found: Values = NOTHING
+        for provider in providers:
+            match provider:
+                case Function() | Class() | Partial() | Provider():
+                    given = self.call_value(provider, Arguments(), at, frame)
+                    is_generator = isinstance(provider, Function) and any(isinstance(v, Box) for v in given)
+                    found |= unboxed(given) if is_generator else given
+                case Outside(dotted) if client_class(dotted):
+                    found |= self.call_value(provider, Arguments(), at, frame)
+                case _:
+                    pass
+        return found
+
+    def _provider(self, name: str, arguments: Arguments, at: ast.Call, frame: Frame) -> Values:
+        """dependency_injector's: what it provides is what it was given, called."""
+        first = arguments.get("", 0)
+        given = tuple(self._provided(values) for values in arguments.positional[1:])
+        keywords = tuple((key, self._provided(values)) for key, values in arguments.keywords)
+        rest = Arguments(given, keywords)
+        if name == "Object":
+            return frozenset({Provider(first)})
+        made: Values = NOTHING
+        for value in first:
+            if _callable(value):
+                result = self.call_value(value, rest, at, frame)
+                made |= unboxed(result) or result
+        return frozenset({Provider(made)})
+
+    def _bedrock(self, arguments: Arguments, at: ast.Call, frame: Frame) -> Values:
+        if "bedrock-runtime" not in texts(arguments.get("service_name", 0)):
+            return frozenset({Made("boto3.client")})
+        why = "boto3 calls Bedrock itself, past the SDK and so past any Guard; AnthropicBedrock can be guarded"
+        return frozenset({Other("boto3.bedrock-runtime", self.place(at, frame), BEDROCK, Guarded.NO, why)})
+
+    def _other(self, dotted: str, sdk: OtherSdk, arguments: Arguments, at: ast.Call, frame: Frame) -> Values:
+        guarded, why = Guarded.NO, f"{dotted} calls the model by its own client, which no Guard is in"
+        if sdk.named_by is not None:
+            match names_a_model(arguments, sdk.named_by):
+                case False:
+                    return frozenset({Made(dotted)})
+                case None:
+                    guarded, why = Guarded.UNKNOWN, f"{dotted} may call a model of Anthropic's; these files do not say"
+                case True:
+                    pass
+        place, in_test = self.place(at, frame), frame.module.source.in_test
+        clients = frozenset(v for values in arguments.all() for v in values if isinstance(v, Client))
+        other = Other(dotted, place, sdk.methods, guarded, why, clients)
+        if not sdk.methods:
+            return self.call_other(other, "__call__", at, frame)
+        if not clients and guarded is Guarded.NO:
+            trail = (Evidence(place.path, place.line, f"{dotted} is constructed"),)
+            self.judge(
+                at, frame, Kind.CLIENT, dotted.rpartition(".")[2], Judgement(guarded, why, trail, in_test=in_test)
+            )
+        return frozenset({other})
+
+    def _builtin(self, name: str, arguments: Arguments, at: ast.Call, frame: Frame) -> Values:
+        first = arguments.get("", 0)
+        match name:
+            case "super":
+                return self._super(frame)
+            case "getattr":
+                found: Values = NOTHING
+                for text in texts(arguments.get("", 1)):
+                    found |= self.attribute(first, text, frame)
+                return found | arguments.get("", 2)
+            case "setattr":
+                for text in texts(arguments.get("", 1)):
+                    target = ast.Attribute(value=at.args[0], attr=text, ctx=ast.Store())
+                    self.assign(ast.copy_location(target, at), arguments.get("", 2), frame)
+                return NOTHING
+            case "__import__":
+                return self.imported(texts(first), frame)
+            case "list" | "tuple" | "set" | "frozenset" | "sorted" | "reversed" | "iter" | "aiter":
+                return first
+            case "dict":
+                entries: set[tuple[str | None, Values]] = {
+                    (key, values) for key, values in arguments.keywords if key is not None
+                }
+                spread = [values for key, values in arguments.keywords if key is None]
+                for value in NOTHING.union(first, *spread):
+                    entries |= value.entries if isinstance(value, Box) else set()
+                return frozenset({Box(frozenset(entries))})
+            case "next" | "anext" | "max" | "min":
+                return unboxed(first)
+            case "enumerate":
+                return boxed(frozenset({Box(frozenset({("0", NOTHING), ("1", unboxed(first))}))}))
+            case "zip":
+                numbered = {(str(number), unboxed(values)) for number, values in enumerate(arguments.positional)}
+                return boxed(frozenset({Box(frozenset(numbered))}))
+            case "map":
+                rest = Arguments(tuple(unboxed(values) for values in arguments.positional[1:]))
+                return boxed(self.call_all(frozenset(v for v in first if _callable(v)), rest, at, frame))
+            case "type":
+                return frozenset(v.of for v in first if isinstance(v, Client) and v.of is not None)
+            case "object" | "property":
+                return first
+            case _:
+                return NOTHING
+
+    @staticmethod
+    def _super(frame: Frame) -> Values:
+        here: Frame | None = frame
+        while here is not None:
+            function = here.function
+            if function is not None and function.owner is not None and not isinstance(function.node, ast.Lambda):
+                named = [*function.node.args.posonlyargs, *function.node.args.args]
+                mine = here.names.get(named[0].arg, NOTHING) if named else NOTHING
+                return frozenset(Super(function.owner, me) for me in mine)
+            here = here.around
+        return NOTHING
+
+    def imported(self, names: list[str], frame: Frame) -> Values:
+        """A module by a name that stands in the source."""
+        found: Values = NOTHING
+        for name in names:
+            dotted = name if not name.startswith(".") else frame.module.package + name
+            module = self.modules.find(dotted, frame.module)
+            found |= {InsideModule(module) if module is not None else Outside(dotted)}
+        return found
+
+
+def _callable(value: Value) -> bool:
+    return isinstance(value, Function | Class | Partial | Part | Provider | Outside)

@@ -1,0 +1,372 @@
+"""Statements, in the order in which they run: what names are after them."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable
+
+from relight.engine.coverage.python.expressions import dotted_name
+from relight.engine.coverage.python.libraries import Libraries
+from relight.engine.coverage.python.state import Arguments, qualified
+from relight.engine.coverage.python.values import (
+    NOTHING,
+    Box,
+    Class,
+    Client,
+    Frame,
+    Function,
+    Handed,
+    InsideModule,
+    Instance,
+    Made,
+    Nil,
+    Part,
+    Place,
+    Text,
+    Value,
+    Values,
+    boxed,
+    unboxed,
+)
+
+Names = dict[str, Values]
+
+
+class Statements(Libraries):
+    """Executes in the abstract: branches are joined, loops are gone through twice."""
+
+    def run_body(self, body: list[ast.stmt], frame: Frame) -> bool:
+        """Whether what comes after it may be reached."""
+        for statement in body:
+            how = self._STATEMENTS.get(type(statement))
+            if how is None:
+                for child in ast.iter_child_nodes(statement):
+                    if isinstance(child, ast.expr):
+                        self.evaluate(child, frame)
+            elif how(self, statement, frame) is False:
+                return False
+        return True
+
+    def _expression(self, node: ast.Expr, frame: Frame) -> None:
+        self.evaluate(node.value, frame)
+
+    def _return(self, node: ast.Return, frame: Frame) -> bool:
+        frame.returned |= self.evaluate(node.value, frame)
+        self.publish(frame)
+        return False
+
+    def _raise(self, node: ast.Raise, frame: Frame) -> bool:
+        self.evaluate(node.exc, frame)
+        return False
+
+    def _leave(self, node: ast.stmt, frame: Frame) -> bool:
+        return False
+
+    def _assign(self, node: ast.Assign, frame: Frame) -> None:
+        values = self.evaluate(node.value, frame)
+        if node.type_comment and not values:
+            values = self.annotated(ast.Constant(node.type_comment), frame, "it", node)
+        for target in node.targets:
+            self.assign(target, values, frame, node.value)
+
+    def _annotated_assign(self, node: ast.AnnAssign, frame: Frame) -> None:
+        values = self.evaluate(node.value, frame)
+        known = any(not isinstance(value, Text | Made | Handed | Nil) for value in values)
+        if node.value is not None and not known:
+            values |= self.annotated(node.annotation, frame, dotted_name(node.target) or "it", node)
+        if node.value is not None or isinstance(node.target, ast.Attribute):
+            self.assign(node.target, values, frame, node.value)
+
+    def _augmented_assign(self, node: ast.AugAssign, frame: Frame) -> None:
+        both = ast.BinOp(left=_loaded(node.target), op=node.op, right=node.value)
+        self.assign(node.target, self.evaluate(ast.copy_location(both, node), frame), frame)
+
+    def _delete(self, node: ast.Delete, frame: Frame) -> None:
+        for target in node.targets:
+            if isinstance(target, ast.Name):
+                frame.names.pop(target.id, None)
+
+    def _global(self, node: ast.Global, frame: Frame) -> None:
+        frame.globals_.update(node.names)
+
+    def _nonlocal(self, node: ast.Nonlocal, frame: Frame) -> None:
+        frame.nonlocals.update(node.names)
+
+    def assign(self, target: ast.expr, values: Values, frame: Frame, of: ast.expr | None = None) -> None:
+        match target:
+            case ast.Name(id=name):
+                self._assign_name(name, values, frame)
+            case ast.Attribute():
+                self._assign_attribute(target, values, frame)
+            case ast.Subscript(value=base, slice=key):
+                self._assign_item(base, key, values, frame)
+            case ast.Starred(value=inner):
+                self.assign(inner, boxed(values), frame)
+            case ast.Tuple(elts=elements) | ast.List(elts=elements):
+                whole = any(isinstance(element, ast.Starred) for element in elements)
+                loose = frozenset(v for v in values if isinstance(v, Handed | Made))
+                for number, element in enumerate(elements):
+                    self.assign(element, unboxed(values, None if whole else str(number)) | loose, frame)
+            case _:
+                pass
+
+    def _assign_name(self, name: str, values: Values, frame: Frame) -> None:
+        if frame is frame.module.frame and (whole := qualified(frame.module, name)) in self.guarding_names:
+            by = f"{whole}, which configuration says guards"
+            at = Place(frame.module.path, 1, 1)
+            clients = frozenset(self._through(value, at, by) for value in values if isinstance(value, Client))
+            for value in values:
+                if isinstance(value, Client):
+                    self.guarded_at.setdefault(value.place, (at, by))
+            values = clients or frozenset({self.guarded_client(at, by, in_test=frame.module.source.in_test)})
+        if name in frame.globals_:
+            self.grow(frame.module.assigned_elsewhere, name, values)
+        if name in frame.nonlocals:
+            here = frame.around
+            while here is not None:
+                if name in here.names and here is not frame.module.frame:
+                    here.names[name] |= values
+                    break
+                here = here.around
+        frame.names[name] = values
+        for dotted in [key for key in frame.names if key.startswith(name + ".")]:
+            del frame.names[dotted]
+            frame.assigned.pop(dotted, None)
+
+    def _assign_attribute(self, target: ast.Attribute, values: Values, frame: Frame) -> None:
+        holders = self.evaluate(target.value, frame)
+        dotted = dotted_name(target)
+        known = False
+        for holder in holders:
+            match holder:
+                case InsideModule(module):
+                    self.grow(module.assigned_elsewhere, target.attr, values)
+                    known = True
+                case Instance() | Class() | Client():
+                    known = True
+                    if dotted is None:
+                        of = holder.of if isinstance(holder, Instance | Client) else holder
+                        if of is not None:
+                            self.grow(of.attributes, target.attr, values)
+                case _:
+                    pass
+        if dotted is not None:
+            frame.names[dotted] = values
+            if known:
+                before, _ = frame.assigned.get(dotted, (NOTHING, ""))
+                frame.assigned[dotted] = (before | holders, target.attr)
+        kept = frozenset(value for value in values if isinstance(value, Client | Part | Instance))
+        if not known and kept:
+            before_name = target.value.attr if isinstance(target.value, ast.Attribute) else ""
+            before_name = target.value.id if isinstance(target.value, ast.Name) else before_name
+            key = (before_name, target.attr)
+            if not kept <= self.attributes.get(key, NOTHING):
+                self.attributes[key] = self.attributes.get(key, NOTHING) | kept
+                self.growth += 1
+
+    def _assign_item(self, base: ast.expr, key: ast.expr, values: Values, frame: Frame) -> None:
+        literal = str(key.value) if isinstance(key, ast.Constant) else None
+        self.evaluate(key, frame)
+        if not values:
+            return
+        entries: set[tuple[str | None, Values]] = {(literal, values)}
+        known = self.evaluate(base, frame)
+        for value in known:
+            if isinstance(value, Box):
+                entries |= {entry for entry in value.entries if literal is None or entry[0] != literal}
+        others = frozenset(value for value in known if not isinstance(value, Box))
+        self.assign(base, others | {Box(frozenset(entries))}, frame)
+        if isinstance(base, ast.Name) and base.id not in frame.names and frame.module.frame is not None:
+            self.grow(frame.module.assigned_elsewhere, base.id, values)
+        elif isinstance(base, ast.Name) and frame is not frame.module.frame and not self._is_local(base.id, frame):
+            self.grow(frame.module.assigned_elsewhere, base.id, frozenset({Box(frozenset(entries))}))
+
+    @staticmethod
+    def _is_local(name: str, frame: Frame) -> bool:
+        module = frame.module.frame
+        return module is None or name not in module.names
+
+    def _if(self, node: ast.If, frame: Frame) -> bool:
+        self.evaluate(node.test, frame)
+        before = dict(frame.names)
+        self._narrow(node.test, frame)
+        first = self.run_body(node.body, frame)
+        after_first, frame.names = frame.names, before
+        second = self.run_body(node.orelse, frame)
+        if first and second:
+            _join(frame, after_first)
+        elif first:
+            _replace(frame, after_first)
+        return first or second
+
+    def _narrow(self, test: ast.expr, frame: Frame) -> None:
+        """`isinstance(x, AsyncAnthropic)` says what x is."""
+        match test:
+            case ast.Call(func=ast.Name(id="isinstance"), args=[ast.Name(id=name), kinds]):
+                listed = kinds.elts if isinstance(kinds, ast.Tuple) else [kinds]
+                known = self.look_up(name, frame)
+                if not any(isinstance(value, Client) for value in known):
+                    for kind in listed:
+                        typed = self.annotated(kind, frame, name, test)
+                        if any(isinstance(value, Client) for value in typed):
+                            frame.names[name] = typed
+            case _:
+                pass
+
+    def _for(self, node: ast.For | ast.AsyncFor, frame: Frame) -> bool:
+        for _ in range(2):
+            elements = unboxed(self.evaluate(node.iter, frame))
+            before = dict(frame.names)
+            self.assign(node.target, elements, frame)
+            self.run_body(node.body, frame)
+            _join(frame, before)
+        self.run_body(node.orelse, frame)
+        return True
+
+    def _while(self, node: ast.While, frame: Frame) -> bool:
+        for _ in range(2):
+            self.evaluate(node.test, frame)
+            before = dict(frame.names)
+            self.run_body(node.body, frame)
+            _join(frame, before)
+        self.run_body(node.orelse, frame)
+        for_ever = isinstance(node.test, ast.Constant) and bool(node.test.value)
+        return not for_ever or any(isinstance(inner, ast.Break) for inner in ast.walk(node))
+
+    def _with(self, node: ast.With | ast.AsyncWith, frame: Frame) -> bool:
+        for item in node.items:
+            values = self.evaluate(item.context_expr, frame)
+            given = unboxed(values) | frozenset(value for value in values if not isinstance(value, Box))
+            entered: Values = NOTHING
+            for value in given:
+                entered |= self._entered(value, frame) or frozenset({value})
+            if item.optional_vars is not None:
+                self.assign(item.optional_vars, entered, frame)
+        return self.run_body(node.body, frame)
+
+    def _entered(self, value: Value, frame: Frame) -> Values:
+        """What a class's own `__enter__` gives."""
+        if not isinstance(value, Instance):
+            return NOTHING
+        found: Values = NOTHING
+        for name in ("__enter__", "__aenter__"):
+            for method in self.attribute(frozenset({value}), name, frame):
+                if isinstance(method, Function):
+                    found |= self.run_function(method, Arguments())
+        return found
+
+    def _try(self, node: ast.Try, frame: Frame) -> bool:
+        before = dict(frame.names)
+        reached = self.run_body(node.body, frame)
+        after_body = dict(frame.names)
+        if reached:
+            reached = self.run_body(node.orelse, frame)
+        ends = [dict(frame.names)] if reached else []
+        for handler in node.handlers:
+            frame.names = dict(before)
+            _join(frame, after_body)
+            if self.run_body(handler.body, frame):
+                ends.append(dict(frame.names))
+        frame.names = ends[0] if ends else {**before, **after_body}
+        for end in ends[1:]:
+            _join(frame, end)
+        finished = self.run_body(node.finalbody, frame)
+        return bool(ends) and finished
+
+    def _match(self, node: ast.Match, frame: Frame) -> bool:
+        subject = self.evaluate(node.subject, frame)
+        before, ends = dict(frame.names), []
+        whole = False
+        for case in node.cases:
+            frame.names = dict(before)
+            self._capture(case.pattern, subject, frame)
+            self.evaluate(case.guard, frame)
+            whole = whole or (case.guard is None and isinstance(case.pattern, ast.MatchAs) and not case.pattern.pattern)
+            if self.run_body(case.body, frame):
+                ends.append(dict(frame.names))
+        if not whole:
+            ends.append(before)
+        frame.names = ends[0] if ends else before
+        for end in ends[1:]:
+            _join(frame, end)
+        return bool(ends)
+
+    def _capture(self, pattern: ast.pattern, subject: Values, frame: Frame) -> None:
+        match pattern:
+            case ast.MatchAs(pattern=inner, name=name):
+                if isinstance(inner, ast.MatchClass):
+                    typed = self.annotated(inner.cls, frame, name or "it", inner.cls)
+                    known = any(isinstance(value, Client) for value in subject)
+                    subject = subject if known else typed or subject
+                if name is not None:
+                    frame.names[name] = subject
+                if inner is not None:
+                    self._capture(inner, subject, frame)
+            case ast.MatchOr(patterns=inner):
+                for each in inner:
+                    self._capture(each, subject, frame)
+            case ast.MatchSequence(patterns=inner):
+                for number, each in enumerate(inner):
+                    self._capture(each, unboxed(subject, str(number)), frame)
+            case ast.MatchMapping(keys=keys, patterns=inner):
+                for key, each in zip(keys, inner, strict=True):
+                    literal = str(key.value) if isinstance(key, ast.Constant) else None
+                    self._capture(each, unboxed(subject, literal), frame)
+            case ast.MatchClass(kwd_attrs=names, kwd_patterns=inner):
+                for name, each in zip(names, inner, strict=True):
+                    self._capture(each, self.attribute(subject, name, frame), frame)
+            case ast.MatchStar(name=str() as name):
+                frame.names[name] = boxed(unboxed(subject))
+            case _:
+                pass
+
+    _STATEMENTS: dict[type[ast.stmt], Callable[..., bool | None]] = {
+        ast.Expr: _expression,
+        ast.Return: _return,
+        ast.Raise: _raise,
+        ast.Break: _leave,
+        ast.Continue: _leave,
+        ast.Assign: _assign,
+        ast.AnnAssign: _annotated_assign,
+        ast.AugAssign: _augmented_assign,
+        ast.Delete: _delete,
+        ast.Global: _global,
+        ast.Nonlocal: _nonlocal,
+        ast.If: _if,
+        ast.For: _for,
+        ast.AsyncFor: _for,
+        ast.While: _while,
+        ast.With: _with,
+        ast.AsyncWith: _with,
+        ast.Try: _try,
+        ast.TryStar: _try,
+        ast.Match: _match,
+    }
+
+
+def _join(frame: Frame, other: Names) -> None:
+    """After two ways that lead here a name may be what it was after either."""
+    names = frame.names
+    for name, values in other.items():
+        known = names.get(name)
+        if known is None:
+            names[name] = values
+        elif known is not values:
+            names[name] = known | values
+
+
+def _replace(frame: Frame, names: Names) -> None:
+    frame.names = names
+
+
+def _loaded(node: ast.expr) -> ast.expr:
+    """The same expression, read instead of written."""
+    match node:
+        case ast.Name(id=name):
+            return ast.copy_location(ast.Name(id=name, ctx=ast.Load()), node)
+        case ast.Attribute(value=value, attr=attr):
+            return ast.copy_location(ast.Attribute(value=value, attr=attr, ctx=ast.Load()), node)
+        case ast.Subscript(value=value, slice=key):
+            return ast.copy_location(ast.Subscript(value=value, slice=key, ctx=ast.Load()), node)
+        case _:
+            return node

@@ -1,0 +1,3 @@
+"""A module that others fill."""
+
+client = None

@@ -1,0 +1,5 @@
+import llm
+
+
+def ask():
+    return llm.client.messages.create(model="m", max_tokens=1, messages=[])  # expect: call guarded

@@ -1,0 +1,3 @@
+from .clients import safe
+
+Hidden = object()

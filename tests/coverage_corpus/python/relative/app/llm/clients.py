@@ -1,0 +1,5 @@
+from anthropic import AsyncAnthropic
+from relight import guarded
+
+raw = AsyncAnthropic()  # expect: client unguarded
+claude = guarded(AsyncAnthropic())  # expect: client guarded

@@ -1,0 +1,1 @@
+export const client = globalThis.legacy.client();

@@ -1,0 +1,2 @@
+export const ANTHROPIC = Symbol('ANTHROPIC');
+export const RAW = 'RAW_CLIENT';
