@@ -100,6 +100,9 @@ def _after_fork_in_child() -> None:
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
 
+THREAD_ALARMS = ThreadAlarms()
+"""Of the process: one thread does for all guards."""
+
 
 def _cut(thread: int) -> None:
     """Shuts down the socket that this thread waits on, if it does: of what the guard called, not of its callers."""

@@ -12,8 +12,7 @@ from anthropic._base_client import BaseClient
 
 from relight.engine.clock import Clock
 from relight.engine.guard.alarms import LoopAlarms
-from relight.engine.guard.bounded import bound
-from relight.engine.guard.cutting import ThreadAlarms
+from relight.engine.guard.cutting import THREAD_ALARMS
 from relight.engine.guard.steps import AnyResponse, HandOut, Pause, Release, Send, Steps
 from relight.engine.guard.streams import watch_async, watch_sync
 from relight.engine.guard.waits import Waits
@@ -29,7 +28,6 @@ class SyncDriver:
     def __init__(self, clock: Clock, waits: Waits) -> None:
         self._clock = clock
         self._waits = waits
-        self._alarms = ThreadAlarms()
 
     def drive(self, steps: Steps, *, stream_until_us: int | None) -> APIResponse[Any]:
         came = self.run(steps)
@@ -37,8 +35,8 @@ class SyncDriver:
             return cast("APIResponse[Any]", came)
         response = came.take()
         watch_sync(
-            self.bounded(response.http_response, stream_until_us),
-            _SyncWatcher(self, steps, came, stream_until_us),
+            response.http_response,
+            _SyncWatcher(self, steps, came),
             self._clock,
             deadline_us=stream_until_us,
             keep_bytes=KEPT_BYTES,
@@ -65,16 +63,9 @@ class SyncDriver:
             else:
                 step = _next(steps)
 
-    def bounded(self, response: httpx2.Response, until_us: int | None) -> httpx2.Response:
-        """The response, whose body is read until then at most."""
-        if until_us is not None:
-            bound(response, self._alarms, (until_us - self._clock.now_us()) / 1_000_000)
-        return response
-
     def send(self, step: Send) -> None:
         """One attempt. What its caller is told meanwhile is raised: that it is to end."""
-        alarms = self._alarms
-        alarms.set(step, step.left_s)
+        THREAD_ALARMS.set(step, step.left_s)
         try:
             response = cast("APIResponse[Any]", step.call_next(step.request))
             if step.came(response):
@@ -85,26 +76,25 @@ class SyncDriver:
         except Exception as error:
             step.error = error
         finally:
-            alarms.clear(step)
+            THREAD_ALARMS.clear(step)
 
 
 class _SyncWatcher:
     """Goes on with a call whose stream was handed out."""
 
-    __slots__ = ("_driver", "_out", "_steps", "_until_us")
+    __slots__ = ("_driver", "_out", "_steps")
 
-    def __init__(self, driver: SyncDriver, steps: Steps, out: HandOut, until_us: int | None) -> None:
+    def __init__(self, driver: SyncDriver, steps: Steps, out: HandOut) -> None:
         self._driver = driver
         self._steps = steps
         self._out = out
-        self._until_us = until_us
 
     def again(self, end: StreamEnd) -> httpx2.Response | None:
         self._out.end = end
         came = self._driver.run(self._steps)
         if isinstance(came, HandOut):
             self._out = came
-            return None if came.nothing else self._driver.bounded(came.take().http_response, self._until_us)
+            return None if came.nothing else came.take().http_response
         http = _http(came)
         if not http.is_closed:
             http.read()

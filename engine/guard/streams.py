@@ -11,14 +11,12 @@ from relight.engine.clock import Clock
 from relight.engine.errors import DeadlineExceeded
 from relight.engine.guard.bodies import AsyncBody, Body
 from relight.engine.guard.chunk_waits import TaskWait, ThreadWait
-from relight.engine.guard.cutting import ThreadAlarms
+from relight.engine.guard.cutting import THREAD_ALARMS
 from relight.engine.guard.facts import Failure
 from relight.engine.guard.watched import AsyncWatcher, Watched, Watcher
 from relight.engine.guard.watching import Expected, How, StreamEnd
 
 __all__ = ["AsyncWatchedStream", "AsyncWatcher", "Expected", "WatchedStream", "Watcher", "watch_async", "watch_sync"]
-
-_alarms = ThreadAlarms()
 
 
 def watch_sync(
@@ -67,7 +65,7 @@ class WatchedStream(Watched[Watcher], httpx2.SyncByteStream):
         alarm = None if self._deadline_us is None else ThreadWait()
         try:
             if alarm is not None:
-                _alarms.set(alarm, self._left_s())
+                THREAD_ALARMS.set(alarm, self._left_s())
             held, end = self._beginning(alarm)
             yield from held
             if end is None:
@@ -100,7 +98,7 @@ class WatchedStream(Watched[Watcher], httpx2.SyncByteStream):
         finally:
             if alarm is not None:
                 alarm.thread = 0
-                _alarms.clear(alarm)
+                THREAD_ALARMS.clear(alarm)
         self._tell(end)
         if end.error is not None:
             raise end.error
