@@ -2,18 +2,16 @@
 
 from collections.abc import Generator
 
-from anthropic import APIRequest
-
-from relight.engine.guard.breaker import Breaker, Permit, Refused
+from relight.engine.guard.breaker import Refused
 from relight.engine.guard.classify import Fault
 from relight.engine.guard.endpoints import CHAT
-from relight.engine.guard.events import AGAINST_THE_DEPENDENCY
-from relight.engine.guard.facts import Attempt, Call, Failure
+from relight.engine.guard.facts import Attempt, Failure
+from relight.engine.guard.first import First
 from relight.engine.guard.outcomes import ended_by, fault_of, late, raised_by, read_so_far, stop_reason
 from relight.engine.guard.parts import Parts
 from relight.engine.guard.purse import Purse
 from relight.engine.guard.requests import is_repeatable
-from relight.engine.guard.steps import AnyResponse, CallAny, HandOut, Pause, Release, Send, Step, Steps
+from relight.engine.guard.steps import AnyResponse, HandOut, Pause, Release, Send, Step, Steps
 from relight.engine.guard.watching import Expected
 from relight.engine.guard.way import Way
 from relight.engine.policies.retry import Failed, Wait, after
@@ -23,11 +21,7 @@ _REFUSAL = "refusal"
 
 
 class Conduct:
-    """Conducts one call: says what is to be done, and a driver does it.
-
-    Most calls are one attempt that works. So the first one is made by itself, from `first` to `worked`; `steps` goes on
-    from whatever came of it.
-    """
+    """Conducts one call from its first attempt on: `steps` says what is to be done, and a driver does it."""
 
     __slots__ = (
         "_asynchronous",
@@ -36,83 +30,37 @@ class Conduct:
         "_call",
         "_call_next",
         "_failed",
+        "_first",
         "_parses",
         "_parts",
         "_permit",
         "_purse",
         "_refused",
         "_request",
-        "_sent",
         "_until_us",
         "_way",
     )
 
-    def __init__(
-        self,
-        parts: Parts,
-        call: Call,
-        breaker: Breaker | None,
-        request: APIRequest,
-        call_next: CallAny,
-        until_us: int,
-        parses: bool,
-        asynchronous: bool,
-    ) -> None:
+    def __init__(self, parts: Parts, first: First, *, asynchronous: bool) -> None:
         self._parts = parts
-        self._call = call
-        self._breaker = breaker
-        self._request = request
-        self._call_next = call_next
-        self._until_us = until_us
-        self._parses = parses
+        self._call = first.call
+        self._request = first.request
+        self._call_next = first.call_next
+        self._until_us = first.until_us
+        self._parses = first.parses
         self._asynchronous = asynchronous
-        self._permit: Permit | None = None
+        self._first: Send | None = first if first.may else None
+        """Until it is looked at."""
+        self._refused = first.refused
+        self._breaker = first.breaker
+        self._permit = first.permit
         """Given, and not answered yet."""
         self._attempt: Attempt | None = None
         """At hand, or the last one."""
         self._failed: Send | None = None
         """The last attempt that another one followed."""
-        self._sent: Send | None = None
-        """The first attempt, until `steps` looks at it."""
-        self._refused: Refused | None = None
         self._way: Way | None = None
         self._purse: Purse | None = None
-
-    def first(self) -> Send | None:
-        """The call is taken. Its first attempt, for the driver to send; None where `steps` has to begin with more."""
-        parts, call = self._parts, self._call
-        parts.taken(call)
-        started_us = call.started_us
-        if parts.budgets is not None or started_us >= self._until_us:
-            return None
-        if self._breaker is not None and (refused := self._asks(started_us)) is not None:
-            self._refused = refused
-            return None
-        call.attempts = 1
-        left_s = (self._until_us - started_us) / _US
-        self._sent = sent = Send(self._request, self._call_next, left_s, self._parses)
-        return sent
-
-    def worked(self, sent: Send) -> bool:
-        """Whether the first attempt is all there is to the call, which is recorded then."""
-        parsed, http = sent.parsed, sent.http
-        if parsed is None or http is None or self._parts.routes:
-            return False
-        # The SDK has looked for it already: a look into the headers costs half a microsecond.
-        request_id = getattr(parsed, "_request_id", None)
-        if request_id is None:
-            return False
-        call = self._call
-        ended_us = self._parts.clock.now_us()
-        self._attempt = attempt = Attempt(1, call.dependency, call.started_us, 0.0, ended_us)
-        attempt.status, attempt.request_id, attempt.body = http.status_code, request_id, http.content
-        self._end(None)
-        return True
-
-    def ended(self, error: BaseException) -> None:
-        """By what was raised from outside during the first attempt."""
-        self._attempt = self._first_attempt()
-        self._end(ended_by(error, None))
 
     def steps(self) -> Steps:
         """Returns the answer to hand out, of whatever status; None after a stream's end.
@@ -128,9 +76,9 @@ class Conduct:
                 self._purse = Purse(parts, call)
             started_us = call.started_us
             while True:
-                sent, self._sent = self._sent, None
+                sent, self._first = self._first, None
                 if sent is not None:
-                    self._attempt = attempt = self._first_attempt()
+                    self._attempt = attempt = Attempt(1, call.dependency, started_us)
                 else:
                     if started_us >= until_us:
                         raise late(call, self._failed)
@@ -144,7 +92,7 @@ class Conduct:
                 handed_out: HandOut | None = None
                 if (fault := fault_of(sent, attempt, now_us=attempt.ended_us)) is None:
                     if sent.whole and not (call.streams and sent.http is not None):
-                        if parts.routes and stop_reason(sent) == _REFUSAL and self._leaves_refusal(sent):
+                        if parts.falls_back and stop_reason(sent) == _REFUSAL and self._leaves_refusal(sent):
                             waited_s, started_us = 0.0, now_us()
                             continue
                         self._end(None)
@@ -193,22 +141,15 @@ class Conduct:
         self._attempt = attempt = Attempt(number, route.dependency, started_us, waited_s, fallback_reason=route.reason)
         return attempt, Send(route.adapt(self._request), route.send, left_s, self._parses)
 
-    def _first_attempt(self) -> Attempt:
-        return Attempt(1, self._call.dependency, self._call.started_us)
-
     def _asks(self, now_us: int) -> Refused | None:
         """The breaker, for leave."""
         refused, self._refused = self._refused, None
         if refused is not None or self._breaker is None:
             return refused
-        try:
-            permit = self._breaker.permit(now_us)
-        except Exception as error:
-            self._parts.failed("breaker", error)
-            return None
-        if isinstance(permit, Refused):
-            return permit
-        self._permit = permit
+        answer = self._parts.asked(self._breaker, now_us)
+        if isinstance(answer, Refused):
+            return answer
+        self._permit = answer
         return None
 
     def _wait_or_turn(self, refused: Refused, now_us: int) -> Generator[Step, None, float]:
@@ -272,14 +213,12 @@ class Conduct:
         if breaker is None:
             return False
         now_us = self._parts.clock.now_us()
-        try:
-            permit = breaker.permit(now_us)
-            if isinstance(permit, Refused):
-                breaker.waited_for()
-                return permit.retry_at_us > now_us + wait_s * _US
-            breaker.released(permit)
-        except Exception as error:
-            self._parts.failed("breaker", error)
+        answer = self._parts.asked(breaker, now_us)
+        if isinstance(answer, Refused):
+            breaker.waited_for()
+            return answer.retry_at_us > now_us + wait_s * _US
+        if answer is not None:
+            breaker.released(answer)
         return False
 
     def _leaves(self, failure: Failure | str, sent: Send, *, streaming: bool = False) -> bool:
@@ -321,16 +260,7 @@ class Conduct:
         """Says to the breaker and the budgets what came of an attempt."""
         permit, self._permit = self._permit, None
         if permit is not None and self._breaker is not None:
-            try:
-                if attempt.failure is None:
-                    until_us = attempt.first_token_us or attempt.ended_us or attempt.started_us
-                    self._breaker.succeeded(permit, until_us - attempt.started_us)
-                elif attempt.failure in AGAINST_THE_DEPENDENCY:
-                    self._breaker.failed(permit, attempt.failure)
-                else:
-                    self._breaker.released(permit)
-            except Exception as error:
-                self._parts.failed("breaker", error)
+            self._parts.answered(self._breaker, permit, attempt)
         if self._purse is not None:
             self._purse.spent(attempt)
 

@@ -17,6 +17,7 @@ from relight.engine.guard.driving import AsyncDriver, SyncDriver
 from relight.engine.guard.endpoints import model_of, operation
 from relight.engine.guard.facts import Call
 from relight.engine.guard.fallback import Fallback
+from relight.engine.guard.first import First
 from relight.engine.guard.health import GuardHealth
 from relight.engine.guard.journal import Journal
 from relight.engine.guard.known_clients import KnownClients, is_model
@@ -80,30 +81,30 @@ class Guard(Middleware):
         self._retried_outside = 0
 
     def handle(self, request: APIRequest, call_next: CallNext) -> APIResponse[Any]:
-        until_us = deadline_us()
-        conduct = self._conduct(request, call_next, until_us, False)
-        if (first := conduct.first()) is not None:
+        until_us, parts = deadline_us(), self._parts
+        first = self._begin(request, call_next, until_us, False)
+        if first.may:
             try:
                 self._sync.send(first)
             except BaseException as error:
-                conduct.ended(error)
+                first.ended(parts, error)
                 raise
-            if conduct.worked(first):
+            if first.worked(parts):
                 return cast("APIResponse[Any]", first.response)
-        return self._sync.drive(conduct.steps(), stream_until_us=until_us)
+        return self._sync.drive(Conduct(parts, first, asynchronous=False).steps(), stream_until_us=until_us)
 
     async def handle_async(self, request: APIRequest, call_next: AsyncCallNext) -> AsyncAPIResponse[Any]:
-        until_us = deadline_us()
-        conduct = self._conduct(request, call_next, until_us, True)
-        if (first := conduct.first()) is not None:
+        until_us, parts = deadline_us(), self._parts
+        first = self._begin(request, call_next, until_us, True)
+        if first.may:
             try:
                 await self._async.send(first)
             except BaseException as error:
-                conduct.ended(error)
+                first.ended(parts, error)
                 raise
-            if conduct.worked(first):
+            if first.worked(parts):
                 return cast("AsyncAPIResponse[Any]", first.response)
-        return await self._async.drive(conduct.steps(), stream_until_us=until_us)
+        return await self._async.drive(Conduct(parts, first, asynchronous=True).steps(), stream_until_us=until_us)
 
     def does_as(self, other: "Guard") -> bool:
         """Whether it records to the same place, and was told the same."""
@@ -118,7 +119,7 @@ class Guard(Middleware):
             faults=dict(self._parts.faults),
         )
 
-    def _conduct(self, request: APIRequest, call_next: CallAny, until_us: int | None, asynchronous: bool) -> Conduct:
+    def _begin(self, request: APIRequest, call_next: CallAny, until_us: int | None, asynchronous: bool) -> First:
         parts, options = self._parts, request.options
         if asynchronous is self._unserved:
             parts.routes.stand_in(asynchronous=asynchronous)
@@ -140,7 +141,7 @@ class Guard(Middleware):
         )
         if request.retries_taken:
             self._retried_outside += 1
-        return Conduct(
+        return First(
             parts,
             call,
             breaker,
@@ -148,5 +149,4 @@ class Guard(Middleware):
             call_next,
             own_us if until_us is None or until_us > own_us else until_us,
             not request.stream and is_model(request.cast_to),
-            asynchronous,
         )

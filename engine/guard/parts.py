@@ -4,10 +4,11 @@ import logging
 from collections import Counter
 
 from relight.engine.clock import Clock
-from relight.engine.guard.breaker import Breaker
+from relight.engine.guard.breaker import Breaker, Permit, Refused
 from relight.engine.guard.breakers import Breakers
 from relight.engine.guard.budgets import Budgets
 from relight.engine.guard.chain import Routes
+from relight.engine.guard.events import AGAINST_THE_DEPENDENCY
 from relight.engine.guard.facts import Attempt, Call, Dependency
 from relight.engine.guard.policy import GuardPolicy
 from relight.engine.guard.records import Records
@@ -24,6 +25,7 @@ class Parts:
         "_breakers",
         "budgets",
         "clock",
+        "falls_back",
         "faults",
         "journal",
         "retry",
@@ -50,6 +52,7 @@ class Parts:
         self.waits = waits
         self.journal = journal
         self.routes = routes
+        self.falls_back = bool(routes)
         self.budgets = budgets
         self.retry = policy.retry
         self.wait_for_capacity_s = policy.wait_for_capacity_s
@@ -85,6 +88,28 @@ class Parts:
         except Exception as error:
             self.failed("breaker", error)
             return None
+
+    def asked(self, breaker: Breaker, now_us: int) -> Permit | Refused | None:
+        """Whether a call may pass; None, as a breaker does not know that fails."""
+        try:
+            return breaker.permit(now_us)
+        except Exception as error:
+            self.failed("breaker", error)
+            return None
+
+    def answered(self, breaker: Breaker, permit: Permit, attempt: Attempt) -> None:
+        """Tells a breaker what came of an attempt."""
+        failure = attempt.failure
+        try:
+            if failure is None:
+                until_us = attempt.first_token_us or attempt.ended_us or attempt.started_us
+                breaker.succeeded(permit, until_us - attempt.started_us)
+            elif failure in AGAINST_THE_DEPENDENCY:
+                breaker.failed(permit, failure)
+            else:
+                breaker.released(permit)
+        except Exception as error:
+            self.failed("breaker", error)
 
     def failed(self, part: str, error: Exception) -> None:
         """Never says the error's message: it may hold what was sent."""
