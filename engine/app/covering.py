@@ -11,12 +11,12 @@ from relight.engine.coverage.models import Reader
 from relight.engine.coverage.python.reader import PythonReader
 from relight.engine.coverage.report import Advanced, Report, read_sources
 from relight.engine.coverage.runtime import Seen
+from relight.engine.coverage.typescript import TypeScriptReader
 from relight.engine.settings import Settings
 from relight.projections.model_calls import CallSite
 from relight.projections.query import MAX_LIMIT
 
 LOOKED_BACK = timedelta(days=30)
-from relight.engine.coverage.typescript import TypeScriptReader
 
 
 def readers() -> list[Reader]:
