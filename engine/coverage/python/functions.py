@@ -227,8 +227,10 @@ class Functions(Clients):
                 found = NOTHING
                 for value in self.evaluate(node, frame):
                     match value:
-                        case Alias(aliased, there):
+                        case Alias(aliased, there) if aliased not in self.aliases:
+                            self.aliases.add(aliased)
                             found |= self.annotated(aliased, there, name, at)
+                            self.aliases.discard(aliased)
                         case Outside(dotted) if client_class(dotted):
                             found |= {self._by_type(dotted.rpartition(".")[2], name, at, frame)}
                         case Outside(dotted) if dotted.startswith(("relight.", "langchain")):
