@@ -268,7 +268,7 @@ def main():
 
 
 def at(document: dict[str, Any], line: int) -> tuple[str, int, int]:
-    [one] = [one for one in document["runtime"] if one["place"].endswith(f":{line}")]
+    [one] = [one for one in document["runtime"] if one["place"].endswith(f"agent.py:{line}")]
     return one["agreement"], one["guarded"], one["raw"]
 
 

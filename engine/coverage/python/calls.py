@@ -39,6 +39,7 @@ from relight.engine.coverage.python.values import (
     Text,
     Value,
     Values,
+    box,
     boxed,
     texts,
     unboxed,
@@ -271,7 +272,7 @@ class Calls(Functions):
             case "values" | "copy" | "union":
                 return receiver
             case "items":
-                pair = Box(frozenset({("0", NOTHING), ("1", unboxed(receiver))}))
+                pair = box({("0", NOTHING), ("1", unboxed(receiver))})
                 return boxed(frozenset({pair}))
             case _:
                 return NOTHING

@@ -22,6 +22,7 @@ from relight.engine.coverage.python.values import (
     Text,
     Value,
     Values,
+    box,
     boxed,
     texts,
     unboxed,
@@ -158,7 +159,7 @@ class Expressions(Attributes):
                 entries.add((None, spread or frozenset({Something()})))
             else:
                 entries.add((str(number) if numbered else None, values or frozenset({Something()})))
-        return frozenset({Box(frozenset(entries))})
+        return frozenset({box(entries)})
 
     @staticmethod
     def _spread(values: Values) -> Values:
@@ -170,10 +171,10 @@ class Expressions(Attributes):
         for key, value in zip(node.keys, node.values, strict=True):
             values = self.evaluate(value, frame)
             if key is None:
-                for box in values:
-                    if isinstance(box, Box):
-                        entries |= box.entries
-                if not any(isinstance(box, Box) for box in values):
+                for spread in values:
+                    if isinstance(spread, Box):
+                        entries |= spread.entries
+                if not any(isinstance(spread, Box) for spread in values):
                     entries.add((None, frozenset({Something()})))
                 continue
             self.evaluate(key, frame)
@@ -181,7 +182,7 @@ class Expressions(Attributes):
             if literal is not None:
                 entries = {entry for entry in entries if entry[0] != literal}
             entries.add((literal, values))
-        return frozenset({Box(frozenset(entries))})
+        return frozenset({box(entries)})
 
     def _subscript(self, node: ast.Subscript, frame: Frame) -> Values:
         values = self.evaluate(node.value, frame)

@@ -26,6 +26,7 @@ from relight.engine.coverage.python.values import (
     Provider,
     Text,
     Values,
+    box,
     boxed,
 )
 
@@ -177,7 +178,7 @@ class Functions(Clients):
             }
             for value in spread:
                 entries |= value.entries if isinstance(value, Box) else set()
-            rest_of_all: Values = frozenset({Box(frozenset(entries))})
+            rest_of_all: Values = frozenset({box(entries)})
             if open_ended:
                 rest_of_all |= {self._handed(function, node.args.kwarg, frame)}
             frame.names[node.args.kwarg.arg] = rest_of_all
@@ -226,8 +227,10 @@ class Functions(Clients):
                 found = NOTHING
                 for value in self.evaluate(node, frame):
                     match value:
-                        case Alias(aliased, there):
+                        case Alias(aliased, there) if aliased not in self.aliases:
+                            self.aliases.add(aliased)
                             found |= self.annotated(aliased, there, name, at)
+                            self.aliases.discard(aliased)
                         case Outside(dotted) if client_class(dotted):
                             found |= {self._by_type(dotted.rpartition(".")[2], name, at, frame)}
                         case Outside(dotted) if dotted.startswith(("relight.", "langchain")):

@@ -41,6 +41,7 @@ from relight.engine.coverage.python.values import (
     Text,
     Value,
     Values,
+    box,
     boxed,
     texts,
     unboxed,
@@ -286,14 +287,14 @@ class Libraries(Calls):
                 spread = [values for key, values in arguments.keywords if key is None]
                 for value in NOTHING.union(first, *spread):
                     entries |= value.entries if isinstance(value, Box) else set()
-                return frozenset({Box(frozenset(entries))})
+                return frozenset({box(entries)})
             case "next" | "anext" | "max" | "min":
                 return unboxed(first)
             case "enumerate":
-                return boxed(frozenset({Box(frozenset({("0", NOTHING), ("1", unboxed(first))}))}))
+                return boxed(frozenset({box({("0", NOTHING), ("1", unboxed(first))})}))
             case "zip":
                 numbered = {(str(number), unboxed(values)) for number, values in enumerate(arguments.positional)}
-                return boxed(frozenset({Box(frozenset(numbered))}))
+                return boxed(frozenset({box(numbered)}))
             case "map":
                 rest = Arguments(tuple(unboxed(values) for values in arguments.positional[1:]))
                 return boxed(self.call_all(frozenset(v for v in first if _callable(v)), rest, at, frame))

@@ -77,6 +77,8 @@ class State:
         """How often a function was looked into in this pass, by how much its calls hand over."""
         self.nested: dict[FunctionNode, int] = {}
         """How often a function is being looked into at the moment."""
+        self.aliases: set[ast.expr] = set()
+        """Type aliases that are being looked into: one may name itself."""
         self.depth = 0
         self.attributes: dict[tuple[str, str], Values] = {}
         """Of objects that are not known, by the last two names: `state.client`."""

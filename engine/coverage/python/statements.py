@@ -25,6 +25,7 @@ from relight.engine.coverage.python.values import (
     Text,
     Value,
     Values,
+    box,
     boxed,
     unboxed,
 )
@@ -175,11 +176,11 @@ class Statements(Libraries):
             if isinstance(value, Box):
                 entries |= {entry for entry in value.entries if literal is None or entry[0] != literal}
         others = frozenset(value for value in known if not isinstance(value, Box))
-        self.assign(base, others | {Box(frozenset(entries))}, frame)
+        self.assign(base, others | {box(entries)}, frame)
         if isinstance(base, ast.Name) and base.id not in frame.names and frame.module.frame is not None:
             self.grow(frame.module.assigned_elsewhere, base.id, values)
         elif isinstance(base, ast.Name) and frame is not frame.module.frame and not self._is_local(base.id, frame):
-            self.grow(frame.module.assigned_elsewhere, base.id, frozenset({Box(frozenset(entries))}))
+            self.grow(frame.module.assigned_elsewhere, base.id, frozenset({box(entries)}))
 
     @staticmethod
     def _is_local(name: str, frame: Frame) -> bool:
