@@ -45,6 +45,7 @@ RelightError
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
+from functools import partial
 
 
 class RelightError(Exception):
@@ -220,6 +221,9 @@ class CircuitOpen(GuardError):
         self.problem = problem
         self.retry_at = retry_at
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return partial(type(self), problem=self.problem, retry_at=self.retry_at), self.args
+
 
 class BudgetExceeded(GuardError):
     """A limit on tokens, cost or attempts is reached; `problem` has the members of RFC 9457."""
@@ -227,6 +231,9 @@ class BudgetExceeded(GuardError):
     def __init__(self, message: str | None = None, *, problem: Mapping[str, object]) -> None:
         super().__init__(message)
         self.problem = problem
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return partial(type(self), problem=self.problem), self.args
 
 
 class DeadlineExceeded(GuardError, TimeoutError):

@@ -19,6 +19,7 @@ def recorder_options(servers: Servers, settings: Settings) -> RecorderOptions:
         memory_max_events=settings.memory_max_events,
         ack_timeout_s=settings.ack_timeout_s,
         proof_ttl_s=settings.proof_ttl_s,
+        fault_domain=settings.fault_domain,
     )
 
 

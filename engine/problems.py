@@ -9,8 +9,11 @@ from pydantic import BaseModel, Field
 from relight.engine.errors import (
     AckNotProven,
     AckTimeout,
+    BudgetExceeded,
+    CircuitOpen,
     ControlError,
     DeadLettered,
+    DeadlineExceeded,
     IngestRefused,
     NotAllowed,
     QueryError,
@@ -54,11 +57,13 @@ KINDS: Mapping[str, Kind] = {
     "invalid-event": Kind(422, "An event is invalid"),
     "dead-letter": Kind(422, "The event was recorded, but the projector refused it"),
     "rate-limited": Kind(429, "Asked too often"),
+    "budget-exceeded": Kind(429, "A limit on tokens, cost or attempts is reached"),
     "too-many-at-once": Kind(429, "Too many requests at the same time"),
     "headers-too-large": Kind(431, "The headers are too large"),
     INTERNAL: Kind(500, "An error of ours"),
     "unreadable-ruling": Kind(500, "The last ruling is unreadable"),
     "unavailable": Kind(503, "Not available now"),
+    "circuit-open": Kind(503, "No dependency takes calls now"),
     "no-space": Kind(503, "There is no space to record it"),
     "not-proven": Kind(503, "The event was recorded, but the asked level cannot be promised"),
     "not-in-time": Kind(504, "Not reached in time"),
@@ -80,6 +85,9 @@ ERRORS: tuple[tuple[type[Exception], str], ...] = (
     (AckNotProven, "not-proven"),
     (RecordRefused, "no-space"),
     (RecorderError, "unavailable"),
+    (BudgetExceeded, "budget-exceeded"),
+    (CircuitOpen, "circuit-open"),
+    (DeadlineExceeded, "not-in-time"),
 )
 """The first that fits; any other error is ours."""
 

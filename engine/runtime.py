@@ -1,16 +1,27 @@
 """What `relight.open` gives: record, decide, rule and query, as one process of one region."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import JsonValue
 
 from relight.engine import scope
 from relight.engine.decision import Decision
+from relight.engine.guard.breakers import Breakers
+from relight.engine.guard.budgets import Budgets
+from relight.engine.guard.estimates import PriceList
+from relight.engine.guard.limits import load_limits
+from relight.engine.guard.policy import GuardPolicy
+from relight.engine.guard.prices import Prices
+from relight.engine.guard.spent_elsewhere import SpentElsewhere
+from relight.engine.guard.tool import Counted, ToolBreaker
 from relight.engine.log.content import fetch_content
 from relight.engine.log.control import Tail
+from relight.engine.policies.breaker import BreakerPolicy
+from relight.engine.policies.budget import Limit
 from relight.engine.recorder.receipts import Ack, Receipt
 from relight.engine.recorder.recorder import Recorder
 from relight.engine.tables.pools import Pool
@@ -20,16 +31,29 @@ from relight.events.values import Content
 from relight.projections.query import DEFAULT_LIMIT, Row
 
 T = TypeVar("T")
+ClientT = TypeVar("ClientT")
 
 
 class Relight:
     """One process of one region; `relight.open` makes it, and everything in it ends with that `with`."""
 
-    def __init__(self, recorder: Recorder, pool: Pool, *, region: str, tenant: str) -> None:
+    def __init__(
+        self,
+        recorder: Recorder,
+        pool: Pool,
+        *,
+        region: str,
+        tenant: str,
+        prices: PriceList | None = None,
+        beside: "set[asyncio.Task[None]] | None" = None,
+    ) -> None:
+        """`beside`: takes what runs beside it, to be ended by whoever made it."""
         self.recorder = recorder
         self.region = region
         self.tenant = tenant
         self._pool = pool
+        self._prices = prices
+        self._beside = set() if beside is None else beside
 
     def record(self, event: Event) -> Receipt:
         """Takes an observation; microseconds, never blocks. Raises `InvalidEvent` for what cannot be recorded."""
@@ -63,6 +87,43 @@ class Relight:
     ) -> Decision:
         """A decision to be made inside its `with`; `decision` names it, else it gets an id."""
         return Decision(self.recorder, decision_type, context=context, decision=decision)
+
+    def guarded(self, client: ClientT, policy: GuardPolicy | None = None, **told: Any) -> ClientT:
+        """A client of the same type whose calls are retried, broken and recorded; see `relight.guarded`."""
+        from relight.engine.guard.guarded import guarded  # the SDK takes a second to import
+
+        return guarded(client, self, policy, **told)
+
+    def budgets(self, limits: Sequence[Limit] | Path | str, *, prices: PriceList | None = None) -> Budgets:
+        """Limits, or a TOML file of them, for `guarded(client, budgets=…)`; in the loop that this was opened in.
+
+        It learns from the tables what other processes spend, as long as this one is open. Raises `SettingsError`.
+        """
+        found = load_limits(Path(limits)) if isinstance(limits, Path | str) else limits
+        budgets = Budgets(found, prices=prices or self._prices or Prices.load())
+        elsewhere = SpentElsewhere(budgets, self.query, clock=self.recorder.clock)
+        self._beside.add(asyncio.get_running_loop().create_task(elsewhere.run(), name="budgets"))
+        return budgets
+
+    @property
+    def breakers(self) -> Breakers:
+        """Of everything in this process that is guarded; `breakers.health()` lists those that are not closed."""
+        return Breakers.beside(self.recorder)
+
+    def breaker(
+        self,
+        name: str,
+        *,
+        counts: Counted = Exception,
+        ignores: Counted = (),
+        policy: BreakerPolicy | None = None,
+    ) -> ToolBreaker:
+        """A breaker around a dependency of yours: a decorator, `with` and `async with`. Raises `CircuitOpen`.
+
+        `counts`: which exceptions say that the dependency failed; `ignores`: which of those do not. `policy` counts
+        where the breaker is named for the first time in this process.
+        """
+        return ToolBreaker(self.breakers, name, counts=counts, ignores=ignores, policy=policy)
 
     async def tail(self, kind: type[Control], entity: str, *, tenant: str | None = None) -> Tail:
         """The last ruling on this entity, to fold and to append after."""

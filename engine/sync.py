@@ -1,19 +1,32 @@
 """`Relight` for code without an event loop: the same object, its waiting calls run in a loop of their own."""
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
 
 from anyio.from_thread import BlockingPortal
 from pydantic import JsonValue
 
 from relight.engine import scope
 from relight.engine.decision import Decision
+from relight.engine.guard.breakers import Breakers
+from relight.engine.guard.budgets import Budgets
+from relight.engine.guard.estimates import PriceList
+from relight.engine.guard.policy import GuardPolicy
+from relight.engine.guard.tool import Counted, ToolBreaker
 from relight.engine.log.control import Tail
+from relight.engine.policies.breaker import BreakerPolicy
+from relight.engine.policies.budget import Limit
 from relight.engine.recorder.receipts import Receipt
+from relight.engine.recorder.recorder import Recorder
 from relight.engine.runtime import Relight
 from relight.events.base import Control, Event
 from relight.events.values import Content
 from relight.projections.query import DEFAULT_LIMIT, Row
+
+ClientT = TypeVar("ClientT")
 
 
 class SyncRelight:
@@ -22,6 +35,10 @@ class SyncRelight:
     def __init__(self, relight: Relight, portal: BlockingPortal) -> None:
         self._relight = relight
         self._portal = portal
+
+    @property
+    def recorder(self) -> Recorder:
+        return self._relight.recorder
 
     @property
     def region(self) -> str:
@@ -57,6 +74,29 @@ class SyncRelight:
         self, decision_type: str, *, context: dict[str, JsonValue] | None = None, decision: str | None = None
     ) -> Decision:
         return self._relight.decision(decision_type, context=context, decision=decision)
+
+    def guarded(self, client: ClientT, policy: GuardPolicy | None = None, **told: Any) -> ClientT:
+        return self._relight.guarded(client, policy, **told)
+
+    def budgets(self, limits: Sequence[Limit] | Path | str, *, prices: PriceList | None = None) -> Budgets:
+        async def made() -> Budgets:
+            return self._relight.budgets(limits, prices=prices)
+
+        return self._portal.call(made)
+
+    @property
+    def breakers(self) -> Breakers:
+        return self._relight.breakers
+
+    def breaker(
+        self,
+        name: str,
+        *,
+        counts: Counted = Exception,
+        ignores: Counted = (),
+        policy: BreakerPolicy | None = None,
+    ) -> ToolBreaker:
+        return self._relight.breaker(name, counts=counts, ignores=ignores, policy=policy)
 
     def tail(self, kind: type[Control], entity: str, *, tenant: str | None = None) -> Tail:
         return self._portal.call(partial(self._relight.tail, kind, entity, tenant=tenant))

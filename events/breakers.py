@@ -3,7 +3,7 @@
 from typing import Any
 
 from relight.events.base import Control, Event
-from relight.events.values import Count, JsonObject, Key, Keys, Text, Time
+from relight.events.values import Count, JsonObject, Key, Keys, Ordinal, Text, Time
 
 
 class BreakerSucceeded(Event, type="breakers.succeeded", entity="service_name"):
@@ -54,12 +54,16 @@ def _unchanged(data: dict[str, Any]) -> dict[str, Any]:
 
 
 class BreakerOpened(BreakerRuling, type="breakers.opened", version=2, upcasts={1: _unchanged}):
-    """No call passes before `next_retry_at`; `processes` in `fault_domains` had tripped."""
+    """No call passes before `next_retry_at`; `processes` in `fault_domains` had tripped.
+
+    `openings`: this one is the how many-th since it was closed.
+    """
 
     failure_count: Count
     next_retry_at: Time
     processes: Keys = ()
     fault_domains: Keys = ()
+    openings: Ordinal | None = None
 
 
 class BreakerHalfOpened(BreakerRuling, type="breakers.half_opened", version=2, upcasts={1: _unchanged}):
@@ -70,6 +74,7 @@ class BreakerHalfOpened(BreakerRuling, type="breakers.half_opened", version=2, u
     holder: Key | None = None
     lease_until: Time | None = None
     probes: Count | None = None
+    openings: Ordinal | None = None
 
 
 class BreakerClosed(BreakerRuling, type="breakers.closed"):

@@ -33,7 +33,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 def test_the_wheel_holds_every_file_of_the_package(wheel: list[str]) -> None:
-    shipped = {".py", ".sql", ".html", ".css", ".js", ".svg"}
+    shipped = {".py", ".sql", ".toml", ".html", ".css", ".js", ".svg"}
     ours = {f"relight/{file.relative_to(ROOT)}" for name in FOLDERS for file in (ROOT / name).rglob("*.*")}
     assert {name for name in ours if Path(name).suffix in shipped} <= set(wheel)
     assert {"relight/__init__.py", "relight/py.typed"} <= set(wheel)

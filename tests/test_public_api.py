@@ -13,7 +13,9 @@ def _parameters(method: object) -> list[tuple[str, object, object]]:
     return [(p.name, p.kind, p.default) for p in inspect.signature(method).parameters.values()]
 
 
-@pytest.mark.parametrize("name", sorted(name for name in vars(Relight) if not name.startswith("_")))
+@pytest.mark.parametrize(
+    "name", sorted(name for name, member in vars(Relight).items() if not name.startswith("_") and callable(member))
+)
 def test_without_a_loop_every_method_takes_the_same(name: str) -> None:
     assert _parameters(getattr(SyncRelight, name)) == _parameters(getattr(Relight, name))
 
@@ -23,11 +25,25 @@ def test_the_surface_is_small_enough_to_read_in_one_sitting() -> None:
 
     assert sorted(relight.__all__) == [
         "Ack",
+        "BudgetExceeded",
+        "Budgets",
+        "CircuitOpen",
         "Content",
+        "DeadlineExceeded",
+        "Fallback",
+        "Guard",
+        "GuardError",
+        "GuardPolicy",
+        "Limit",
         "Receipt",
         "Relight",
         "RelightError",
         "SyncRelight",
+        "deadline",
+        "guarded",
         "open",
         "open_sync",
+        "problem_handler",
+        "problem_response",
+        "waiting_for_capacity",
     ]

@@ -1,12 +1,16 @@
 """What `relight.open` gives."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from functools import partial
 
 from anyio.from_thread import start_blocking_portal
 
 from relight.engine.app.connections import ready_servers
 from relight.engine.clock import Clock
+from relight.engine.guard.journal import Journal
+from relight.engine.guard.prices import Prices
 from relight.engine.options import pool_options, recorder_options
 from relight.engine.recorder.recorder import Recorder
 from relight.engine.runtime import Relight
@@ -18,11 +22,21 @@ from relight.engine.tables.pools import open_pool
 @asynccontextmanager
 async def open_relight(settings: Settings, *, clock: Clock | None = None) -> AsyncIterator[Relight]:
     """A recorder and a pool on the servers that the settings lead to."""
+    prices = Prices.load(settings.prices_file) if settings.prices_file else None
     async with AsyncExitStack() as stack:
         servers, _ = await stack.enter_async_context(ready_servers(settings))
         pool = await stack.enter_async_context(await open_pool(servers.database_url, pool_options(settings)))
         recorder = await stack.enter_async_context(Recorder(recorder_options(servers, settings), clock=clock))
-        yield Relight(recorder, pool, region=settings.region, tenant=settings.tenant)
+        recorder.beside(Journal, partial(Journal, recorder, content=settings.content_policy, prices=prices))
+        beside: set[asyncio.Task[None]] = set()
+        stack.push_async_callback(_ended, beside)
+        yield Relight(recorder, pool, region=settings.region, tenant=settings.tenant, prices=prices, beside=beside)
+
+
+async def _ended(tasks: "set[asyncio.Task[None]]") -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 @contextmanager

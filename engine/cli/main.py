@@ -18,6 +18,7 @@ from relight.engine.cli import (
     doctor,
     erase,
     events,
+    fake_anthropic,
     heal,
     imports,
     operate,
@@ -51,6 +52,7 @@ app.command("heal")(heal.heal)
 app.command("verify")(verify.verify)
 app.command("asyncapi")(asyncapi.asyncapi)
 app.command("coverage")(coverage.coverage)
+app.command("fake-anthropic")(fake_anthropic.fake_anthropic)
 app.command("rebuild")(rebuild.rebuild)
 app.command("restore")(restore.restore)
 app.command("erase")(erase.erase)

@@ -6,12 +6,26 @@ from random import Random
 from relight.engine.demo.stage import Happened, Stage, Storyline
 from relight.engine.demo.traffic import call, decide
 from relight.engine.demo.world import FOLLOWED_CALL, GLOBEX, LEDGER, ORION, REFUNDS, US, provider_in
-from relight.events.breakers import BreakerClosed, BreakerFailed, BreakerHalfOpened, BreakerOpened
+from relight.events.breakers import (
+    BreakerClosed,
+    BreakerFailed,
+    BreakerHalfOpened,
+    BreakerOpened,
+    BreakerReset,
+    BreakerTripped,
+)
 from relight.events.envelope import PLATFORM
 from relight.events.faults import DomainType, FaultDetected, FaultIsolated, FaultRecovered, FaultRecovering
 
 SERVICE = provider_in(ORION, US)
 FAILURES = 4
+PROCESSES = (("agents-us-1", "rack-1"), ("agents-us-2", "rack-1"), ("agents-us-3", "rack-2"))
+"""Whose own breakers trip, and what they would fail together with."""
+HOLDER = PROCESSES[0][0]
+"""Who gets the probes."""
+LEASE_S = 30
+QUORUM = "3 processes in 2 fault domains tripped"
+PROBE_FAILED = f"the probe of {HOLDER} failed"
 DOMAIN, IDENTIFIER, SCOPE = DomainType.PROVIDER, ORION, "calls from us"
 
 
@@ -37,11 +51,11 @@ async def brownout(stage: Stage) -> Storyline:
         ),
         cause=failed[-1],
     )
-    opened = await _open(stage, SERVICE, f"{FAILURES} failures in a row", failed[-1], failures=FAILURES, minutes=5)
+    opened = await _open(stage, SERVICE, QUORUM, _trip(stage, SERVICE, failed[-1]), openings=1, failures=12, minutes=5)
     yield "09:10"
-    half_opened = await _half_open(stage, SERVICE, opened, failures=FAILURES)
-    probed = _probe(stage, random, half_opened)
-    reopened = await _open(stage, SERVICE, "the probe failed", probed, failures=FAILURES + 1, minutes=10)
+    half_opened = await _half_open(stage, SERVICE, opened, openings=1, failures=12)
+    voted = _trip_again(stage, SERVICE, _probe(stage, random, half_opened))
+    reopened = await _open(stage, SERVICE, PROBE_FAILED, voted, openings=2, failures=13, minutes=10)
     reason = "its breaker opened twice"
     isolated = await stage.rule(
         US,
@@ -58,10 +72,13 @@ async def brownout(stage: Stage) -> Storyline:
     )
     yield "09:20:30"
     del stage.failing[SERVICE]
-    half_opened = await _half_open(stage, SERVICE, reopened, failures=FAILURES + 1)
-    probed = _probe(stage, random, half_opened)
+    half_opened = await _half_open(stage, SERVICE, reopened, openings=2, failures=13)
+    answered = _reset(stage, SERVICE, "its probe was answered", _probe(stage, random, half_opened))
     stage.open.discard(SERVICE)
-    closed = await stage.rule(US, BreakerClosed(service_name=SERVICE, reason="the probe was answered"), cause=probed)
+    reason_closed = f"the probe of {HOLDER} was answered"
+    closed = await stage.rule(US, BreakerClosed(service_name=SERVICE, reason=reason_closed), cause=answered)
+    for process in PROCESSES[1:]:
+        _reset(stage, SERVICE, "the fleet closed it", closed, process=process)
     recovering = await stage.rule(
         US,
         FaultRecovering(
@@ -102,11 +119,12 @@ async def ledger_down(stage: Stage) -> Storyline:
     for _ in range(2):
         stage.clock.advance(15)
         failed = _ledger_failed(stage, failed)
-    opened = await _open(stage, LEDGER, "3 timeouts in a row", failed, failures=3, minutes=10, tenant=GLOBEX)
+    voted = _trip(stage, LEDGER, failed, failures=3, tenant=GLOBEX)
+    opened = await _open(stage, LEDGER, QUORUM, voted, openings=1, failures=9, minutes=10, tenant=GLOBEX)
     yield "23:45"
-    half_opened = await _half_open(stage, LEDGER, opened, failures=3, tenant=GLOBEX)
-    failed = _ledger_failed(stage, half_opened)
-    await _open(stage, LEDGER, "the probe timed out", failed, failures=4, minutes=20, tenant=GLOBEX)
+    half_opened = await _half_open(stage, LEDGER, opened, openings=1, failures=9, tenant=GLOBEX)
+    voted = _trip_again(stage, LEDGER, _ledger_failed(stage, half_opened), tenant=GLOBEX)
+    await _open(stage, LEDGER, PROBE_FAILED, voted, openings=2, failures=10, minutes=20, tenant=GLOBEX)
 
 
 def _ledger_failed(stage: Stage, cause: Happened | None) -> Happened:
@@ -120,26 +138,76 @@ def _probe(stage: Stage, random: Random, half_opened: Happened) -> Happened:
         return call(stage, US, random, providers=(ORION,), probe=True).attempts[0]
 
 
+def _trip(stage: Stage, service: str, cause: Happened, *, failures: int = FAILURES, tenant: str = PLATFORM) -> Happened:
+    """A quorum of processes trips; gives the last one's vote."""
+    for process, fault_domain in PROCESSES:
+        vote = BreakerTripped(
+            service_name=service,
+            process=process,
+            fault_domain=fault_domain,
+            reason=f"{failures} failures in a row",
+            failure_count=failures,
+            retry_at=stage.now() + timedelta(minutes=1),
+        )
+        voted = stage.record(US, vote, tenant=tenant, cause=cause)
+    return voted
+
+
+def _trip_again(stage: Stage, service: str, cause: Happened, *, tenant: str = PLATFORM) -> Happened:
+    """The process that has the probes trips, for its probe failed."""
+    vote = BreakerTripped(
+        service_name=service,
+        process=HOLDER,
+        fault_domain=PROCESSES[0][1],
+        reason="the fleet's probe failed",
+        failure_count=1,
+        retry_at=stage.now() + timedelta(minutes=1),
+    )
+    return stage.record(US, vote, tenant=tenant, cause=cause)
+
+
+def _reset(
+    stage: Stage, service: str, reason: str, cause: Happened, *, process: tuple[str, str] = PROCESSES[0]
+) -> Happened:
+    reset = BreakerReset(service_name=service, process=process[0], fault_domain=process[1], reason=reason)
+    return stage.record(US, reset, tenant=PLATFORM, cause=cause)
+
+
 async def _open(
     stage: Stage,
     service: str,
     reason: str,
     cause: Happened,
     *,
+    openings: int,
     failures: int,
     minutes: int,
     tenant: str = PLATFORM,
 ) -> Happened:
-    retry_at = stage.now() + timedelta(minutes=minutes)
-    event = BreakerOpened(service_name=service, reason=reason, failure_count=failures, next_retry_at=retry_at)
+    event = BreakerOpened(
+        service_name=service,
+        reason=reason,
+        failure_count=failures,
+        next_retry_at=stage.now() + timedelta(minutes=minutes),
+        processes=tuple(process for process, _ in PROCESSES),
+        fault_domains=tuple(sorted({fault_domain for _, fault_domain in PROCESSES})),
+        openings=openings,
+    )
     stage.open.add(service)
     return await stage.rule(US, event, tenant=tenant, cause=cause)
 
 
 async def _half_open(
-    stage: Stage, service: str, opened: Happened, *, failures: int, tenant: str = PLATFORM
+    stage: Stage, service: str, opened: Happened, *, openings: int, failures: int, tenant: str = PLATFORM
 ) -> Happened:
     event = BreakerHalfOpened(
-        service_name=service, reason="its time to retry has come", failure_count=failures, opened_at=opened.at
+        service_name=service,
+        reason="its time to retry has come",
+        failure_count=failures,
+        opened_at=opened.at,
+        holder=HOLDER,
+        lease_until=stage.now() + timedelta(seconds=LEASE_S),
+        probes=1,
+        openings=openings,
     )
     return await stage.rule(US, event, tenant=tenant, cause=opened)

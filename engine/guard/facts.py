@@ -74,6 +74,12 @@ class Usage:
     output_tokens: int | None = None
     cache_write_tokens: int | None = None
     cache_read_tokens: int | None = None
+    cache_write_1h_tokens: int | None = None
+    """Of the tokens written, those for an hour."""
+    web_searches: int | None = None
+    service_tier: str | None = None
+    speed: str | None = None
+    inference_geo: str | None = None
 
 
 @dataclass(slots=True)
@@ -127,6 +133,8 @@ class Call:
     """The client's own, where they are not off: attempts would multiply."""
     traceparent: str | None = None
     """Of the SDK's span of this call."""
+    taken_id: str | None = None
+    """The journal's own: the event that says it was taken."""
     attempts: int = 0
     ended_us: int | None = None
     first_token_us: int | None = None

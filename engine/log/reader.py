@@ -299,7 +299,7 @@ class Reader:
             return
         if not message.reply.startswith("$JS.ACK."):
             return  # some other status of the server's
-        seq, consumer_seq, timestamp_ns, pending = _positions(message)
+        seq, consumer_seq, timestamp_ns, pending = positions(message)
         if consumer_seq != self._expected:
             self._expected = 0  # something was dropped on the way: `batch` makes a new consumer
             self._arrived.set()
@@ -333,7 +333,7 @@ class Reader:
                 await self._arrived.wait()
 
 
-def _positions(message: Msg) -> tuple[int, int, int, int]:
+def positions(message: Msg) -> tuple[int, int, int, int]:
     """Stream sequence, consumer sequence, timestamp in nanoseconds, messages still to come."""
     tokens = message.reply.split(".")
     if len(tokens) == 9:

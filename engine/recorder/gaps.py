@@ -18,21 +18,24 @@ class Refusals:
     def __init__(self, publisher: str, clock: Clock) -> None:
         self._publisher = publisher
         self._clock = clock
-        self._lock = threading.Lock()
+        # A finalizer may record something in the middle of what its own thread does here.
+        self._lock = threading.RLock()
         self._gap: RecorderGap | None = None
         self._next_at = 0.0
         self._every_s = EVERY_S
         self.count = 0
         """Since the recorder was opened."""
 
-    def add(self, cause: str) -> None:
+    def add(self, cause: str, events: int = 1) -> None:
+        if not events:
+            return
         now = self._clock.now()
         with self._lock:
-            self.count += 1
+            self.count += events
             first, refused = (self._gap.first_refused_at, self._gap.refused_events) if self._gap else (now, 0)
             self._gap = RecorderGap(
                 publisher=self._publisher,
-                refused_events=refused + 1,
+                refused_events=refused + events,
                 first_refused_at=first,
                 last_refused_at=now,
                 cause=cause,

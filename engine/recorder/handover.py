@@ -13,7 +13,7 @@ from relight.engine.recorder.items import Item, Taken
 from relight.engine.recorder.options import RecorderOptions
 from relight.engine.recorder.session import Session
 from relight.engine.spool.aside import ADOPTED, adopt, put_aside
-from relight.engine.spool.rows import ControlCopy, SpooledContent
+from relight.engine.spool.rows import Acked, ControlCopy, SpooledContent
 from relight.engine.spool.slots import Slot, say_aside, take_slot, undurable_slot
 from relight.engine.spool.spool import Spool
 from relight.events.recorder import RecorderGap
@@ -123,5 +123,10 @@ def _take_over(new: Session, item: Item) -> None:
             new.writer.put(item)
         case ControlCopy():
             new.writer.put(item)
+        case Acked():
+            pass  # it is noted in the other spool
+        case tuple():
+            new.room.adopt_expected(item[3])
+            new.writer.defer(item)
         case _:
-            pass  # what was to be noted in the other spool
+            pass  # so is what was to be done there

@@ -1,10 +1,12 @@
 """What a recorder's writer is given, and what it writes together."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from relight.engine.recorder.receipts import Receipt
+from relight.engine.scope import Scope
 from relight.engine.spool.rows import Acked, ControlCopy, Spooled, SpooledContent
+from relight.events.base import Event
 
 GROUP_EVENTS = 2_000
 GROUP_BYTES = 4 << 20
@@ -27,6 +29,30 @@ class Taken:
     counted_bytes: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Made:
+    """An event that follows from a fact; where it says nothing, the fact's scope does."""
+
+    event: Event
+    time_us: int
+    id: str | None = None
+    tenant: str | None = None
+    causation: str | None = None
+    traceparent: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Content that a later event of the same fact holds the digest of; it belongs to the scope's tenant."""
+
+    sha256: str
+    body: bytes
+
+
+Deferral = tuple[Callable[..., Iterable[Made | Kept]], object, Scope, int]
+"""What makes events, of which fact, in which scope, and about how many; a tuple, for that is made in no time."""
+
+
 class Finish:
     """No event is taken after it; acknowledgements are."""
 
@@ -35,8 +61,7 @@ class Stop:
     """The last thing in the queue."""
 
 
-Item = Taken | SpooledContent | Acked | ControlCopy | Callable[[], None] | Finish | Stop
-
+Item = Taken | Deferral | SpooledContent | Acked | ControlCopy | Callable[[], None] | Finish | Stop
 
 Pair = tuple[Taken, Spooled]
 
@@ -45,7 +70,8 @@ Pair = tuple[Taken, Spooled]
 class Group:
     """What is written together; jobs run after it.
 
-    `pairs` are its events once they are numbered. `doubtful`: whoever had it in hand before may have written it.
+    `pairs` are its events once they are numbered. `unmade` is the fact whose events are being made, the last of it.
+    `doubtful`: whoever had it in hand before may have written it.
     """
 
     events: list[Taken] = field(default_factory=list)
@@ -56,6 +82,7 @@ class Group:
     bytes: int = 0
     ends: Finish | Stop | None = None
     pairs: list[Pair] | None = None
+    unmade: Deferral | None = None
     doubtful: bool = False
     written: bool = False
 
@@ -75,6 +102,8 @@ class Group:
                 self.bytes += len(item.body)
             case ControlCopy():
                 self.copies.append(item)
+            case tuple():  # after those that are named tuples
+                self.unmade = item
             case Finish() | Stop():
                 self.ends = item
             case _:

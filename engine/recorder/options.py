@@ -11,7 +11,8 @@ class RecorderOptions:
 
     `publisher` fixes the identity of a source that can be read again (an importer): it has no spool on disk, and does
     not announce itself, so that the same source gives the same bytes. Its events up to `published_pseq` stand on the
-    stream already: they are numbered, but not sent again.
+    stream already: they are numbered, but not sent again. `fault_domain` is what fails together with this process; None
+    for its host.
     """
 
     nats_url: str
@@ -26,6 +27,7 @@ class RecorderOptions:
     memory_max_events: int = 100_000
     ack_timeout_s: float = 30
     proof_ttl_s: float = 60
+    fault_domain: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

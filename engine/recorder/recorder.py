@@ -5,7 +5,7 @@ import hashlib
 import logging
 import os
 import threading
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from concurrent.futures import Future
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 from weakref import WeakSet
 
+from nats.aio.client import Client
 from nats.js import JetStreamContext
 from pydantic import TypeAdapter, ValidationError
 
@@ -20,30 +21,27 @@ from relight.engine import scope
 from relight.engine.clock import Clock
 from relight.engine.errors import AckTimeout, RecorderError
 from relight.engine.log.control import ControlLog, Tail
-from relight.engine.log.topology import MAX_EVENT_BYTES
 from relight.engine.proving.models import Attestation
 from relight.engine.recorder.exiting import stopped_at_exit
 from relight.engine.recorder.handover import hand_over
-from relight.engine.recorder.items import Taken
+from relight.engine.recorder.items import Kept, Made, Taken
+from relight.engine.recorder.making import TYPICAL_ENVELOPE_BYTES, checked_json
 from relight.engine.recorder.options import RecorderHealth as RecorderHealth
 from relight.engine.recorder.options import RecorderOptions as RecorderOptions
 from relight.engine.recorder.receipts import Ack, Receipt
 from relight.engine.recorder.session import Session
 from relight.engine.recorder.watchdog import Watch, Watchdog
+from relight.engine.scope import Scope
 from relight.engine.spool.spool import SpooledContent
-from relight.events.base import Control, Event
-from relight.events.envelope import data_json
+from relight.events.base import Event
 from relight.events.errors import InvalidEvent
 from relight.events.values import Content, EventId
 
-ENVELOPE_BYTES = 16_384
-"""More than everything around an event's data can come to."""
-TYPICAL_ENVELOPE_BYTES = 600
-"""What it comes to as a rule: counted until the event is encoded, lest a burst overshoot the cap tenfold."""
 _MICROSECOND = timedelta(microseconds=1)
 _EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
 _ids = TypeAdapter(EventId)
 
+F = TypeVar("F")
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
@@ -70,6 +68,7 @@ class Recorder:
         self._restarts = 0
         self._parents: list[object] = []
         self._forked = False
+        self._beside: dict[type, object] = {}
         _recorders.add(self)
 
     @property
@@ -100,11 +99,7 @@ class Recorder:
         counted, and its receipt says so.
         """
         session = self._session or self._restarted()
-        if isinstance(event, Control):
-            raise InvalidEvent(f"{event.TYPE} is a ruling: append it to its subject with control.append")
-        data = data_json(event)
-        if len(data) > MAX_EVENT_BYTES - ENVELOPE_BYTES:
-            raise InvalidEvent(f"{event.TYPE} of {event.entity!r} has {len(data)} bytes: put the bulk into content")
+        data = checked_json(event)
         if id is not None:
             _check_id(event, id)
         if time is not None and time.tzinfo is None:
@@ -131,6 +126,21 @@ class Recorder:
             )
         )
         return receipt
+
+    def defer(self, make: Callable[[F], Iterable[Made | Kept]], fact: F, scope: Scope, events: int = 1) -> int:
+        """Takes a fact, of which `make` makes about so many events later, in the writer's thread; a microsecond.
+
+        They are recorded as if `record` had been called now: in this order, in this scope, counted where they cannot
+        be. The fact belongs to the recorder from here on. `make` yields content before the event that has its digest.
+        Returns how many events wait for the disk.
+        """
+        session = self._session or self._restarted()
+        room = session.room
+        if cause := room.expect(events):
+            session.writer.refusals.add(cause, events)
+        else:
+            session.writer.defer((make, fact, scope, events))
+        return room.waiting_events
 
     def content(self, body: bytes) -> Content:
         """Keeps `body` in the spool and then in the content store, under the tenant and its SHA-256.
@@ -163,6 +173,18 @@ class Recorder:
     async def with_jetstream(self, work: Callable[[JetStreamContext], Awaitable[T]]) -> T:
         """In the recorder's loop: works with JetStream, once NATS was reached. Raises `Unreachable`."""
         return await (self._session or self._restarted()).uplink.with_jetstream(work, self.ack_timeout_s)
+
+    async def client(self) -> Client:
+        """In the recorder's loop: its client, once NATS was reached; another one later. Raises `Unreachable`."""
+        return await (self._session or self._restarted()).uplink.client(self.ack_timeout_s)
+
+    def beside(self, kind: type[T], make: Callable[[], T]) -> T:
+        """What others keep one of for each recorder: made with the first call, and gone with it."""
+        found = self._beside.get(kind)
+        if found is None:
+            found = self._beside.setdefault(kind, make())
+        assert isinstance(found, kind)
+        return found
 
     async def ruling_projected(self, tail: Tail, *, timeout_s: float | None = None) -> None:
         """Waits until the control event at `tail` is in the tables. Raises `AckTimeout`, `DeadLettered`."""
@@ -229,6 +251,8 @@ class Recorder:
 
     def _restarted(self) -> Session:
         """The session of a fork()ed child."""
+        if self._session is None and not self._forked:  # nobody waits for one that is being stopped, its loop least
+            raise RecorderError("the recorder is not running: use it inside its `with`")
         with self._lock:
             if self._session is None:
                 if not self._forked:

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping
 
 from relight.engine.spool.rows import stored_bytes
 
+EXPECTED_BYTES = 1_500
+"""Of an event that is not made yet: what it counts for until then."""
 RESERVED_BYTES = 64 * 1024
 """Of the spool's cap: for `recorder.gap` and `recorder.closed`, so that a full spool can still say so."""
 
@@ -19,7 +21,8 @@ class Room:
     def __init__(
         self, *, max_waiting_events: int, max_bytes: int, exposed: Mapping[int, int], in_memory: bool = False
     ) -> None:
-        self._lock = threading.Lock()
+        # A finalizer may record something in the middle of what its own thread does here.
+        self._lock = threading.RLock()
         self._max_waiting_events = max_waiting_events
         self._max_bytes = max_bytes
         self._in_memory = in_memory
@@ -34,15 +37,37 @@ class Room:
         """Counts an event (or with `events=0` content) of this size; else says which cap is reached."""
         stored = stored_bytes(size)
         with self._lock:
-            waiting = self.waiting_events + self.exposed_events if self._in_memory else self.waiting_events
-            if events and waiting >= self._max_waiting_events:
-                return f"{self._max_waiting_events} events wait for the disk (RELIGHT_MEMORY_MAX_EVENTS)"
-            if self._used_bytes + stored > self._max_bytes - RESERVED_BYTES:
-                return f"{self._max_bytes} bytes wait for the stream (RELIGHT_SPOOL_MAX_BYTES)"
+            if reached := self._reached(stored, events):
+                return reached
             self.waiting_events += events
             self.exposed_bytes += size
             self._stored_bytes += stored
             return None
+
+    def expect(self, events: int) -> str | None:
+        """Counts events that are yet to be made; else says which cap is reached."""
+        with self._lock:
+            if reached := self._reached(events * EXPECTED_BYTES, events):
+                return reached
+            self.waiting_events += events
+            self._stored_bytes += events * EXPECTED_BYTES
+            return None
+
+    def adopt_expected(self, events: int) -> None:
+        """What another recorder's room had let in is yet to be made here, whatever the caps say."""
+        with self._lock:
+            self.waiting_events += events
+            self._stored_bytes += events * EXPECTED_BYTES
+
+    def expected(self, events: int, made: Iterable[int] = ()) -> None:
+        """Such events are made, of these sizes, whatever the caps say: they had been let in."""
+        with self._lock:
+            self.waiting_events -= events
+            self._stored_bytes -= events * EXPECTED_BYTES
+            for size in made:
+                self.waiting_events += 1
+                self.exposed_bytes += size
+                self._stored_bytes += stored_bytes(size)
 
     def wrote(self, events: Iterable[tuple[int, int]]) -> None:
         """Events are on disk: of each what was counted (0 for the recorder's own) and what its body turned out."""
@@ -79,6 +104,14 @@ class Room:
                 self.exposed_events -= events
                 self.exposed_bytes -= size
                 self._stored_bytes -= stored_bytes(size)
+
+    def _reached(self, stored: int, events: int) -> str | None:
+        waiting = self.waiting_events + self.exposed_events if self._in_memory else self.waiting_events
+        if events and waiting >= self._max_waiting_events:
+            return f"{self._max_waiting_events} events wait for the disk (RELIGHT_MEMORY_MAX_EVENTS)"
+        if self._stored_bytes + self.wal_bytes + stored > self._max_bytes - RESERVED_BYTES:
+            return f"{self._max_bytes} bytes wait for the stream (RELIGHT_SPOOL_MAX_BYTES)"
+        return None
 
     @property
     def full(self) -> bool:

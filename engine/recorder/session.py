@@ -67,6 +67,7 @@ class Session:
         self.writer = Writer(
             self._slot,
             region=options.region,
+            tenant=options.tenant,
             clock=clock,
             room=self.room,
             spooled=self._spooled,
@@ -112,7 +113,7 @@ class Session:
         """What `old` counted is counted on."""
         self.writer.refusals.take_over(old.writer.refusals)
         self._before = old.totals
-        self.refused_contents = old.refused_contents
+        self.refused_contents = old.refused_contents + old.writer.refused_contents
 
     def followed_by(self, new: "Session") -> None:
         """Those who wait for events that were written here are told; `new` has the others."""
@@ -186,7 +187,7 @@ class Session:
             exposed_events=max(0, self._spooled.value - self._acked.value) + self.room.waiting_events,
             exposed_bytes=self.room.exposed_bytes,
             failure=writer.stuck or writer.disk.failure or self.uplink.failure,
-            refused_contents=self.refused_contents,
+            refused_contents=self.refused_contents + writer.refused_contents,
             evicted_unsealed=totals.evicted_unsealed,
             restarts=totals.restarts,
             spool_fault=self.spool_fault,

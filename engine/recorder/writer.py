@@ -3,14 +3,16 @@
 import logging
 import threading
 from collections.abc import Callable
-from queue import Empty, SimpleQueue
+from functools import partial
 
 from relight.engine.clock import Clock
 from relight.engine.errors import SpoolUnusable
 from relight.engine.recorder.committing import RETRY_S, Committer, Replaced
 from relight.engine.recorder.encoding import Encoder
 from relight.engine.recorder.gaps import Refusals
-from relight.engine.recorder.items import Finish, Group, Item, Stop, Taken
+from relight.engine.recorder.inbox import Inbox
+from relight.engine.recorder.items import Deferral, Finish, Group, Item, Stop, Taken
+from relight.engine.recorder.making import Maker
 from relight.engine.recorder.receipts import Receipt, Watermark
 from relight.engine.recorder.room import Room
 from relight.engine.spool.slots import Slot
@@ -18,8 +20,9 @@ from relight.engine.spool.spool import Spool
 from relight.events.base import Event
 from relight.events.recorder import RecorderClosed
 
-IDLE_S = 0.5
 CLOSED = "the recorder is closed"
+INVALID = "what is no valid event"
+UNMADE = "the thread that made its events did not come back"
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +42,7 @@ class Writer:
         slot: Slot,
         *,
         region: str,
+        tenant: str,
         clock: Clock,
         room: Room,
         spooled: Watermark,
@@ -51,9 +55,11 @@ class Writer:
         self._woken = woken
         self._max_bytes = max_bytes
         self._encoder = Encoder(slot.publisher, region, clock)
+        self._maker = Maker(clock, tenant)
         self._pseq, self._prev = slot.spool.head()
-        self._queue: SimpleQueue[Item] = SimpleQueue()
+        self._inbox = Inbox()
         self._in_hand: Group | None = None
+        self._replacing = threading.Lock()
         self._finished = self._ended = False
         self._generation = 0
         self._thread = self._new_thread()
@@ -65,6 +71,8 @@ class Writer:
         """Who takes what is still put after that."""
         self.refusals = Refusals(slot.publisher, clock)
         self.recorded_events = 0
+        self.refused_contents = 0
+        """Of facts; those of callers are counted where they call."""
         self.disk = Committer(slot, room, max_bytes)
         self.stuck: str | None = None
         """What the watchdog found, and could not mend."""
@@ -73,13 +81,19 @@ class Writer:
         self._thread.start()
 
     def put(self, item: Item) -> None:
-        self._queue.put(item)
+        self._inbox.put(item)
         if self._ended:  # after the thread's own last look, nobody else would
+            self.sweep()
+
+    def defer(self, deferral: Deferral) -> None:
+        """A fact that the thread comes to by itself, soon."""
+        self._inbox.defer(deferral)
+        if self._ended:
             self.sweep()
 
     def finish(self, done: Callable[[], None]) -> None:
         """Writes what was taken and `recorder.closed` after it, then calls back; takes no event any more."""
-        self._queue.put(Finish())
+        self._inbox.put(Finish())
         self.put(done)
 
     def stop(self, timeout_s: float) -> bool:
@@ -87,7 +101,7 @@ class Writer:
         if not self.alive:
             self.revive()
         if self._thread.is_alive():
-            self._queue.put(Stop())
+            self._inbox.put(Stop())
             self._thread.join(timeout_s)
             self.disk.giving_up.set()
             self._thread.join(2 * RETRY_S)
@@ -97,7 +111,7 @@ class Writer:
         """Ends, and keeps what is not written for `unwritten`; False when its thread does not come back in time."""
         self.leaving = True
         self.disk.giving_up.set()
-        self._queue.put(_nothing)  # wakes it
+        self._inbox.put(_nothing)  # wakes it
         if self._thread.is_alive():
             self._thread.join(timeout_s)
         self._ended = not self._thread.is_alive()
@@ -106,6 +120,8 @@ class Writer:
     def unwritten(self) -> Group:
         """After `leave`: what was in hand; a commit that reported an error may have been written all the same."""
         group, self._in_hand = self._in_hand or Group(), None
+        if group.unmade is not None:  # whoever was making its events died of it
+            self._give_up_fact(group.unmade, UNMADE)
         try:
             if group.pairs and self.disk.is_written([event for _, event in group.pairs]):
                 self._settle(group)
@@ -131,7 +147,8 @@ class Writer:
 
         The old one writes no more: before it commits it finds itself replaced, or it has committed before.
         """
-        self._generation += 1
+        with self._replacing:
+            self._generation += 1
         if self._thread.is_alive():
             spool = Spool(self._slot.spool.path, max_bytes=self._max_bytes) if self._slot.spool.durable else None
             if not (spool or self._slot.spool).barrier():
@@ -160,15 +177,15 @@ class Writer:
         if self.leaving and self.rest is None:
             return
         group = Group()
-        try:
-            while True:
-                item = self._queue.get_nowait()
-                if self.rest is not None:
-                    self.rest(item)
-                else:
-                    group.add(item)
-        except Empty:
-            self._give_up(group.events, CLOSED)
+        while (item := self._inbox.next()) is not None:
+            if self.rest is not None:
+                self.rest(item)
+            else:
+                group.add(item)
+            if group.unmade is not None:
+                self._give_up_fact(group.unmade, CLOSED)
+                group.unmade = None
+        self._give_up(group.events, CLOSED)
 
     def _new_thread(self) -> threading.Thread:
         return threading.Thread(target=self._run, args=(self._generation,), name="relight-writer", daemon=True)
@@ -176,8 +193,9 @@ class Writer:
     def _run(self, generation: int) -> None:
         ends: Finish | Stop | None = None
         while not isinstance(ends, Stop):
-            group = self._in_hand or self._next_group()
             try:
+                group = self._in_hand or Group()
+                self._fill(group, generation)
                 self._write(group, generation)
             except Replaced:
                 return
@@ -196,15 +214,52 @@ class Writer:
         self._ended = True
         self.sweep()
 
-    def _next_group(self) -> Group:
-        group = self._in_hand = Group()
-        try:
-            group.add(self._queue.get(timeout=IDLE_S))
-            while not group.full:
-                group.add(self._queue.get_nowait())
-        except Empty:
-            pass
-        return group
+    def _fill(self, group: Group, generation: int) -> None:
+        """With what there is, once there is something; a group that another thread had in hand stays as it is."""
+        if self._in_hand is group:
+            with self._replacing:
+                unmade, group.unmade = group.unmade, None
+            if unmade is not None:  # it would hang again
+                self._give_up_fact(unmade, UNMADE)
+            return
+        self._in_hand = group
+        self._inbox.wait()
+        while not (group.full or self.leaving):
+            with self._replacing:
+                self._still_ours(generation)
+                if (item := self._inbox.next()) is None:
+                    return
+                group.add(item)
+            if group.unmade is not None:
+                self._make(group, group.unmade, generation)
+
+    def _make(self, group: Group, deferral: Deferral, generation: int) -> None:
+        """Puts the events of a fact into the group, all or none of them. Raises `Replaced`."""
+        if self._finished:
+            group.unmade = None
+            self._give_up_fact(deferral, CLOSED)
+            return
+        making = self._maker.made(deferral)
+        self.disk.beats += 1
+        with self._replacing:
+            self._still_ours(generation)
+            group.unmade = None
+            self._room.expected(deferral[3], [taken.counted_bytes for taken in making.events])
+            for content in making.contents:
+                if cause := self._room.take(len(content.body), events=0):
+                    self.refused_contents += 1
+                    log.warning(
+                        "content %s is not kept: %s", content.sha256, cause, extra={"action": "content_refused"}
+                    )
+                else:
+                    group.add(content)
+            for taken in making.events:
+                group.add(taken)
+        self.refusals.add(INVALID, making.refused)
+
+    def _still_ours(self, generation: int) -> None:
+        if self._generation != generation:
+            raise Replaced
 
     def _write(self, group: Group, generation: int) -> None:
         if group.pairs is None:
@@ -212,12 +267,7 @@ class Writer:
         assert group.pairs is not None
         if not (group.pairs or group.contents or group.acks or group.copies):
             return
-
-        def still_ours() -> None:
-            if self._generation != generation:
-                raise Replaced
-
-        if not group.written and not self.disk.commit(group, still_ours):
+        if not group.written and not self.disk.commit(group, partial(self._still_ours, generation)):
             if not self.leaving:
                 self._give_up([taken for taken, _ in group.pairs], self.disk.failure or CLOSED)
             return
@@ -278,3 +328,9 @@ class Writer:
         self._room.gave_up([taken.counted_bytes for taken in events if taken.counted_bytes])
         for taken in events:
             self.refuse(taken.receipt, cause)
+
+    def _give_up_fact(self, deferral: Deferral, cause: str) -> None:
+        events = deferral[3]
+        log.error("%d events not recorded: %s", events, cause, extra={"action": "events_lost"})
+        self._room.expected(events)
+        self.refusals.add(cause, events)

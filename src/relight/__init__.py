@@ -10,17 +10,70 @@
 """
 
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 from relight.engine.app.opening import open_relight, open_relight_sync
-from relight.engine.errors import RelightError
+from relight.engine.errors import BudgetExceeded, CircuitOpen, DeadlineExceeded, GuardError, RelightError
+from relight.engine.guard.budgets import Budgets
+from relight.engine.guard.capacity import waiting_for_capacity
+from relight.engine.guard.deadlines import deadline
+from relight.engine.guard.policy import GuardPolicy
+from relight.engine.policies.budget import Limit
 from relight.engine.recorder.receipts import Ack, Receipt
 from relight.engine.runtime import Relight
 from relight.engine.settings import Settings
 from relight.engine.sync import SyncRelight
 from relight.events.values import Content
 
-__all__ = ["Ack", "Content", "Receipt", "Relight", "RelightError", "SyncRelight", "open", "open_sync"]
+if TYPE_CHECKING:
+    from relight.engine.guard.fallback import Fallback
+    from relight.engine.guard.guard import Guard
+    from relight.engine.guard.guarded import guarded
+    from relight.engine.http.guarded import problem_handler, problem_response
+
+__all__ = [
+    "Ack",
+    "BudgetExceeded",
+    "Budgets",
+    "CircuitOpen",
+    "Content",
+    "DeadlineExceeded",
+    "Fallback",
+    "Guard",
+    "GuardError",
+    "GuardPolicy",
+    "Limit",
+    "Receipt",
+    "Relight",
+    "RelightError",
+    "SyncRelight",
+    "deadline",
+    "guarded",
+    "open",
+    "open_sync",
+    "problem_handler",
+    "problem_response",
+    "waiting_for_capacity",
+]
 __version__ = "0.1.0"
+
+_LATER = {
+    "Fallback": "relight.engine.guard.fallback",
+    "Guard": "relight.engine.guard.guard",
+    "guarded": "relight.engine.guard.guarded",
+    "problem_handler": "relight.engine.http.guarded",
+    "problem_response": "relight.engine.http.guarded",
+}
+"""What needs the anthropic SDK, which takes a second to import, or a web framework: on first use."""
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found: object = getattr(import_module(_LATER[name]), name)
+    globals()[name] = found
+    return found
 
 
 def open(**settings: object) -> AbstractAsyncContextManager[Relight]:

@@ -19,6 +19,8 @@ from servers import running_servers
 BENCHMARKS = (
     "codec",
     "record_call",
+    "guarding",
+    "streaming",
     "recording",
     "folded",
     "projecting",
@@ -26,6 +28,7 @@ BENCHMARKS = (
     "archiving",
     "freshness",
     "subscriber_peer",
+    "fleet_breakers",
 )
 WIDTH = 180
 """Of the table where it goes to a file or a pipe."""

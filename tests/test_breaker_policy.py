@@ -1,0 +1,483 @@
+"""Breakers as pure machines: what trips a process, what trips a fleet, and that events give their rulings again."""
+
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from folding import START, event_id, wire
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from pydantic import ValidationError
+
+from relight.engine.policies.breaker import BreakerPolicy, LocalBreaker
+from relight.engine.policies.fleet_breaker import (
+    MAX_VOTE_S,
+    FleetPolicy,
+    FleetState,
+    State,
+    decide,
+    observe,
+    ruling_of,
+)
+from relight.events.base import Event
+from relight.events.breakers import BreakerClosed, BreakerHalfOpened, BreakerOpened, BreakerReset, BreakerTripped
+from relight.events.envelope import Recorded
+
+S = 1_000_000
+T0 = 1_767_225_600 * S
+QUICK = settings(max_examples=100, stateful_step_count=40, deadline=None)
+
+
+# One process
+
+
+def local(draw: float = 0.0, **policy: Any) -> LocalBreaker:
+    return LocalBreaker(BreakerPolicy(**{"jitter": 0, **policy}), lambda: draw)
+
+
+def failing(breaker: LocalBreaker, times: int, at_us: int = T0) -> LocalBreaker:
+    for _ in range(times):
+        breaker.failed(at_us)
+    return breaker
+
+
+def test_it_opens_with_the_fifth_failure_in_a_row_and_no_earlier() -> None:
+    breaker = failing(local(), 4)
+    breaker.succeeded(T0, 1_000)
+    failing(breaker, 4)
+    assert breaker.permit(T0) == 0
+    assert breaker.failed(T0)
+    assert (breaker.state, breaker.reason, breaker.retry_at_us) == (State.OPEN, "5 failures in a row", T0 + 30 * S)
+    assert breaker.permit(T0 + 30 * S - 1) is None
+
+
+def test_it_opens_at_a_failure_rate_once_there_are_enough_calls() -> None:
+    breaker = local(consecutive_failures=None, failure_rate=0.5, minimum_calls=10)
+    for _ in range(4):
+        assert not breaker.failed(T0)
+        assert not breaker.succeeded(T0, 1_000)
+    assert not breaker.failed(T0), "9 calls are too few"
+    assert breaker.failed(T0)
+    assert breaker.reason == "6 of 10 calls failed"
+
+
+def test_calls_leave_the_window_as_time_passes() -> None:
+    breaker = local(consecutive_failures=None, failure_rate=0.5, minimum_calls=10, window_s=10)
+    failing(breaker, 9)
+    for second in range(1, 12):
+        breaker.succeeded(T0 + second * S, 1_000)
+    assert (breaker.calls, breaker.failures) == (10, 0)
+    assert not breaker.failed(T0 + 11 * S)
+
+
+def test_after_a_long_pause_nothing_of_before_counts() -> None:
+    breaker = failing(local(consecutive_failures=None, minimum_calls=10), 9)
+    assert not breaker.failed(T0 + 3_600 * S)
+    assert breaker.calls == 1
+
+
+def test_it_opens_where_answers_come_but_too_late() -> None:
+    breaker = local(slow_rate=0.5, slow_ms=200, minimum_calls=4)
+    assert not any(breaker.succeeded(T0, latency) for latency in (100_000, 200_000, 300_000))
+    assert breaker.succeeded(T0, 300_000)
+    assert (breaker.state, breaker.reason) == (State.OPEN, "2 of 4 calls took longer than 200 ms")
+
+
+def test_a_condition_that_is_off_never_opens_it() -> None:
+    breaker = failing(local(consecutive_failures=None, failure_rate=None), 1_000)
+    assert breaker.permit(T0) == 0
+
+
+def test_half_open_it_lets_so_many_probes_pass_and_closes_with_so_many_successes() -> None:
+    breaker = failing(local(probes=3, successes=2), 5)
+    later = T0 + 30 * S
+    epochs = [breaker.permit(later) for _ in range(4)]
+    assert epochs == [1, 1, 1, None]
+    assert not breaker.probe_succeeded(1, later, 1_000)
+    assert breaker.probe_succeeded(1, later, 1_000)
+    assert breaker.state is State.CLOSED
+    assert not breaker.failed(later), "failures from before it opened are forgotten"
+
+
+def test_each_opening_lasts_longer_up_to_a_cap_until_it_closes() -> None:
+    breaker, now, lasted = failing(local(open_s=10, growth=2, open_max_s=50), 5), T0, []
+    for _ in range(4):
+        lasted.append((breaker.retry_at_us - now) // S)
+        now = breaker.retry_at_us
+        epoch = breaker.permit(now)
+        assert epoch
+        assert breaker.probe_failed(epoch, now)
+    assert lasted == [10, 20, 40, 50]
+    now = breaker.retry_at_us
+    breaker.probe_succeeded(breaker.permit(now) or 0, now, 1_000)
+    assert failing(breaker, 5, now).retry_at_us == now + 10 * S
+
+
+def test_jitter_only_lengthens() -> None:
+    assert failing(local(draw=0.5, jitter=0.2), 5).retry_at_us == T0 + 33 * S
+
+
+def test_what_comes_of_calls_from_before_does_not_count() -> None:
+    breaker = failing(local(), 5)
+    first = breaker.permit(T0 + 30 * S)
+    assert first
+    breaker.probe_failed(first, T0 + 30 * S)
+    second = breaker.permit(T0 + 90 * S)
+    assert not breaker.probe_succeeded(first, T0 + 90 * S, 1_000), "a probe of an earlier period"
+    assert breaker.state is State.HALF_OPEN
+    assert breaker.probe_succeeded(second or 0, T0 + 90 * S, 1_000)
+
+
+def test_a_probe_that_tells_nothing_is_given_to_another_call() -> None:
+    breaker = failing(local(), 5)
+    epoch = breaker.permit(T0 + 30 * S)
+    assert breaker.permit(T0 + 30 * S) is None
+    breaker.probe_released(epoch or 0)
+    assert breaker.permit(T0 + 30 * S) == epoch
+
+
+def test_a_probe_that_is_never_heard_of_again_does_not_keep_it_shut_for_ever() -> None:
+    breaker = failing(local(), 5)
+    assert breaker.permit(T0 + 30 * S) == 1
+    assert breaker.permit(T0 + 59 * S) is None
+    assert breaker.permit(T0 + 60 * S) == 2
+
+
+def test_a_clock_that_is_put_back_keeps_it_open_no_longer() -> None:
+    breaker = failing(local(), 5)
+    assert breaker.permit(T0 - 3_600 * S) is None
+    assert breaker.permit(T0 - 3_600 * S + 30 * S) == 1
+
+
+@pytest.mark.parametrize("wrong", [{"probes": 1, "successes": 2}, {"open_s": 60, "open_max_s": 30}, {"growth": 0.5}])
+def test_a_policy_that_cannot_work_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        BreakerPolicy(**wrong)
+
+
+class OneProcess(RuleBasedStateMachine):
+    """Calls that begin and end whenever they like."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = T0
+        self.policy = BreakerPolicy(
+            consecutive_failures=2, probes=2, successes=2, open_s=5, open_max_s=30, jitter=0.5, minimum_calls=4
+        )
+        self.breaker = LocalBreaker(self.policy, lambda: 0.7)
+        self.under_way: list[int] = []
+        self.probes: dict[int, int] = {}
+        self.last_opening_us = 0
+
+    @rule()
+    def asks(self) -> None:
+        was_open_until = self.breaker.retry_at_us if self.breaker.state is State.OPEN else 0
+        ready, epoch = self.breaker.ready(self.now), self.breaker.permit(self.now)
+        assert (epoch is not None) == ready
+        if epoch is None:
+            return
+        assert self.now >= was_open_until
+        self.under_way.append(epoch)
+        if epoch:
+            self.probes[epoch] = self.probes.get(epoch, 0) + 1
+            assert self.probes[epoch] <= self.policy.probes
+
+    @precondition(lambda self: self.under_way)
+    @rule(data=st.data(), how=st.sampled_from(["succeeded", "failed", "released"]))
+    def ends(self, data: st.DataObject, how: str) -> None:
+        epoch = self.under_way.pop(data.draw(st.integers(0, len(self.under_way) - 1)))
+        breaker, before = self.breaker, (self.breaker.state, self.breaker.epoch)
+        if how == "released":
+            breaker.probe_released(epoch)
+            if epoch and epoch == breaker.epoch and breaker.state is State.HALF_OPEN:
+                self.probes[epoch] -= 1
+        elif epoch:
+            changed = (
+                breaker.probe_succeeded(epoch, self.now, 10)
+                if how == "succeeded"
+                else breaker.probe_failed(epoch, self.now)
+            )
+            if before != (State.HALF_OPEN, epoch):
+                assert not changed
+                assert (breaker.state, breaker.epoch) == before
+        elif breaker.state is State.CLOSED:
+            _ = breaker.succeeded(self.now, 10) if how == "succeeded" else breaker.failed(self.now)
+        if breaker.state is State.OPEN and before[0] is not State.OPEN:
+            lasts_us = breaker.retry_at_us - self.now
+            assert lasts_us >= self.last_opening_us
+            assert lasts_us <= self.policy.open_max_s * 1.5 * S
+            self.last_opening_us = lasts_us
+        if breaker.state is State.CLOSED:
+            self.last_opening_us = 0
+
+    @rule(seconds=st.sampled_from([0.1, 1, 5, 20, 100]))
+    def time_passes(self, seconds: float) -> None:
+        self.now += round(seconds * S)
+
+    @invariant()
+    def counts_are_those_of_calls(self) -> None:
+        assert 0 <= self.breaker.failures <= self.breaker.calls
+
+
+TestOneProcess = OneProcess.TestCase
+TestOneProcess.settings = QUICK
+
+
+# A fleet
+
+POLICY = FleetPolicy(open_s=30, open_max_s=120, lease_s=20)
+HOME = {"a": "zone-1", "b": "zone-1", "c": "zone-1", "d": "zone-2", "e": "zone-3"}
+Rec = Recorded[Event]
+
+
+def at(seconds: float) -> datetime:
+    return START + timedelta(seconds=seconds)
+
+
+_ids = iter(range(10**9))
+
+
+def recorded(data: Event, seconds: float, rev: int | None = None) -> Rec:
+    return wire(data, id=event_id(1_767_225_600_000, next(_ids)), time=at(seconds), rev=rev)[2]
+
+
+def tripped(process: str, seconds: float, domain: str | None = None) -> Rec:
+    return recorded(
+        BreakerTripped(
+            service_name="api",
+            process=process,
+            fault_domain=domain or HOME[process],
+            reason="5 failures in a row",
+            failure_count=5,
+            retry_at=at(seconds + 30),
+        ),
+        seconds,
+    )
+
+
+def reset(process: str, seconds: float) -> Rec:
+    return recorded(
+        BreakerReset(service_name="api", process=process, fault_domain=HOME[process], reason="answered"), seconds
+    )
+
+
+def folded(*events: Rec) -> FleetState:
+    state = FleetState(service_name="api")
+    for event in events:
+        state = observe(state, event)
+    return state
+
+
+def decided(state: FleetState, seconds: float, caller: str | None = None) -> Event | None:
+    return next(iter(decide(state, at(seconds), POLICY, caller=caller)), None)
+
+
+QUORUM = (tripped("a", 0), tripped("b", 1), tripped("d", 2))
+
+
+def opened_state() -> tuple[list[Rec], FleetState]:
+    ruling = decided(folded(*QUORUM), 3)
+    assert ruling is not None
+    events = [*QUORUM, recorded(ruling, 3, rev=1)]
+    return events, folded(*events)
+
+
+def test_three_processes_in_two_fault_domains_open_it_and_are_named() -> None:
+    assert decided(folded(*QUORUM), 3) == BreakerOpened(
+        service_name="api",
+        reason="3 processes in 2 fault domains tripped",
+        failure_count=15,
+        next_retry_at=at(33),
+        processes=("a", "b", "d"),
+        fault_domains=("zone-1", "zone-2"),
+        openings=1,
+    )
+
+
+@given(st.lists(st.tuples(st.sampled_from("xyz"), st.integers(0, 300)), max_size=30), st.integers(0, 400))
+@settings(max_examples=60, deadline=None)
+def test_one_fault_domain_alone_never_opens_it_however_many_vote(votes: list[tuple[str, int]], now: int) -> None:
+    events = [tripped(f"{process}{n}", second, "zone-1") for n, (process, second) in enumerate(votes)]
+    assert decided(folded(*events), now) is None
+
+
+@given(st.lists(st.tuples(st.sampled_from(["a", "d"]), st.integers(0, 300)), max_size=30), st.integers(0, 400))
+@settings(max_examples=60, deadline=None)
+def test_two_processes_never_open_it_however_often_they_vote(votes: list[tuple[str, int]], now: int) -> None:
+    assert decided(folded(*(tripped(process, second) for process, second in votes)), now) is None
+
+
+def test_a_vote_expires_and_may_be_withdrawn() -> None:
+    assert decided(folded(*QUORUM), 119) is not None
+    assert decided(folded(*QUORUM), 121) is None, "the first two are too old"
+    assert decided(folded(*QUORUM, reset("d", 3)), 4) is None
+    assert decided(folded(*QUORUM[:2], reset("d", 3), QUORUM[2]), 4) is None, "what was withdrawn came late"
+
+
+def test_after_its_deadline_it_half_opens_for_whoever_has_a_call_to_make() -> None:
+    _, state = opened_state()
+    assert decided(state, 32.9, "e") is None
+    assert decided(state, 33) is None, "nobody calls"
+    assert decided(state, 33, "e") == BreakerHalfOpened(
+        service_name="api",
+        reason="its time to retry has come",
+        failure_count=15,
+        opened_at=at(3),
+        holder="e",
+        lease_until=at(53),
+        probes=1,
+        openings=1,
+    )
+
+
+def half_opened_state() -> FleetState:
+    events, state = opened_state()
+    ruling = decided(state, 40, "e")
+    assert ruling is not None
+    return folded(*events, recorded(ruling, 40, rev=2))
+
+
+def test_the_holders_answer_closes_it_and_its_failure_opens_it_for_longer() -> None:
+    state = half_opened_state()
+    assert decided(state, 41, "a") is None, "one lease at a time"
+    assert isinstance(decided(observe(state, reset("e", 42)), 43), BreakerClosed)
+    again = decided(observe(state, tripped("e", 42)), 43)
+    assert isinstance(again, BreakerOpened)
+    assert (again.next_retry_at, again.openings, again.reason) == (at(103), 2, "the probe of e failed")
+    assert again.processes == ("a", "b", "d", "e")
+
+
+def test_only_the_holder_answers_for_its_probes_and_only_with_what_came_after_its_lease() -> None:
+    state = half_opened_state()
+    for event in (tripped("a", 42), reset("a", 43), tripped("e", 39)):
+        state = observe(state, event)
+    assert decided(state, 44) is None
+
+
+def test_an_expired_lease_is_taken_over() -> None:
+    taken = decided(half_opened_state(), 60, "a")
+    assert isinstance(taken, BreakerHalfOpened)
+    assert (taken.holder, taken.reason) == ("a", "e did not use its lease in time")
+
+
+def test_votes_from_before_it_was_closed_have_had_their_effect() -> None:
+    events, _ = opened_state()
+    closed = recorded(BreakerClosed(service_name="api", reason="an operator's word"), 50, rev=2)
+    late = [tripped(process, 49) for process in "abd"]
+    assert decided(folded(*events, closed, *late), 51) is None
+    assert decided(folded(*events, closed, *(tripped(process, 51) for process in "abd")), 52) is not None
+
+
+def test_a_deadline_never_gets_shorter_while_it_is_open() -> None:
+    _, state = opened_state()
+    shorter = BreakerOpened(service_name="api", reason="somebody's", failure_count=1, next_retry_at=at(10))
+    longer = BreakerOpened(service_name="api", reason="somebody's", failure_count=1, next_retry_at=at(90))
+    assert observe(state, recorded(shorter, 4, rev=2)).next_retry_at == at(33)
+    assert observe(state, recorded(longer, 4, rev=2)).next_retry_at == at(90)
+
+
+def test_rulings_of_the_first_version_are_understood() -> None:
+    opened = BreakerOpened(service_name="api", reason="by hand", failure_count=3, next_retry_at=at(30))
+    half = BreakerHalfOpened(service_name="api", reason="by hand", failure_count=3, opened_at=at(0))
+    state = folded(recorded(opened, 0, rev=1), recorded(half, 30, rev=2))
+    taken = decided(state, 31, "a")
+    assert isinstance(taken, BreakerHalfOpened)
+    assert taken.holder == "a"
+
+
+def test_other_breakers_and_older_revisions_change_nothing() -> None:
+    _, state = opened_state()
+    assert observe(state, recorded(BreakerClosed(service_name="other", reason="x"), 5, rev=9)) == state
+    assert observe(state, recorded(BreakerClosed(service_name="api", reason="x"), 5, rev=1)) == state
+
+
+class AFleet(RuleBasedStateMachine):
+    """Processes with clocks of their own, each at its own place of one stream, append by compare-and-set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+        self.stream: list[Rec] = []
+        self.rulings: list[tuple[int, Rec]] = []
+        """Of each, how much of the stream it rests on."""
+        self.read: dict[str, int] = {}
+        self.skew: dict[str, float] = {}
+
+    @initialize(skews=st.lists(st.sampled_from([-2.0, 0.0, 0.5, 3.0]), min_size=5, max_size=5))
+    def begin(self, skews: list[float]) -> None:
+        self.skew = dict(zip(HOME, skews, strict=True))
+        self.read = dict.fromkeys(HOME, 0)
+
+    processes = st.sampled_from(sorted(HOME))
+
+    @rule(process=processes, late_s=st.sampled_from([0, 0, 0, 5, 200]))
+    def trips(self, process: str, late_s: float) -> None:
+        self.stream.append(tripped(process, self.now + self.skew[process] - late_s))
+
+    @rule(process=processes)
+    def resets(self, process: str) -> None:
+        self.stream.append(reset(process, self.now + self.skew[process]))
+
+    @rule()
+    def all_trip(self) -> None:
+        for process in HOME:
+            self.trips(process, 0)
+
+    @rule(seconds=st.sampled_from([0.01, 1, 15, 31, 125, 4_000]))
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+
+    @rule(process=processes, events=st.sampled_from([1, 2, 100]))
+    def reads(self, process: str, events: int) -> None:
+        self.read[process] = min(len(self.stream), self.read[process] + events)
+
+    @rule(process=processes, events=st.sampled_from([0, 100]), calls=st.booleans())
+    def rules(self, process: str, events: int, calls: bool) -> None:
+        self.reads(process, events)
+        seen = self.stream[: self.read[process]]
+        state, now = folded(*seen), self.now + self.skew[process]
+        for ruling in decide(state, at(now), POLICY, caller=process if calls else None):
+            if state.rev != len(self.rulings):
+                return  # another was first
+            self.check(state, ruling)
+            event = recorded(ruling, now, rev=state.rev + 1)
+            self.rulings.append((len(seen), event))
+            self.stream.append(event)
+
+    def check(self, state: FleetState, ruling: Event) -> None:
+        match ruling:
+            case BreakerOpened():
+                assert len({*ruling.processes}) >= 3 or state.state is State.HALF_OPEN
+                assert len({HOME[process] for process in ruling.processes}) >= 2 or state.state is State.HALF_OPEN
+                opened = [event.data for _, event in self.rulings if isinstance(event.data, BreakerOpened)]
+                if state.state is State.HALF_OPEN:
+                    assert ruling.next_retry_at > opened[-1].next_retry_at
+            case BreakerHalfOpened():
+                assert state.state is not State.CLOSED
+                assert state.lease_until is None or ruling.lease_until is not None
+            case BreakerClosed():
+                assert state.state is State.HALF_OPEN
+                assert state.answer is not None
+                assert state.answer.withdrawn
+
+    @invariant()
+    def a_newcomer_decides_as_those_who_saw_all(self) -> None:
+        since = at(self.now - MAX_VOTE_S - 60)
+        known = [event for event in self.stream if event.rev is None and event.time > since]
+        if self.rulings:
+            last = self.rulings[-1][1]
+            known = [e for e in self.stream if e is last or (e.rev is None and e.time > since)]
+        for caller in (None, "a"):
+            assert decide(folded(*known), at(self.now), POLICY, caller=caller) == decide(
+                folded(*self.stream), at(self.now), POLICY, caller=caller
+            )
+
+    @invariant()
+    def the_events_give_every_ruling_again(self) -> None:
+        for seen, ruling in self.rulings[-1:]:
+            assert ruling_of(self.stream[:seen], ruling, POLICY) == ruling.data
+
+
+TestAFleet = AFleet.TestCase
+TestAFleet.settings = QUICK

@@ -1,0 +1,455 @@
+"""Deferred facts: what is made of them later is recorded as if it had been recorded at once, each event once."""
+
+import asyncio
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from nats.aio.client import Client
+from stack import assert_chained, bodies, connected, drained, failed, nats_server, numbers, on_stream, options, until
+
+from relight.engine import scope
+from relight.engine.embedded.nats import EmbeddedNats
+from relight.engine.errors import RecorderError, SpoolFault, SpoolUnusable
+from relight.engine.log.content import fetch_content
+from relight.engine.recorder import watchdog
+from relight.engine.recorder.items import Kept, Made
+from relight.engine.recorder.receipts import Ack
+from relight.engine.recorder.recorder import Recorder
+from relight.engine.scope import Scope
+from relight.engine.spool.spool import Spool
+from relight.events.breakers import BreakerClosed
+from relight.events.decisions import DecisionCheckpointed
+from relight.events.values import Content
+
+pytestmark = [
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning"),
+]
+
+T0 = 1_790_000_000_000_000
+HERE = Scope(tenant="globex", correlation="run-7", causation="018f0000-0000-7000-8000-000000000001")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def nats() -> AsyncIterator[EmbeddedNats]:
+    async with nats_server() as server:
+        yield server
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def client(nats: EmbeddedNats) -> AsyncIterator[Client]:
+    async with connected(nats) as connection:
+        yield connection
+
+
+def one(n: int) -> Iterator[Made]:
+    yield Made(failed(n), T0 + n)
+
+
+def three(n: int) -> Iterator[Made]:
+    for part in range(3):
+        yield Made(failed(3 * n + part), T0 + n)
+
+
+async def of(client: Client, recorder: Recorder) -> list[dict[str, Any]]:
+    """The recorder's chain as it stands on the stream."""
+    return assert_chained(await on_stream(client), recorder.publisher)
+
+
+def ns(found: list[dict[str, Any]]) -> list[int]:
+    return [body["data"]["details"]["n"] for body in found if body["type"] == "breakers.failed"]
+
+
+def writer_of(recorder: Recorder) -> Any:
+    return recorder._session.writer  # type: ignore[union-attr]
+
+
+async def test_facts_and_events_keep_the_order_in_which_they_came(
+    nats: EmbeddedNats, client: Client, spools: Path
+) -> None:
+    async with Recorder(options(nats, spools)) as recorder:
+        for n in range(0, 600, 2):
+            recorder.defer(one, n, Scope())
+            receipt = recorder.record(failed(n + 1))
+        await receipt.reached(Ack.REPLICATED)
+    found = await of(client, recorder)
+    assert ns(found) == list(range(600))
+    ids = [body["id"] for body in found]
+    made = [body["id"] for body in found if body["type"] == "breakers.failed"][0::2]
+    assert made == sorted(made)
+    assert len(set(ids)) == len(ids)
+    assert found[1]["time"] == "2026-09-21T14:13:20.000000Z"
+
+
+async def test_the_scope_and_what_an_event_says_itself_stand_in_its_envelope(
+    nats: EmbeddedNats, client: Client, spools: Path
+) -> None:
+    given = "018f0000-0000-7000-8000-000000000002"
+
+    def two(n: int) -> Iterator[Made]:
+        yield Made(failed(n), T0, id=given)
+        yield Made(failed(n + 1), T0, tenant="ops", causation=given, traceparent=f"00-{'1' * 32}-{'2' * 16}-01")
+
+    async with Recorder(options(nats, spools)) as recorder:
+        with scope.entered(tenant="elsewhere"):
+            recorder.defer(two, 1, HERE, 2)
+            recorder.defer(one, 3, Scope())
+    first, second, third = (body for body in await of(client, recorder) if body["type"] == "breakers.failed")
+    assert (first["id"], first["tenant"], first["correlationid"], first["causationid"]) == (
+        given,
+        "globex",
+        "run-7",
+        HERE.causation,
+    )
+    assert (second["tenant"], second["correlationid"], second["causationid"]) == ("ops", "run-7", given)
+    assert second["traceparent"] == f"00-{'1' * 32}-{'2' * 16}-01"
+    assert third["tenant"] == "acme"
+
+
+async def test_a_fact_alone_is_written_soon_although_nobody_wakes_the_writer(nats: EmbeddedNats, spools: Path) -> None:
+    async with Recorder(options(nats, spools)) as recorder:
+        for n in range(3):
+            written = recorder.health().recorded_events
+            recorder.defer(one, n, Scope())
+            await until(
+                lambda written=written: recorder.health().recorded_events > written, "it is spooled", within_s=2
+            )
+
+
+async def test_stopping_writes_what_was_deferred(nats: EmbeddedNats, client: Client, spools: Path) -> None:
+    recorder = Recorder(options(nats, spools))
+    recorder.start()
+    for n in range(500):
+        recorder.defer(three, n, Scope(), 3)
+    await asyncio.to_thread(recorder.stop)
+    found = await of(client, recorder)
+    assert ns(found) == list(range(1_500))
+    assert found[-1]["type"] == "recorder.closed"
+    assert found[-1]["data"]["recorded_events"] == 1_501
+    with pytest.raises(RecorderError, match="not running"):
+        recorder.defer(one, 1, Scope())
+
+
+async def test_at_the_cap_facts_are_refused_with_all_their_events_and_counted(
+    nats: EmbeddedNats, client: Client, spools: Path
+) -> None:
+    begun, going_on = threading.Event(), threading.Event()
+
+    def waits(n: int) -> Iterator[Made]:
+        begun.set()
+        going_on.wait(20)
+        yield from one(n)
+
+    async with Recorder(options(nats, spools, memory_max_events=30)) as recorder:
+        await drained(recorder)
+        recorder.defer(waits, 0, Scope())
+        await until(begun.is_set, "it is being made")
+        for n in range(1, 15):
+            recorder.defer(three, n, Scope(), 3)
+        refused = recorder.health().refused_events
+        assert 0 < refused < 42
+        assert refused % 3 == 0
+        going_on.set()
+        await drained(recorder)
+        await recorder.record(failed(1_000)).reached(Ack.REPLICATED)
+        assert recorder.health().refused_events == refused
+        assert recorder._session.room.waiting_events == 0  # type: ignore[union-attr]
+    found = await of(client, recorder)
+    kept = 42 - refused
+    assert ns(found) == [0, *range(3, 3 + kept), 1_000]
+    assert sum(body["data"]["refused_events"] for body in found if body["type"] == "recorder.gap") == refused
+
+
+async def test_what_cannot_become_an_event_is_counted_and_said_without_its_content(
+    nats: EmbeddedNats, client: Client, spools: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def half(n: int) -> Iterator[Made]:
+        yield Made(failed(n), T0)
+        yield Made(failed(n, service="s3cret" * 100), T0)
+        yield Made(failed(n + 1), T0)
+
+    def ruling(_: int) -> Iterator[Made]:
+        yield Made(BreakerClosed(service_name="s3cret", reason="well again"), T0)
+
+    def nothing(_: int) -> Iterator[Made]:
+        raise SystemExit("s3cret, of this thread")
+        yield
+
+    def huge(_: int) -> Iterator[Made]:
+        yield Made(
+            DecisionCheckpointed(
+                decision="d", checkpoint_type="x", state_snapshot={str(i): "x" * 9_000 for i in range(60)}
+            ),
+            T0,
+        )
+
+    async with Recorder(options(nats, spools)) as recorder:
+        recorder.defer(half, 1, Scope(), 3)
+        for make in (ruling, nothing, huge):
+            recorder.defer(make, 1, Scope())
+        recorder.defer(one, 7, Scope())
+        await recorder.record(failed(8)).reached(Ack.REPLICATED)
+        assert recorder.health().refused_events == 2 + 3
+        assert recorder.health().restarts == 0
+        assert recorder._session.room.waiting_events == 0  # type: ignore[union-attr]
+    assert ns(await of(client, recorder)) == [1, 7, 8]
+    said = [record.getMessage() for record in caplog.records if getattr(record, "action", "") == "event_refused"]
+    assert len(said) == 4
+    assert "service_name: string_too_long" in said[0]
+    assert "into content" in said[3]
+    assert not [text for text in said if "s3cret" in text and "control.append" not in text]
+
+
+async def test_content_reaches_the_store_before_its_event_and_is_counted_where_there_is_no_room(
+    nats: EmbeddedNats, client: Client, spools: Path
+) -> None:
+    def kept(size: int) -> Iterator[Made | Kept]:
+        body = b"x" * size
+        content = Content(sha256=hashlib.sha256(body).hexdigest(), size_bytes=size)
+        yield Kept(content.sha256, body)
+        yield Made(DecisionCheckpointed(decision=str(size), checkpoint_type="x", content=content), T0)
+
+    async with Recorder(options(nats, spools, spool_max_bytes=1 << 20)) as recorder:
+        recorder.defer(kept, 100, HERE)
+        recorder.defer(kept, 2 << 20, HERE)
+        await recorder.record(failed(1)).reached(Ack.REPLICATED)
+        assert recorder.health().refused_contents == 1
+        await drained(recorder)
+        assert recorder._session.room.exposed_bytes == 0  # type: ignore[union-attr]
+    assert [body["subject"] for body in await of(client, recorder) if body["tenant"] == "globex"] == [
+        "100",
+        f"{2 << 20}",
+    ]
+    body = b"x" * 100
+    wanted = Content(sha256=hashlib.sha256(body).hexdigest(), size_bytes=100)
+    assert await fetch_content(client.jetstream(), "globex", wanted) == body
+
+
+class Once:
+    """Does something in place of the first call once armed, and then what the original does."""
+
+    def __init__(self, original: Callable[..., Any], instead: Callable[..., Any]) -> None:
+        self._original, self._instead, self.armed = original, instead, False
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        if self.armed:
+            self.armed = False
+            return self._instead(self._original, *arguments, **named)
+        return self._original(*arguments, **named)
+
+
+@pytest.fixture
+def quick_watchdog(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watchdog, "TICK_S", 0.05)
+    monkeypatch.setattr(watchdog, "HANGS_TICKS", 20)
+
+
+@pytest.mark.parametrize("moment", ["before the commit", "after the commit"])
+async def test_a_writer_that_died_leaves_no_fact_half_recorded_and_none_twice(
+    moment: str,
+    nats: EmbeddedNats,
+    client: Client,
+    spools: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    quick_watchdog: None,
+) -> None:
+    def dies(original: Callable[..., Any], *arguments: Any, **named: Any) -> None:
+        if moment == "after the commit":
+            original(*arguments, **named)
+        raise SystemExit("of this thread")
+
+    poison = Once(Spool.commit, dies)
+    monkeypatch.setattr(Spool, "commit", lambda *arguments, **named: poison(*arguments, **named))
+    async with Recorder(options(nats, spools)) as recorder:
+        await drained(recorder)
+        poison.armed = True
+        for n in range(100):
+            recorder.defer(three, n, Scope(), 3)
+        await recorder.record(failed(300)).reached(Ack.REPLICATED)
+        assert recorder.health().restarts == 1
+        assert recorder.health().refused_events == 0
+        assert recorder._session.room.waiting_events == 0  # type: ignore[union-attr]
+    assert ns(await of(client, recorder)) == list(range(301))
+
+
+async def test_a_fact_whose_making_hangs_is_given_up_and_counted_and_all_others_are_recorded(
+    nats: EmbeddedNats, client: Client, spools: Path, quick_watchdog: None
+) -> None:
+    released, woke = threading.Event(), threading.Event()
+
+    def hangs(n: int) -> Iterator[Made]:
+        yield Made(failed(n), T0)
+        released.wait(30)
+        woke.set()
+        yield Made(failed(n + 1), T0)
+
+    async with Recorder(options(nats, spools)) as recorder:
+        await drained(recorder)
+        for n in range(50):
+            recorder.defer(one, n, Scope())
+        recorder.defer(hangs, 1_000, Scope(), 2)
+        for n in range(50, 100):
+            recorder.defer(one, n, Scope())
+        await recorder.record(failed(100)).reached(Ack.REPLICATED)
+        assert recorder.health().restarts == 1
+        assert recorder.health().refused_events == 2
+        released.set()
+        await asyncio.to_thread(woke.wait, 10)
+        await recorder.record(failed(101)).reached(Ack.REPLICATED)
+        assert recorder._session.room.waiting_events == 0  # type: ignore[union-attr]
+    assert ns(await of(client, recorder)) == list(range(102))
+
+
+async def test_many_facts_that_are_slow_to_make_are_no_sign_of_a_thread_that_hangs(
+    nats: EmbeddedNats, client: Client, spools: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watchdog, "TICK_S", 0.02)
+    monkeypatch.setattr(watchdog, "HANGS_TICKS", 20)
+
+    def slow(n: int) -> Iterator[Made]:
+        time.sleep(0.02)
+        yield from one(n)
+
+    async with Recorder(options(nats, spools)) as recorder:
+        for n in range(60):
+            recorder.defer(slow, n, Scope())
+        await recorder.record(failed(60)).reached(Ack.REPLICATED)
+        assert recorder.health().restarts == 0
+    assert ns(await of(client, recorder)) == list(range(61))
+
+
+async def test_what_was_deferred_goes_along_when_recording_moves_to_another_spool(
+    nats: EmbeddedNats, client: Client, spools: Path, monkeypatch: pytest.MonkeyPatch, quick_watchdog: None
+) -> None:
+    held, going_on = threading.Event(), threading.Event()
+
+    def damaged(_original: Callable[..., Any], *_arguments: Any, **_named: Any) -> None:
+        held.set()
+        going_on.wait(20)
+        raise SpoolUnusable("it is damaged", fault=SpoolFault.CORRUPT)
+
+    poison = Once(Spool.commit, damaged)
+    monkeypatch.setattr(Spool, "commit", lambda *arguments, **named: poison(*arguments, **named))
+    monkeypatch.setattr(watchdog, "HANGS_TICKS", 1_000)
+    async with Recorder(options(nats, spools)) as recorder:
+        old = recorder.publisher
+        await drained(recorder)
+        poison.armed = True
+        for n in range(100):
+            recorder.defer(three, n, Scope(), 3)
+        await until(held.is_set, "the first are made, and about to be written")
+        for n in range(100, 200):
+            recorder.defer(three, n, Scope(), 3)
+        going_on.set()
+        await until(lambda: recorder.publisher != old, "it goes on elsewhere")
+        await recorder.record(failed(600)).reached(Ack.REPLICATED)
+        assert recorder.health().refused_events == 0
+        assert recorder._session.room.waiting_events == 0  # type: ignore[union-attr]
+    assert ns(await of(client, recorder)) == list(range(601))
+
+
+async def test_a_forked_child_records_its_own_facts_and_none_of_its_parents(
+    nats: EmbeddedNats, client: Client, spools: Path
+) -> None:
+    def forks() -> int:
+        with Recorder(options(nats, spools)) as recorder:
+            recorder.defer(one, 1, Scope())
+            child = os.fork()
+            if child == 0:
+                recorder.defer(one, 2, Scope())
+                recorder.stop()
+                os._exit(0)
+            recorder.defer(one, 3, Scope())
+            code = os.waitpid(child, 0)[1]
+            publishers.append(recorder.publisher)
+            return code
+
+    before = len(numbers(await on_stream(client)))
+    publishers: list[str] = []
+    assert await asyncio.to_thread(forks) == 0
+
+    async def all_there() -> bool:
+        return len(numbers(await on_stream(client))) == before + 3
+
+    await until(all_there, "both have recorded")
+    messages = await on_stream(client)
+    assert ns(assert_chained(messages, publishers[0])) == [1, 3]
+    [other] = {body["publisher"] for body in bodies(messages)[-20:] if body["data"].get("details") == {"n": 2}}
+    assert other != publishers[0]
+
+
+async def test_a_finalizer_may_defer_while_its_own_thread_is_inside_the_recorder(
+    nats: EmbeddedNats, client: Client, spools: Path
+) -> None:
+    """Found: a stream that is dropped is journalled when the collector runs, in whatever line of whatever thread."""
+    async with Recorder(options(nats, spools)) as recorder:
+        session = recorder._session
+        assert session is not None
+        with session.room._lock, session.writer.refusals._lock:
+            recorder.defer(one, 1, Scope())
+    assert ns(await of(client, recorder)) == [1]
+
+
+async def test_of_a_killed_process_every_fact_that_is_recorded_is_recorded_whole(spools: Path) -> None:
+    async with nats_server() as nats, connected(nats) as client:
+        child = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("deferring_child.py")), nats.url, str(spools)],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert child.stdout is not None
+        publisher = (await asyncio.to_thread(child.stdout.readline)).split()[1]
+        told = 0
+        while told < 400:
+            told = int(await asyncio.to_thread(child.stdout.readline))
+        child.send_signal(signal.SIGKILL)
+        told = max([told, *(int(line) for line in child.stdout.read().split("\n")[:-1])])
+        child.wait()
+        child.stdout.close()
+        async with Recorder(options(nats, spools)) as recorder:
+            assert recorder.publisher == publisher
+            await drained(recorder)
+        found = [n for n in ns(await of(client, recorder)) if n >= 0]
+        assert found == list(range(len(found)))
+        assert len(found) % 3 == 0
+        assert len(found) >= 3 * told
+
+
+async def test_the_writer_is_woken_by_no_fact_and_by_every_event(
+    nats: EmbeddedNats, spools: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("relight.engine.recorder.inbox.LINGER_S", 2.0)
+    async with Recorder(options(nats, spools)) as recorder:
+        await drained(recorder)
+        inbox = writer_of(recorder)._inbox
+        await until(lambda: inbox._waits and not inbox._items, "it waits")
+        for n in range(1_000):
+            recorder.defer(one, n, Scope())
+        assert inbox._waits
+        assert recorder.health().recorded_events == 1
+        began = time.monotonic()
+        await recorder.record(failed(1_000)).reached(Ack.SPOOLED)
+        assert time.monotonic() - began < 1.5
+        assert recorder.health().recorded_events == 1_002
+
+
+async def test_more_facts_than_one_group_holds_are_written_without_waiting_in_between(
+    nats: EmbeddedNats, spools: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("relight.engine.recorder.items.GROUP_EVENTS", 10)
+    monkeypatch.setattr("relight.engine.recorder.inbox.LINGER_S", 0.5)
+    async with Recorder(options(nats, spools)) as recorder:
+        await drained(recorder)
+        for n in range(500):
+            recorder.defer(one, n, Scope())
+        await until(lambda: recorder.health().recorded_events == 501, "all are spooled", within_s=5)

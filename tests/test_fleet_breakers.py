@@ -1,0 +1,68 @@
+"""A fleet of processes against one dependency that fails: all know soon, probes are few, and a faulty one is alone."""
+
+import asyncio
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from fleet_figures import figures, percentile
+from fleet_processes import FLEET
+from stack import connected, folder, nats_server, on_stream
+
+from relight.engine.policies.fleet_breaker import ruling_of
+from relight.events.breakers import BreakerHalfOpened, BreakerOpened
+
+PROCESSES = 20
+"""`make bench` takes 50."""
+WITHIN_MS = 250.0
+BUSY = 3.0
+"""A machine on which the bare message is late, too, excuses as much."""
+CHILD = Path(__file__).with_name("fleet_processes.py")
+
+
+async def test_a_quorum_stops_the_whole_fleet_and_few_probes_find_out_when_to_go_on() -> None:
+    async with nats_server(sync_always=False) as nats:  # a busy disk would be measured: `make bench` does
+        with folder() as path:
+            child = await asyncio.create_subprocess_exec(
+                *(sys.executable, str(CHILD), nats.url, str(path), str(PROCESSES), "1", "--until-told"),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                limit=1 << 20,
+            )
+            assert child.stdin is not None
+            assert child.stdout is not None
+            async with asyncio.timeout(90):
+                line = await child.stdout.readline()
+                assert line, "the fleet's own error is printed above"
+                said = json.loads(line)
+                async with connected(nats) as client:
+                    found = figures(said, await on_stream(client))
+                await nats.kill()
+                child.stdin.close()
+                alone = json.loads(await child.stdout.readline())
+                assert await child.wait() == 0
+
+    assert said["faulty_alone"], "one faulty process opened only itself"
+    opened, half_opened, reopened, *_, closed = found.rulings
+    assert isinstance(opened.data, BreakerOpened)
+    assert len(opened.data.processes) >= FLEET.quorum_processes
+    assert len(opened.data.fault_domains) >= FLEET.quorum_fault_domains
+    assert (reopened.type, closed.type) == ("breakers.opened", "breakers.closed")
+    leases = [ruling for ruling in found.rulings if isinstance(ruling.data, BreakerHalfOpened)]
+    assert half_opened in leases
+    calls = sum(process["after_trip"] for process in said["children"])
+    assert 2 <= calls <= len(leases) * FLEET.probes, "calls after the trip stay within the probe budget"
+
+    for ruling in found.rulings:
+        seen = [event for seq, event in found.events if seq <= (ruling.observedseq or 0)]
+        assert ruling_of(seen, ruling, FLEET) == ruling.data, "the events give every ruling again"
+
+    known, raw = percentile(found.known_ms, 0.99), percentile(found.raw_ms, 0.99)
+    print(
+        f"{PROCESSES} processes know of the ruling {known:.0f} ms (p99) and {percentile(found.known_ms, 0.5):.0f} ms"
+        f" (p50) after quorum; the stream had it after {found.stored_ms:.0f} ms, and the bare message, not yet stored,"
+        f" took {raw:.0f} and {percentile(found.raw_ms, 0.5):.0f} ms"
+    )
+    assert known <= max(WITHIN_MS, BUSY * raw)
+    assert alone["tripped"] == PROCESSES, "with NATS gone every process breaks for itself"
