@@ -5,13 +5,14 @@ from pathlib import Path
 
 from relight.engine.coverage.config import CoverageConfig
 from relight.engine.coverage.models import Reader
-from relight.engine.coverage.python.reader import PythonReader
 from relight.engine.coverage.report import Advanced, Report, read_sources
-from relight.engine.coverage.typescript import TypeScriptReader
 
 
 def readers() -> list[Reader]:
     """One for each family of languages."""
+    from relight.engine.coverage.python.reader import PythonReader  # no other command needs to know languages
+    from relight.engine.coverage.typescript import TypeScriptReader
+
     return [PythonReader(), TypeScriptReader()]
 
 
