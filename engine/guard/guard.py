@@ -11,6 +11,7 @@ from relight.engine import scope
 from relight.engine.guard.breakers import Breakers
 from relight.engine.guard.budgets import Budgets
 from relight.engine.guard.chain import Routes
+from relight.engine.guard.content import Redact
 from relight.engine.guard.core import Conduct
 from relight.engine.guard.deadlines import deadline_us
 from relight.engine.guard.driving import AsyncDriver, SyncDriver
@@ -38,7 +39,7 @@ class Guard(Middleware):
     """`AsyncAnthropic(max_retries=0, middleware=[Guard(recorder)])`, the innermost; `relight.guarded` does the same.
 
     It serves any number of clients, of both kinds. `provider` and `region` name what they call, where the clients do
-    not tell. `waits` is replaced in tests.
+    not tell. `redact`: hooks that change what is recorded of requests and answers. `waits` is replaced in tests.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Guard(Middleware):
         budgets: Budgets | None = None,
         breakers: Breakers | None = None,
         journal: Records | None = None,
+        redact: Sequence[Redact] = (),
         waits: Waits | None = None,
         asynchronous: bool | None = None,
     ) -> None:
@@ -66,12 +68,12 @@ class Guard(Middleware):
             clock=clock,
             tenant=self.recorder.options.tenant,
             waits=waits,
-            journal=journal or self.recorder.beside(Journal, partial(Journal, self.recorder)),
+            journal=journal or self._journal(redact),
             breakers=breakers or Breakers.beside(self.recorder),
             routes=routes,
             budgets=budgets,
         )
-        self._told = (self.recorder, self.policy, region, tuple(fallbacks), budgets, breakers, journal)
+        self._told = (self.recorder, self.policy, region, tuple(fallbacks), budgets, breakers, journal, tuple(redact))
         self._clients = KnownClients(provider, region)
         self._sync = SyncDriver(clock, waits)
         self._async = AsyncDriver(clock, waits)
@@ -118,6 +120,10 @@ class Guard(Middleware):
             retried_outside=self._retried_outside,
             faults=dict(self._parts.faults),
         )
+
+    def _journal(self, redact: Sequence[Redact]) -> Journal:
+        journal = self.recorder.beside(Journal, partial(Journal, self.recorder))
+        return journal.redacting(redact) if redact else journal
 
     def _begin(self, request: APIRequest, call_next: CallAny, until_us: int | None, asynchronous: bool) -> First:
         parts, options = self._parts, request.options

@@ -7,6 +7,7 @@ from relight.engine.errors import GuardError
 from relight.engine.guard.breakers import Breakers
 from relight.engine.guard.budgets import Budgets
 from relight.engine.guard.clients import is_async, is_client, provider_of
+from relight.engine.guard.content import Redact
 from relight.engine.guard.fallback import Fallback
 from relight.engine.guard.guard import Guard
 from relight.engine.guard.policy import GuardPolicy
@@ -27,6 +28,7 @@ def guarded(
     fallbacks: Sequence[Fallback] = (),
     budgets: Budgets | None = None,
     breakers: Breakers | None = None,
+    redact: Sequence[Redact] = (),
 ) -> ClientT:
     """A copy of `client` that shares its connections; its own retries are off, its innermost middleware is a `Guard`.
 
@@ -43,6 +45,7 @@ def guarded(
         fallbacks=fallbacks,
         budgets=budgets,
         breakers=breakers,
+        redact=redact,
         asynchronous=is_async(client),
     )
     others = [entry for entry in client.middleware if isinstance(entry, Guard)]

@@ -60,6 +60,10 @@ class Journal:
         self.let_go = 0
         """Bodies of which nothing was recorded, since too much waited for the disk."""
 
+    def redacting(self, redact: Sequence[Redact]) -> "Journal":
+        """Another one for the same recorder, with the same policy and prices, whose contents these hooks change."""
+        return Journal(self._recorder, content=self._contents.policy, redact=redact, prices=self._prices)
+
     @property
     def refused_contents(self) -> int:
         """Contents of which nothing was recorded, since a hook failed or they could not be read."""
