@@ -20,6 +20,7 @@ from relight.engine.coverage.python.state import Arguments, Judgement, qualified
 from relight.engine.coverage.python.values import (
     NOTHING,
     BaseInit,
+    Bound,
     Box,
     Class,
     Client,
@@ -45,8 +46,9 @@ from relight.engine.coverage.python.values import (
     unboxed,
 )
 
+CONTENT = "*"
+"""The name of what a context variable or a queue holds."""
 TEXT_METHODS = frozenset({"format", "strip", "rstrip", "lstrip", "lower", "upper", "encode", "replace", "removesuffix"})
-FIELD_FUNCTIONS = frozenset({"default_factory", "factory"})
 
 
 class Calls(Functions):
@@ -123,6 +125,11 @@ class Calls(Functions):
                     self.constructed[me.place] = self.construct(me.what, arguments, at, frame, me.of)
                     self.found.pop((frame.module.path, at.lineno, at.col_offset, Kind.CLIENT), None)
                 return NOTHING
+            case Bound(thing, name):
+                if name in {"set", "put", "put_nowait"}:
+                    self.keep_in(thing, CONTENT, arguments.get("value", 0) | arguments.get("item", 0))
+                    return NOTHING
+                return self.things.get(thing.place, {}).get(CONTENT, NOTHING) | arguments.get("default", 0)
             case Handed():
                 return self._call_handed(value, arguments, at, frame)
             case _:
@@ -280,7 +287,9 @@ class Calls(Functions):
     def _more(self, base: ast.expr, values: Values, frame: Frame) -> None:
         """A container has more in it from now on, wherever it stands."""
         if values:
-            self.assign(base, self.evaluate(base, frame) | boxed(values), frame)
+            known = self.evaluate(base, frame)
+            longer = {box([*one.entries, (None, values)]) if isinstance(one, Box) else one for one in known}
+            self.assign(base, frozenset(longer) or boxed(values), frame)
 
     def _http(self, node: ast.Call, callees: Values, arguments: Arguments, frame: Frame) -> None:
         """A request to the API's address, without the SDK."""

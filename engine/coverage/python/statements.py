@@ -23,6 +23,7 @@ from relight.engine.coverage.python.values import (
     Part,
     Place,
     Text,
+    Thing,
     Value,
     Values,
     box,
@@ -143,6 +144,9 @@ class Statements(Libraries):
                 case InsideModule(module):
                     self.grow(module.assigned_elsewhere, target.attr, values)
                     known = True
+                case Thing():
+                    self.keep_in(holder, target.attr, values)
+                    known = True
                 case Instance() | Class() | Client():
                     known = True
                     if dotted is None:
@@ -156,14 +160,15 @@ class Statements(Libraries):
             if known:
                 before, _ = frame.assigned.get(dotted, (NOTHING, ""))
                 frame.assigned[dotted] = (before | holders, target.attr)
-        kept = frozenset(value for value in values if isinstance(value, Client | Part | Instance))
+        kept = frozenset(value for value in values if isinstance(value, Client | Part | Instance | Box))
         if not known and kept:
             before_name = target.value.attr if isinstance(target.value, ast.Attribute) else ""
             before_name = target.value.id if isinstance(target.value, ast.Name) else before_name
-            key = (before_name, target.attr)
-            if not kept <= self.attributes.get(key, NOTHING):
-                self.attributes[key] = self.attributes.get(key, NOTHING) | kept
-                self.growth += 1
+            # A container is found by its own name alone: `app.config["x"]` is `current_app.config["x"]`.
+            for key in ((before_name, target.attr), *((("", target.attr),) if any_box(kept) else ())):
+                if not kept <= self.attributes.get(key, NOTHING):
+                    self.attributes[key] = self.attributes.get(key, NOTHING) | kept
+                    self.growth += 1
 
     def _assign_item(self, base: ast.expr, key: ast.expr, values: Values, frame: Frame) -> None:
         literal = str(key.value) if isinstance(key, ast.Constant) else None
@@ -343,6 +348,10 @@ class Statements(Libraries):
         ast.TryStar: _try,
         ast.Match: _match,
     }
+
+
+def any_box(values: Values) -> bool:
+    return any(isinstance(value, Box) for value in values)
 
 
 def _join(frame: Frame, other: Names) -> None:
