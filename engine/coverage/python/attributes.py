@@ -122,6 +122,8 @@ class Attributes(State):
         for each in self.line_of(of):
             assigned = each.attributes.get(name, NOTHING)
             standing = each.body.get(name, NOTHING)
+            if assigned - NIL:
+                standing -= NIL  # the class's `client = None` is what stands there before
             found |= assigned
             for value in standing:
                 match value:

@@ -13,6 +13,7 @@ from relight.engine.coverage.python.other_sdks import (
     HTTP_VERBS,
     NAMES_A_MODEL,
     PRETENCES,
+    PRETENDING,
     is_something_else,
 )
 from relight.engine.coverage.python.sdk import called, is_guard_class
@@ -219,13 +220,16 @@ class Calls(Functions):
             given = arguments.get("client", 0)
             for client in given:
                 if isinstance(client, Client):
-                    self.perhaps_guarded_at.setdefault(client.place, (self.place(at, frame), f"`{value.name}`"))
+                    self.perhaps_guarded_at.setdefault(
+                        client.place, (self.place(at, frame), f"guarded() of `{value.name}`")
+                    )
             why = f"it passes through guarded() of `{value.name}`, and these files do not show that this is Relight's"
             return frozenset(
                 replace(client, guarded=Guarded.UNKNOWN, why=why) for client in given if isinstance(client, Client)
             )
         self.passed_on(arguments, at, frame, "something that is handed in")
-        return self.resolved(value.path[-1] if value.path else "", arguments)
+        given = self.resolved(value.path[-1] if value.path else "", arguments)
+        return given or frozenset({replace(value, path=(*value.path[:3], "()"))})
 
     def resolved(self, name: str, arguments: Arguments) -> Values:
         """What a container gives that is asked for a client's class, `container.resolve(AsyncAnthropic)`."""
@@ -323,6 +327,8 @@ class Calls(Functions):
         for values in (callees, root):
             for value in values:
                 if isinstance(value, Made | Outside) and is_something_else(value.dotted):
+                    return
+                if isinstance(value, Handed) and (value.name in PRETENDING or "return_value" in value.path):
                     return
                 if isinstance(value, Instance | Class | Function | Box | Text | Other) and values is callees:
                     return

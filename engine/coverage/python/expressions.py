@@ -124,7 +124,14 @@ class Expressions(Attributes):
 
     def _conditional(self, node: ast.IfExp, frame: Frame) -> Values:
         self.evaluate(node.test, frame)
-        return self.evaluate(node.body, frame) | self.evaluate(node.orelse, frame)
+        before = dict(frame.names)
+        self.narrow(node.test, frame)
+        first = self.evaluate(node.body, frame)
+        frame.names = before
+        return first | self.evaluate(node.orelse, frame)
+
+    def narrow(self, test: ast.expr, frame: Frame) -> None:
+        raise NotImplementedError
 
     def _walrus(self, node: ast.NamedExpr, frame: Frame) -> Values:
         values = self.evaluate(node.value, frame)

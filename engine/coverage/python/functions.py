@@ -172,7 +172,9 @@ class Functions(Clients):
             rest = positional[len(parameters) :]
             if open_ended and not rest:
                 rest = [frozenset({self._handed(function, node.args.vararg, frame)})]
-            frame.names[node.args.vararg.arg] = boxed(*rest, arguments.starred)
+            numbered = [(str(number), values) for number, values in enumerate(rest)]
+            whole = boxed(*rest, arguments.starred) if arguments.starred else frozenset({box(numbered)})
+            frame.names[node.args.vararg.arg] = whole
         if node.args.kwarg is not None:
             entries: set[tuple[str | None, Values]] = {
                 (name, values) for name, values in arguments.keywords if name is not None and name not in taken

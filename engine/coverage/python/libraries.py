@@ -62,6 +62,8 @@ HAND_ON = frozenset(
         *("create_task", "ensure_future", "wait_for", "shield", "deepcopy", "proxy", "getenv", "get", "Lazy"),
     }
 )
+ATTRIBUTE = "operator.attrgetter()"
+"""What that gives, waiting for its object."""
 NAMESPACES = frozenset({"Namespace", "SimpleNamespace", "local"})
 KEEPERS = NAMESPACES | {"ContextVar", "Queue", "LifoQueue", "SimpleQueue"}
 KEEPING = frozenset({"contextvars", "queue", "asyncio", "multiprocessing", "types", "argparse", "threading"})
@@ -102,6 +104,19 @@ class Libraries(Calls):
             case "functools.partial" | "functools.partialmethod":
                 rest = arguments.positional[1:]
                 return frozenset(Partial(value, rest, arguments.keywords) for value in first if _callable(value))
+            case "operator.attrgetter":
+                return frozenset({Partial(Outside(ATTRIBUTE), (first,), ())})
+            case "operator.attrgetter()":
+                found = arguments.get("", 1)
+                for text in texts(first)[:1]:
+                    for part in text.split("."):
+                        found = self.attribute(found, part, frame)
+                return found
+            case "functools.reduce":
+                # Whatever the functions make of it: they are not gone through in their order here.
+                for client in arguments.get("", 2):
+                    if isinstance(client, Client):
+                        self.perhaps_guarded_at.setdefault(client.place, (self.place(at, frame), "functools.reduce"))
             case "importlib.import_module" | "builtins.__import__":
                 return self.imported(texts(first), frame)
             case "typing.cast" | "typing_extensions.cast":

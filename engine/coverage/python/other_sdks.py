@@ -93,6 +93,8 @@ PRETENCES = frozenset(
         *("aioresponses", "httpretty", "pook", "faker"),
     }
 )
+PRETENDING = frozenset({"mocker", "class_mocker", "monkeypatch", "respx_mock", "httpx_mock", "requests_mock"})
+"""Parameters by which tests are handed such things."""
 OTHER_APIS = frozenset(
     {
         *("openai", "twilio", "groq", "mistralai", "cohere", "together", "stripe", "slack_sdk", "slack", "discord"),

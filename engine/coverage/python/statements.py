@@ -22,6 +22,7 @@ from relight.engine.coverage.python.values import (
     Nil,
     Part,
     Place,
+    Something,
     Text,
     Thing,
     Value,
@@ -32,6 +33,8 @@ from relight.engine.coverage.python.values import (
 )
 
 Names = dict[str, Values]
+MOST_UNROLLED = 8
+"""Elements of a list that a loop is gone through for, one by one and in their order."""
 
 
 class Statements(Libraries):
@@ -195,7 +198,7 @@ class Statements(Libraries):
     def _if(self, node: ast.If, frame: Frame) -> bool:
         self.evaluate(node.test, frame)
         before = dict(frame.names)
-        self._narrow(node.test, frame)
+        self.narrow(node.test, frame)
         first = self.run_body(node.body, frame)
         after_first, frame.names = frame.names, before
         second = self.run_body(node.orelse, frame)
@@ -205,7 +208,7 @@ class Statements(Libraries):
             _replace(frame, after_first)
         return first or second
 
-    def _narrow(self, test: ast.expr, frame: Frame) -> None:
+    def narrow(self, test: ast.expr, frame: Frame) -> None:
         """`isinstance(x, AsyncAnthropic)` says what x is."""
         match test:
             case ast.Call(func=ast.Name(id="isinstance"), args=[ast.Name(id=name), kinds]):
@@ -214,12 +217,19 @@ class Statements(Libraries):
                 if not any(isinstance(value, Client) for value in known):
                     for kind in listed:
                         typed = self.annotated(kind, frame, name, test)
-                        if any(isinstance(value, Client) for value in typed):
+                        if any(isinstance(value, Client | Made) for value in typed):
                             frame.names[name] = typed
             case _:
                 pass
 
     def _for(self, node: ast.For | ast.AsyncFor, frame: Frame) -> bool:
+        in_order = _in_order(self.evaluate(node.iter, frame))
+        if in_order is not None:
+            for element in in_order:
+                self.assign(node.target, element, frame)
+                self.run_body(node.body, frame)
+            self.run_body(node.orelse, frame)
+            return True
         for _ in range(2):
             elements = unboxed(self.evaluate(node.iter, frame))
             before = dict(frame.names)
@@ -348,6 +358,20 @@ class Statements(Libraries):
         ast.TryStar: _try,
         ast.Match: _match,
     }
+
+
+def _in_order(values: Values) -> list[Values] | None:
+    """The elements of one short list or tuple that stands in the source and holds what is called or passed on."""
+    if len(values) != 1:
+        return None
+    [value] = values
+    if not isinstance(value, Box) or not 0 < len(value.entries) <= MOST_UNROLLED:
+        return None
+    numbered = {key: held for key, held in value.entries}
+    if set(numbered) != {str(number) for number in range(len(numbered))} or len(numbered) != len(value.entries):
+        return None
+    held = [numbered[str(number)] for number in range(len(numbered))]
+    return held if any(not isinstance(one, Text | Nil | Something) for each in held for one in each) else None
 
 
 def any_box(values: Values) -> bool:

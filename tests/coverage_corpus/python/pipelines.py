@@ -22,14 +22,14 @@ def compose(*functions):
 
 
 def apply(function, *args, **kwargs):
-    return function(*args, **kwargs)
+    return function(*args, **kwargs)  # expect: client unguarded
 
 
 prepare = compose(lambda client: client.with_options(timeout=3), partial(relight.guarded, policy=None))
 one = prepare(Anthropic())  # expect: client guarded
 one.messages.create(model="m", max_tokens=1, messages=[])  # expect: call guarded
 
-two = apply(Anthropic, timeout=3)  # expect: client unguarded
+two = apply(Anthropic, timeout=3)
 two.messages.create(model="m", max_tokens=1, messages=[])  # expect: call unguarded
 
 create = operator.attrgetter("messages.create")(two)
