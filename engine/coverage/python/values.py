@@ -223,6 +223,23 @@ class BaseInit:
 
 
 @dataclass(frozen=True, slots=True)
+class Thing:
+    """A library's object that keeps what is put into it: a namespace, a context variable, a queue."""
+
+    place: Place
+    methods: bool
+    """It is asked by `get` and `set`, and not by attributes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """`set` or `get` of a thing."""
+
+    thing: Thing
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Alias:
     """A type by another name."""
 
@@ -261,6 +278,8 @@ Value = (
     | Super
     | BaseInit
     | Alias
+    | Thing
+    | Bound
     | Something
     | Nil
 )
