@@ -23,8 +23,8 @@ from typer.testing import CliRunner, Result
 
 from relight.engine.cli.main import app
 from relight.engine.fake.server import FakeAnthropic, fake_anthropic_thread
-from relight.engine.guard.counting import CallCounter, counting_calls
-from relight.engine.guard.places import UNKNOWN_PLACE
+from relight.engine.guard.counting.counting import CallCounter, counting_calls
+from relight.engine.guard.counting.places import UNKNOWN_PLACE
 from relight.engine.recorder.receipts import Ack
 from relight.engine.recorder.recorder import Recorder
 

@@ -21,11 +21,11 @@ from relight.engine import scope
 from relight.engine.clock import ScriptedClock
 from relight.engine.embedded.nats import EmbeddedNats
 from relight.engine.errors import CircuitOpen
-from relight.engine.guard.breaker import CLOSED, Breaker, Permit, Refused
-from relight.engine.guard.breakers import Breakers
-from relight.engine.guard.capacity import waiting_for_capacity
-from relight.engine.guard.fleet import policy_version
-from relight.engine.guard.tool import ToolBreaker
+from relight.engine.guard.breakers.breaker import CLOSED, Breaker, Permit, Refused
+from relight.engine.guard.breakers.breakers import Breakers
+from relight.engine.guard.breakers.fleet import policy_version
+from relight.engine.guard.breakers.tool import ToolBreaker
+from relight.engine.guard.routes.capacity import waiting_for_capacity
 from relight.engine.log.topology import connect
 from relight.engine.policies.breaker import BreakerPolicy
 from relight.engine.policies.fleet_breaker import FleetPolicy, FleetState, State, ruling_of
@@ -475,8 +475,8 @@ def _nowhere() -> EmbeddedNats:
 
 FORKING = """
 import os, sys
-from relight.engine.guard.breaker import CLOSED, Refused
-from relight.engine.guard.breakers import Breakers
+from relight.engine.guard.breakers.breaker import CLOSED, Refused
+from relight.engine.guard.breakers.breakers import Breakers
 from relight.engine.recorder.recorder import Recorder, RecorderOptions
 recorder = Recorder(RecorderOptions(nats_url=sys.argv[1], region="eu", tenant="acme", spools=None))
 recorder.start()

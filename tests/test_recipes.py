@@ -75,9 +75,7 @@ SCENES = {
         calls=(("failure", "server_error", 1), ("failure", "circuit_open", 0), ("success", None, 1)),
     ),
     "Budgets": Scene(sent=(2, 0), calls=(*(("success", None, 1),) * 2, ("failure", "budget_exceeded", 0))),
-    "Budgets in a file": Scene(
-        (PRICED,), sent=(1, 0), calls=(("success", None, 1), ("failure", "budget_exceeded", 0))
-    ),
+    "Budgets in a file": Scene((PRICED,), sent=(1, 0), calls=(("success", None, 1), ("failure", "budget_exceeded", 0))),
     "Prices of your own": Scene(
         (Step(input_tokens=1_000, output_tokens=100, times=2),), sent=(2, 0), calls=(("success", None, 1),) * 2
     ),
@@ -158,7 +156,8 @@ async def table(shared_database: str) -> AsyncIterator[Table]:
 CALLS = """
     SELECT d.decision, d.agent, d.model, d.outcome, d.error_class, (a.state_snapshot ->> 'attempts')::int AS attempts,
            d.cost_microusd, d.task
-    FROM autopilot_decisions AS d JOIN decision_audit_logs AS a ON a.tenant = d.tenant AND a.event_id = d.result_event_id
+    FROM autopilot_decisions AS d
+    JOIN decision_audit_logs AS a ON a.tenant = d.tenant AND a.event_id = d.result_event_id
     WHERE d.tenant = $1 AND d.provider IS NOT NULL ORDER BY d.choice_event_id
 """
 

@@ -8,26 +8,26 @@ from typing import Any, cast
 from anthropic import APIRequest, APIResponse, AsyncAPIResponse, AsyncCallNext, CallNext, Middleware
 
 from relight.engine import scope
-from relight.engine.guard.breakers import Breakers
-from relight.engine.guard.budgets import Budgets
-from relight.engine.guard.chain import Routes
-from relight.engine.guard.content import Redact
-from relight.engine.guard.core import Conduct
-from relight.engine.guard.deadlines import deadline_us
-from relight.engine.guard.driving import AsyncDriver, SyncDriver
-from relight.engine.guard.endpoints import model_of, operation
+from relight.engine.guard.breakers.breakers import Breakers
+from relight.engine.guard.budgets.budgets import Budgets
+from relight.engine.guard.calls.core import Conduct
+from relight.engine.guard.calls.deadlines import deadline_us
+from relight.engine.guard.calls.driving import AsyncDriver, SyncDriver
+from relight.engine.guard.calls.first import First
+from relight.engine.guard.calls.parts import Parts
+from relight.engine.guard.calls.steps import CallAny
+from relight.engine.guard.calls.waits import Waits
+from relight.engine.guard.clients.endpoints import model_of, operation
+from relight.engine.guard.clients.known_clients import KnownClients, is_model
+from relight.engine.guard.clients.tracing import traceparent
 from relight.engine.guard.facts import Call
-from relight.engine.guard.fallback import Fallback
-from relight.engine.guard.first import First
 from relight.engine.guard.health import GuardHealth
-from relight.engine.guard.journal import Journal
-from relight.engine.guard.known_clients import KnownClients, is_model
-from relight.engine.guard.parts import Parts
 from relight.engine.guard.policy import GuardPolicy
-from relight.engine.guard.records import Records
-from relight.engine.guard.steps import CallAny
-from relight.engine.guard.tracing import traceparent
-from relight.engine.guard.waits import Waits
+from relight.engine.guard.recording.content import Redact
+from relight.engine.guard.recording.journal import Journal
+from relight.engine.guard.recording.records import Records
+from relight.engine.guard.routes.chain import Routes
+from relight.engine.guard.routes.fallback import Fallback
 from relight.engine.recorder.recorder import Recorder
 from relight.engine.runtime import Relight
 from relight.engine.sync import SyncRelight

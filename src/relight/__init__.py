@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
     from relight.engine.errors import BudgetExceeded, CircuitOpen, DeadlineExceeded, GuardError, RelightError
-    from relight.engine.guard.budgets import Budgets
-    from relight.engine.guard.capacity import waiting_for_capacity
-    from relight.engine.guard.deadlines import deadline
-    from relight.engine.guard.fallback import Fallback
+    from relight.engine.guard.budgets.budgets import Budgets
+    from relight.engine.guard.calls.deadlines import deadline
     from relight.engine.guard.guard import Guard
     from relight.engine.guard.guarded import guarded
     from relight.engine.guard.policy import GuardPolicy
+    from relight.engine.guard.routes.capacity import waiting_for_capacity
+    from relight.engine.guard.routes.fallback import Fallback
     from relight.engine.http.guarded import problem_handler, problem_response
     from relight.engine.policies.breaker import BreakerPolicy
     from relight.engine.policies.budget import Limit
@@ -64,11 +64,11 @@ _LATER = {
     "Ack": "relight.engine.recorder.receipts",
     "BreakerPolicy": "relight.engine.policies.breaker",
     "BudgetExceeded": "relight.engine.errors",
-    "Budgets": "relight.engine.guard.budgets",
+    "Budgets": "relight.engine.guard.budgets.budgets",
     "CircuitOpen": "relight.engine.errors",
     "Content": "relight.events.values",
     "DeadlineExceeded": "relight.engine.errors",
-    "Fallback": "relight.engine.guard.fallback",
+    "Fallback": "relight.engine.guard.routes.fallback",
     "FleetPolicy": "relight.engine.policies.fleet_breaker",
     "Guard": "relight.engine.guard.guard",
     "GuardError": "relight.engine.errors",
@@ -78,11 +78,11 @@ _LATER = {
     "Relight": "relight.engine.runtime",
     "RelightError": "relight.engine.errors",
     "SyncRelight": "relight.engine.sync",
-    "deadline": "relight.engine.guard.deadlines",
+    "deadline": "relight.engine.guard.calls.deadlines",
     "guarded": "relight.engine.guard.guarded",
     "problem_handler": "relight.engine.http.guarded",
     "problem_response": "relight.engine.http.guarded",
-    "waiting_for_capacity": "relight.engine.guard.capacity",
+    "waiting_for_capacity": "relight.engine.guard.routes.capacity",
 }
 """Imported on first use: any module of ours imports this one first, and all of these together take over a second."""
 
