@@ -21,12 +21,15 @@ from anthropic.resources.messages import AsyncMessages
 from stack import nats_server, options, projecting
 from typer.testing import CliRunner, Result
 
+from relight.engine.app.covering import seen_calls
+from relight.engine.app.opening import open_relight
 from relight.engine.cli.main import app
 from relight.engine.fake.server import FakeAnthropic, fake_anthropic_thread
 from relight.engine.guard.counting.counting import CallCounter, counting_calls
 from relight.engine.guard.counting.places import UNKNOWN_PLACE
 from relight.engine.recorder.receipts import Ack
 from relight.engine.recorder.recorder import Recorder
+from relight.engine.settings import Settings
 
 RAW = "import anthropic\nclient = anthropic.Anthropic()\nclient.messages.create(model='m', max_tokens=1, messages=[])\n"
 SAFE = (
@@ -235,6 +238,22 @@ async def test_the_sdk_is_left_as_it_was(scene: Scene) -> None:
             assert AsyncMessages.create is not before[2]
         assert AsyncAPIClient.request is not before[1], "somebody still counts"
     assert (SyncAPIClient.request, AsyncAPIClient.request, AsyncMessages.create) == before
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_calls_are_counted_while_relight_is_open_if_it_is_told_to(scene: Scene, tmp_path: Path) -> None:
+    functions = loaded(program(tmp_path, **{"opened/work": PROGRAM}) / "opened" / "work.py")
+    (tmp_path / "pyproject.toml").touch()
+    settings = Settings.from_environment(scene.settings | {"RELIGHT_COUNT_CALLS": "true"})
+    async with open_relight(settings) as r, scene.asynchronous() as client:
+        await functions["plain"](client)
+        await functions["plain"](r.guarded(client))
+
+    async def counted() -> list[tuple[int, int]]:
+        return [(s.guarded, s.raw) for s in await seen_calls(settings) if s.site == "opened/work.py:9"]
+
+    await stack.until(counted, "what was counted is in the tables")
+    assert await counted() == [(1, 1)]
 
 
 AGENT = """

@@ -7,7 +7,7 @@ from concurrent.futures import thread
 from contextvars import ContextVar
 from enum import Enum, auto
 from pathlib import Path
-from types import CodeType, FrameType
+from types import FrameType
 
 import anthropic
 
@@ -51,7 +51,7 @@ class Places:
 
     def __init__(self) -> None:
         self._owners: dict[str, Owner] = {}
-        self._sites: dict[tuple[CodeType, int], str] = {}
+        self._sites: dict[tuple[str, int], str] = {}
 
     def of_caller(self, frame: FrameType | None) -> str | None:
         """`app/agent.py:12`; None for a call that a Guard makes itself, as to a fallback.
@@ -83,7 +83,8 @@ class Places:
         return owner
 
     def _site(self, frame: FrameType) -> str:
-        key = (frame.f_code, frame.f_lineno)
+        # Not by the code object: that of the same function in another file is equal to it.
+        key = (frame.f_code.co_filename, frame.f_lineno)
         site = self._sites.get(key)
         if site is None:
             site = f"{_relative(frame.f_code.co_filename)}:{frame.f_lineno}"
