@@ -3,6 +3,7 @@
 import pkgutil
 from functools import cache
 from importlib import import_module
+from types import ModuleType
 
 import relight.projections
 from relight.projections.base import History, Projection, State
@@ -12,8 +13,7 @@ from relight.projections.query import Query
 @cache
 def projections() -> tuple[Projection, ...]:
     """Every projection, by name; a file that declares one is found without being registered anywhere."""
-    names = (module.name for module in pkgutil.iter_modules(relight.projections.__path__, "relight.projections."))
-    found = (getattr(import_module(name), "projection", None) for name in sorted(names))
+    found = (getattr(module, "projection", None) for module in _modules())
     return tuple(projection for projection in found if isinstance(projection, Projection))
 
 
@@ -32,5 +32,10 @@ def tables() -> tuple[State | History, ...]:
 @cache
 def queries() -> dict[str, Query]:
     """Every declared query, by name."""
-    modules = (import_module(f"relight.projections.{projection.name}") for projection in projections())
-    return {query.name: query for module in modules for query in module.queries}
+    found = (getattr(module, "queries", ()) for module in _modules())
+    return {query.name: query for declared in found if isinstance(declared, tuple) for query in declared}
+
+
+def _modules() -> list[ModuleType]:
+    names = (module.name for module in pkgutil.iter_modules(relight.projections.__path__, "relight.projections."))
+    return [import_module(name) for name in sorted(names)]

@@ -283,6 +283,9 @@ def _value(table: State | History, name: str, column: Column, allowed: list[str]
     if key and name == key[-1]:
         return f"CASE n WHEN 1 THEN '{HOT}' ELSE 'key ' || n END"
     match column:
+        case Column.TEXT if name == "checkpoint_type":
+            names = f"CASE WHEN {chance} % 40 = 1 THEN 'calls_counted' ELSE 'name ' || {chance} % 2000 END"
+            return f"CASE WHEN {chance} % 2 = 0 THEN '{HOT}' ELSE {names} END"
         case Column.TEXT if allowed:
             others = f"(ARRAY{allowed[1:] or allowed})[1 + {chance} % {len(allowed[1:] or allowed)}]"
             return f"CASE WHEN {chance} % 100 < 95 THEN '{allowed[0]}' ELSE {others} END"

@@ -188,12 +188,35 @@ def test_the_nearest_pyproject_that_speaks_of_it_counts(tmp_path: Path) -> None:
         load_config([tmp_path], tmp_path / "nowhere.toml")
 
 
-def test_a_thousand_files_that_concern_nobody_are_not_looked_into(tmp_path: Path) -> None:
+def test_many_files_that_concern_nobody_are_not_looked_into(tmp_path: Path) -> None:
     body = "\n".join(f"def f{n}(x):\n    return [y for y in x if y > {n}]" for n in range(20))
-    for n in range(1000):
-        (tmp_path / f"m{n}.py").write_text(f"import m{(n + 1) % 1000}\n{body}\n")
+    for n in range(200):
+        (tmp_path / f"m{n}.py").write_text(f"import m{(n + 1) % 200}\n{body}\n")
     write(tmp_path, llm="import anthropic\nimport m1\nc = anthropic.Anthropic()\nm1.f1(c)\n")
     assert [(site.what, site.guarded) for site in sites(tmp_path)] == [("Anthropic", Guarded.NO)]
+
+
+def test_what_refers_to_itself_comes_to_an_end(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        a="from __future__ import annotations\n"
+        "from typing import Optional\n"
+        "import anthropic\n"
+        "import b\n"
+        "Tree = Optional[dict[str, 'Tree']]\n"
+        "def walk(tree: Tree, client: anthropic.Anthropic):\n"
+        "    box = []\n"
+        "    for node in tree:\n"
+        "        box = [box, node, client]\n"
+        "        walk([node], client)\n"
+        "    return walk(box, client)\n"
+        "class A(B): ...\n"
+        "class B(A): ...\n"
+        "x = lambda: x()\n"
+        "b.f(x)\n",
+        b="import a\ndef f(g): return f(lambda: g(a.walk))\n",
+    )
+    assert sites(tmp_path) == []
 
 
 def test_programs_of_the_corpus_do_not_disturb_each_other() -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -10,10 +11,12 @@ from rich.markup import escape
 from rich.text import Text
 
 from relight.engine.app import covering as engine
-from relight.engine.cli.output import Json, err, out, print_json, print_table, progress
+from relight.engine.cli.counted_calls import show_compared
+from relight.engine.cli.output import Json, err, out, print_json, print_table, progress, run, settings
 from relight.engine.coverage.config import CoverageConfig, load_config
 from relight.engine.coverage.models import Guarded, Site
 from relight.engine.coverage.report import Report
+from relight.engine.coverage.runtime import Agreement, Compared, compare
 from relight.engine.errors import CoverageError
 
 SLOW_S = 1.0
@@ -29,12 +32,19 @@ def coverage(
         Path | None, typer.Option(help="TOML file; without it, [tool.relight.coverage] of the nearest pyproject.toml.")
     ] = None,
     include_tests: Annotated[bool, typer.Option("--include-tests", help="Count the calls in tests, too.")] = False,
+    runtime: Annotated[
+        bool, typer.Option("--runtime", help="Compare with the calls that were counted (RELIGHT_COUNT_CALLS=true).")
+    ] = False,
+    since: Annotated[
+        datetime | None, typer.Option(help="With --runtime: counted from then on, UTC; the last 30 days without it.")
+    ] = None,
+    tenant: Annotated[str | None, typer.Option(help="With --runtime: whose calls (RELIGHT_TENANT).")] = None,
     as_json: Json = False,
 ) -> None:
     """Find every Anthropic client and call in Python, TypeScript and JavaScript sources, and say which are unguarded.
 
-    Nothing is imported or run. Exit code 0; 1 when fewer calls are guarded than asked for or nothing could be read;
-    2 for wrong usage or configuration.
+    Nothing is imported or run. Exit code 0; 1 when fewer calls are guarded than asked for, when nothing could be read,
+    or when calls were made without a Guard where the sources say that one is in; 2 for wrong usage or configuration.
     """
     try:
         told = load_config(paths, config)
@@ -42,12 +52,19 @@ def coverage(
     except CoverageError as error:
         err.print(f"[red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         raise typer.Exit(2) from None
+    compared = None
+    if runtime:
+        begin = since.replace(tzinfo=since.tzinfo or UTC) if since is not None else None
+        compared = compare(report.sites, run(engine.seen_calls(settings(), tenant=tenant, since=begin)))
     asked = fail_under if fail_under is not None else told.fail_under
     if as_json:
-        print_json(document(report, asked))
+        print_json(document(report, asked, compared))
     else:
         _show(report, asked)
-    if not report.read_anything or (asked is not None and not report.reaches(asked)):
+        if compared is not None:
+            show_compared(compared)
+    contradicted = any(one.agreement is Agreement.CONTRADICTED for one in compared or ())
+    if not report.read_anything or (asked is not None and not report.reaches(asked)) or contradicted:
         raise typer.Exit(1)
 
 
@@ -62,9 +79,12 @@ def _read(paths: list[Path], config: CoverageConfig, include_tests: bool) -> Rep
         return engine.cover(paths, config, count_tests=include_tests, advanced=advanced)
 
 
-def document(report: Report, fail_under: float | None) -> dict[str, object]:
+def document(
+    report: Report, fail_under: float | None, compared: tuple[Compared, ...] | None = None
+) -> dict[str, object]:
     """All of it as JSON."""
-    return {
+    told: dict[str, object] = {} if compared is None else {"runtime": [_compared(one) for one in compared]}
+    return told | {
         "percent_guarded": report.percent,
         "fail_under": fail_under,
         "passes": report.read_anything and (fail_under is None or report.reaches(fail_under)),
@@ -74,6 +94,11 @@ def document(report: Report, fail_under: float | None) -> dict[str, object]:
         "sites": [dataclasses.asdict(site) for site in report.sites],
         "not_understood": [dataclasses.asdict(one) for one in report.not_understood],
     }
+
+
+def _compared(one: Compared) -> dict[str, object]:
+    fields = dataclasses.asdict(one)
+    return fields | {"site": one.site and f"{one.site.path}:{one.site.line}"}
 
 
 def _show(report: Report, fail_under: float | None) -> None:

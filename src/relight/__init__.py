@@ -16,15 +16,17 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
     from relight.engine.errors import BudgetExceeded, CircuitOpen, DeadlineExceeded, GuardError, RelightError
-    from relight.engine.guard.budgets import Budgets
-    from relight.engine.guard.capacity import waiting_for_capacity
-    from relight.engine.guard.deadlines import deadline
-    from relight.engine.guard.fallback import Fallback
+    from relight.engine.guard.budgets.budgets import Budgets
+    from relight.engine.guard.calls.deadlines import deadline
     from relight.engine.guard.guard import Guard
     from relight.engine.guard.guarded import guarded
     from relight.engine.guard.policy import GuardPolicy
+    from relight.engine.guard.routes.capacity import waiting_for_capacity
+    from relight.engine.guard.routes.fallback import Fallback
     from relight.engine.http.guarded import problem_handler, problem_response
+    from relight.engine.policies.breaker import BreakerPolicy
     from relight.engine.policies.budget import Limit
+    from relight.engine.policies.fleet_breaker import FleetPolicy
     from relight.engine.recorder.receipts import Ack, Receipt
     from relight.engine.runtime import Relight
     from relight.engine.sync import SyncRelight
@@ -32,12 +34,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Ack",
+    "BreakerPolicy",
     "BudgetExceeded",
     "Budgets",
     "CircuitOpen",
     "Content",
     "DeadlineExceeded",
     "Fallback",
+    "FleetPolicy",
     "Guard",
     "GuardError",
     "GuardPolicy",
@@ -58,12 +62,14 @@ __version__ = "0.1.0"
 
 _LATER = {
     "Ack": "relight.engine.recorder.receipts",
+    "BreakerPolicy": "relight.engine.policies.breaker",
     "BudgetExceeded": "relight.engine.errors",
-    "Budgets": "relight.engine.guard.budgets",
+    "Budgets": "relight.engine.guard.budgets.budgets",
     "CircuitOpen": "relight.engine.errors",
     "Content": "relight.events.values",
     "DeadlineExceeded": "relight.engine.errors",
-    "Fallback": "relight.engine.guard.fallback",
+    "Fallback": "relight.engine.guard.routes.fallback",
+    "FleetPolicy": "relight.engine.policies.fleet_breaker",
     "Guard": "relight.engine.guard.guard",
     "GuardError": "relight.engine.errors",
     "GuardPolicy": "relight.engine.guard.policy",
@@ -72,11 +78,11 @@ _LATER = {
     "Relight": "relight.engine.runtime",
     "RelightError": "relight.engine.errors",
     "SyncRelight": "relight.engine.sync",
-    "deadline": "relight.engine.guard.deadlines",
+    "deadline": "relight.engine.guard.calls.deadlines",
     "guarded": "relight.engine.guard.guarded",
     "problem_handler": "relight.engine.http.guarded",
     "problem_response": "relight.engine.http.guarded",
-    "waiting_for_capacity": "relight.engine.guard.capacity",
+    "waiting_for_capacity": "relight.engine.guard.routes.capacity",
 }
 """Imported on first use: any module of ours imports this one first, and all of these together take over a second."""
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ast
-from dataclasses import replace
 
 from relight.engine.coverage.models import Evidence, Guarded
+from relight.engine.coverage.python.cargo import Cargo, cargo_of, of_interest
 from relight.engine.coverage.python.clients import Clients
 from relight.engine.coverage.python.sdk import client_class
 from relight.engine.coverage.python.state import Arguments, Edge
@@ -24,13 +24,17 @@ from relight.engine.coverage.python.values import (
     Nil,
     Outside,
     Provider,
-    Something,
     Text,
     Values,
+    box,
     boxed,
+    unboxed,
 )
 
 DEEPEST = 14
+MOST_WITHIN_ITSELF = 2
+MOST_RUNS = {Cargo.NOTHING: 8, Cargo.OBJECTS: 12, Cargo.FUNCTIONS: 150, Cargo.CLIENTS: 500}
+"""Of one function in one pass, by what the calls hand over: only calls with clients may be as many as they like."""
 ALONE = Arguments(alone=True)
 CONTAINERS = frozenset(
     {
@@ -78,20 +82,28 @@ class Functions(Clients):
 
     def run_function(self, function: Function, arguments: Arguments) -> Values:
         """What it gives; the same arguments again are not looked at again in one pass."""
-        arguments = _of_interest(arguments)
-        if not function.module.concerned and not any(_carries(values) for values in arguments.all()):
+        arguments = arguments if arguments.verbatim else of_interest(arguments)
+        cargo = cargo_of(arguments, function.bound)
+        if not function.module.concerned and cargo < Cargo.OBJECTS:
             return NOTHING
         key = (function, arguments)
         if key in self.memo:
             return self.memo[key]
-        if key in self.running or self.depth > DEEPEST:
+        within = self.nested.get(function.node, 0)
+        if key in self.running or self.depth > DEEPEST or within >= MOST_WITHIN_ITSELF:
+            return NOTHING
+        counted = (function.node, cargo)
+        self.runs[counted] = self.runs.get(counted, 0) + 1
+        if self.runs[counted] > MOST_RUNS[cargo] and not arguments.alone:
             return NOTHING
         self.running.add(key)
         self.depth += 1
+        self.nested[function.node] = within + 1
         try:
             result = self._run(function, arguments)
         finally:
             self.depth -= 1
+            self.nested[function.node] = within
             self.running.discard(key)
         self.memo[key] = result
         return result
@@ -160,14 +172,16 @@ class Functions(Clients):
             rest = positional[len(parameters) :]
             if open_ended and not rest:
                 rest = [frozenset({self._handed(function, node.args.vararg, frame)})]
-            frame.names[node.args.vararg.arg] = boxed(*rest, arguments.starred)
+            numbered = [(str(number), values) for number, values in enumerate(rest)]
+            whole = boxed(*rest, arguments.starred) if arguments.starred else frozenset({box(numbered)})
+            frame.names[node.args.vararg.arg] = whole
         if node.args.kwarg is not None:
             entries: set[tuple[str | None, Values]] = {
                 (name, values) for name, values in arguments.keywords if name is not None and name not in taken
             }
             for value in spread:
                 entries |= value.entries if isinstance(value, Box) else set()
-            rest_of_all: Values = frozenset({Box(frozenset(entries))})
+            rest_of_all: Values = frozenset({box(entries)})
             if open_ended:
                 rest_of_all |= {self._handed(function, node.args.kwarg, frame)}
             frame.names[node.args.kwarg.arg] = rest_of_all
@@ -193,10 +207,25 @@ class Functions(Clients):
         values = self._provided(self.evaluate(default, around))
         if any(not isinstance(value, Text | Nil | Made | Outside) for value in values) or (certain and values):
             return values
+        if function.module.source.in_test and (fixed := self._by_fixture(function, parameter.arg)):
+            return fixed
         typed = self.annotated(parameter.annotation, around, parameter.arg, parameter)
         if not typed and parameter.type_comment:
             typed = self.annotated(_parsed(parameter.type_comment), around, parameter.arg, parameter)
         return values | (typed or frozenset({self._handed(function, parameter, frame)}))
+
+    def _by_fixture(self, function: Function, name: str) -> Values:
+        """What pytest hands to a test for a parameter of this name."""
+        found: Values = NOTHING
+        for fixture in self.fixtures.get(name, ()):
+            file = fixture.module.source.file
+            near = fixture.module is function.module or (
+                file.name == "conftest.py" and function.module.source.file.is_relative_to(file.parent)
+            )
+            if near and fixture.node is not function.node:
+                given = self.run_function(fixture, Arguments(alone=True))
+                found |= unboxed(given) | frozenset(value for value in given if not isinstance(value, Box))
+        return found - NIL
 
     def _handed(self, function: Function, parameter: ast.arg, frame: Frame) -> Handed:
         return Handed(parameter.arg, function.name, self.place(parameter, frame))
@@ -216,8 +245,10 @@ class Functions(Clients):
                 found = NOTHING
                 for value in self.evaluate(node, frame):
                     match value:
-                        case Alias(aliased, there):
+                        case Alias(aliased, there) if aliased not in self.aliases:
+                            self.aliases.add(aliased)
                             found |= self.annotated(aliased, there, name, at)
+                            self.aliases.discard(aliased)
                         case Outside(dotted) if client_class(dotted):
                             found |= {self._by_type(dotted.rpartition(".")[2], name, at, frame)}
                         case Outside(dotted) if dotted.startswith(("relight.", "langchain")):
@@ -264,44 +295,6 @@ class Functions(Clients):
         trail = (Evidence(place.path, place.line, f"{of.name} comes from {base}"),)
         in_test = of.module.source.in_test
         return frozenset({Client(of.name, place, Guarded.UNKNOWN, None, True, in_test, of=of, why=why, trail=trail)})
-
-
-def _of_interest(arguments: Arguments) -> Arguments:
-    """Without what would only make the same run look like another one."""
-    return replace(
-        arguments,
-        positional=tuple(_kept(values) for values in arguments.positional),
-        keywords=tuple((name, _kept(values)) for name, values in arguments.keywords),
-        starred=_kept(arguments.starred),
-    )
-
-
-def _kept(values: Values) -> Values:
-    return frozenset(v for v in values if not isinstance(v, Text | Handed) or _telling(v)) if values else values
-
-
-def _carries(values: Values) -> bool:
-    """Whether a client, or what leads to one, may be among these."""
-    for value in values:
-        match value:
-            case Box(entries):
-                if any(_carries(held) for _, held in entries):
-                    return True
-            case Text() | Nil() | Handed() | Made() | Outside() | Something():
-                pass
-            case Function(module=module) | Class(module=module):
-                if module.concerned:
-                    return True
-            case Instance(of):
-                if of.module.concerned:
-                    return True
-            case _:
-                return True
-    return False
-
-
-def _telling(value: object) -> bool:
-    return isinstance(value, Text) and (value.text.isdigit() or "anthropic" in value.text or "claude" in value.text)
 
 
 def _parsed(text: str) -> ast.expr | None:

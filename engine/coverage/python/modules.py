@@ -91,7 +91,7 @@ def spread_concern(modules: Modules, first: set[Module]) -> None:
 
 
 def _imported_names(module: Module) -> Iterator[str]:
-    for node in ast.walk(module.tree):
+    for node in _statements(module.tree.body):
         match node:
             case ast.Import(names=names):
                 for alias in names:
@@ -103,6 +103,17 @@ def _imported_names(module: Module) -> Iterator[str]:
                     yield f"{whole}.{alias.name}"
             case _:
                 pass
+
+
+def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
+    """All of them, however deep."""
+    waiting = list(body)
+    while waiting:
+        here = waiting.pop()
+        yield here
+        for name in ("body", "orelse", "finalbody", "handlers", "cases"):
+            for inner in getattr(here, name, ()):
+                waiting.extend([inner] if isinstance(inner, ast.stmt) else inner.body)
 
 
 def package_folders(files: Iterable[SourceFile]) -> frozenset[Path]:

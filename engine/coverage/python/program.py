@@ -43,6 +43,7 @@ class Program(Statements):
     def _one_pass(self) -> None:
         self.found.clear()
         self.memo.clear()
+        self.runs.clear()
         self.edges.clear()
         self.called_raw.clear()
         self.guarded_at.clear()
@@ -51,7 +52,10 @@ class Program(Statements):
             module.state, module.functions = "new", []
         concerned = [module for module in self.modules.all if module.concerned]
         for module in concerned:
-            self.execute_module(module)
+            try:
+                self.execute_module(module)
+            except RecursionError:
+                self.too_deep[module] = None
         for module in concerned:
             for of in list(module.classes.values()):
                 for name in ("__init__", "__post_init__", "__new__", "setUp", "setup_method"):
@@ -64,7 +68,10 @@ class Program(Statements):
         """Looks into a function as nobody calls it: its parameters are what they say of themselves."""
         for value in values:
             if isinstance(value, Function) and not isinstance(value.node, ast.Lambda):
-                self.run_function(value, ALONE)
+                try:
+                    self.run_function(value, ALONE)
+                except RecursionError:
+                    self.too_deep[value.module] = value.node.lineno
 
     def execute_module(self, module: Module) -> Frame:
         if module.frame is not None and module.state != "new":
@@ -112,7 +119,18 @@ class Program(Statements):
             frame.module.functions.append(function)
         else:
             frame.nested.append(function)
+        if frame.module.source.in_test:
+            self._note_fixture(node, function)
         frame.names[node.name] = result
+
+    def _note_fixture(self, node: ast.FunctionDef | ast.AsyncFunctionDef, function: Function) -> None:
+        for decorator in node.decorator_list:
+            if _last(decorator) != "fixture":
+                continue
+            named = [k.value for k in decorator.keywords if k.arg == "name"] if isinstance(decorator, ast.Call) else []
+            name = next((str(one.value) for one in named if isinstance(one, ast.Constant)), node.name)
+            known = self.fixtures.setdefault(name, [])
+            known[:] = [one for one in known if one.node is not node] + [function]
 
     def _decorated(self, decorator: ast.expr, function: Values, frame: Frame) -> Values:
         """What a decorator of the files makes of it; those of libraries leave it as it is."""

@@ -54,6 +54,8 @@ class PythonReader:
             program.read()
         finally:
             sys.setrecursionlimit(limit)
+        for module, line in program.too_deep.items():
+            yield NotUnderstood(module.path, line, "it is nested too deeply to be followed")
         yield from sites_of(program)
 
 
