@@ -13,7 +13,7 @@ from phased import asked, told
 from reporting import Report, stepping
 
 PLAYED = {"kills": kills.play, "away": away.play, "wires": wires.play, "disk": disks.play}
-OPTIONS = ("seed", "rounds", "scene_rounds", "check_rounds", "away_s", "events_per_s", "wires_s")
+OPTIONS = ("seed", "rounds", "scene_rounds", "check_rounds", "moment_s", "away_s", "events_per_s", "wires_s")
 
 
 def main() -> int:
