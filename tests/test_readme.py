@@ -93,11 +93,11 @@ def walk(path: str, command: Any) -> Iterator[tuple[str, Any]]:
         yield from walk(f"{path} {name}", part)
 
 
-@pytest.mark.parametrize("page", ["README.md", "deploy/README.md", "deploy/recording.md"])
+@pytest.mark.parametrize("page", ["README.md", "deploy/README.md", "deploy/recording.md", "deploy/recipes.md"])
 def test_every_command_it_names_exists(page: str) -> None:
     known, text = commands(), (ROOT / page).read_text()
     groups = "|".join(sorted({path.partition(" ")[0] for path in known if " " in path} - {"archive"}))
-    named = set(re.findall(rf"`relight ((?:{groups}) [a-z-]+|[a-z]+)", text))
+    named = set(re.findall(rf"`relight ((?:{groups}) [a-z-]+|[a-z]+(?:-[a-z]+)*)", text))
     assert named - {"engine", "open"} <= known.keys()
     for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL):
         for line in re.findall(r"^(?:[A-Z_]+=\S+ )*relight (.*?)(?:\s#.*)?$", block, re.MULTILINE):
