@@ -10,14 +10,14 @@ from pydantic import JsonValue
 
 from relight.engine import scope
 from relight.engine.decision import Decision
-from relight.engine.guard.breakers import Breakers
-from relight.engine.guard.budgets import Budgets
-from relight.engine.guard.estimates import PriceList
-from relight.engine.guard.limits import load_limits
+from relight.engine.guard.breakers.breakers import Breakers
+from relight.engine.guard.breakers.tool import Counted, ToolBreaker
+from relight.engine.guard.budgets.budgets import Budgets
+from relight.engine.guard.budgets.estimates import PriceList
+from relight.engine.guard.budgets.limits import load_limits
+from relight.engine.guard.budgets.spent_elsewhere import SpentElsewhere
 from relight.engine.guard.policy import GuardPolicy
-from relight.engine.guard.prices import Prices
-from relight.engine.guard.spent_elsewhere import SpentElsewhere
-from relight.engine.guard.tool import Counted, ToolBreaker
+from relight.engine.guard.recording.prices import Prices
 from relight.engine.log.content import fetch_content
 from relight.engine.log.control import Tail
 from relight.engine.policies.breaker import BreakerPolicy

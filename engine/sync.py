@@ -11,11 +11,11 @@ from pydantic import JsonValue
 
 from relight.engine import scope
 from relight.engine.decision import Decision
-from relight.engine.guard.breakers import Breakers
-from relight.engine.guard.budgets import Budgets
-from relight.engine.guard.estimates import PriceList
+from relight.engine.guard.breakers.breakers import Breakers
+from relight.engine.guard.breakers.tool import Counted, ToolBreaker
+from relight.engine.guard.budgets.budgets import Budgets
+from relight.engine.guard.budgets.estimates import PriceList
 from relight.engine.guard.policy import GuardPolicy
-from relight.engine.guard.tool import Counted, ToolBreaker
 from relight.engine.log.control import Tail
 from relight.engine.policies.breaker import BreakerPolicy
 from relight.engine.policies.budget import Limit

@@ -18,7 +18,7 @@ import opentelemetry.sdk.trace.export  # noqa: F401
 from anthropic import AnthropicBedrock, AnthropicVertex  # noqa: F401
 from anthropic.lib.aws import _auth  # noqa: F401
 
-import relight.engine.guard.counting
+import relight.engine.guard.counting.counting
 import relight.engine.guard.guarded  # noqa: F401
 from relight.engine.cli.main import main
 

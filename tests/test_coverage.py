@@ -196,6 +196,29 @@ def test_many_files_that_concern_nobody_are_not_looked_into(tmp_path: Path) -> N
     assert [(site.what, site.guarded) for site in sites(tmp_path)] == [("Anthropic", Guarded.NO)]
 
 
+def test_what_refers_to_itself_comes_to_an_end(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        a="from __future__ import annotations\n"
+        "from typing import Optional\n"
+        "import anthropic\n"
+        "import b\n"
+        "Tree = Optional[dict[str, 'Tree']]\n"
+        "def walk(tree: Tree, client: anthropic.Anthropic):\n"
+        "    box = []\n"
+        "    for node in tree:\n"
+        "        box = [box, node, client]\n"
+        "        walk([node], client)\n"
+        "    return walk(box, client)\n"
+        "class A(B): ...\n"
+        "class B(A): ...\n"
+        "x = lambda: x()\n"
+        "b.f(x)\n",
+        b="import a\ndef f(g): return f(lambda: g(a.walk))\n",
+    )
+    assert sites(tmp_path) == []
+
+
 def test_programs_of_the_corpus_do_not_disturb_each_other() -> None:
     files, _ = find_files([CORPUS / "python"], CoverageConfig())
     together = [site for site in PythonReader().read(files, CoverageConfig()) if isinstance(site, Site)]

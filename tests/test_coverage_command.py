@@ -23,8 +23,8 @@ from typer.testing import CliRunner, Result
 
 from relight.engine.cli.main import app
 from relight.engine.fake.server import FakeAnthropic, fake_anthropic_thread
-from relight.engine.guard.counting import CallCounter, counting_calls
-from relight.engine.guard.places import UNKNOWN_PLACE
+from relight.engine.guard.counting.counting import CallCounter, counting_calls
+from relight.engine.guard.counting.places import UNKNOWN_PLACE
 from relight.engine.recorder.receipts import Ack
 from relight.engine.recorder.recorder import Recorder
 
@@ -268,7 +268,7 @@ def main():
 
 
 def at(document: dict[str, Any], line: int) -> tuple[str, int, int]:
-    [one] = [one for one in document["runtime"] if one["place"].endswith(f":{line}")]
+    [one] = [one for one in document["runtime"] if one["place"].endswith(f"agent.py:{line}")]
     return one["agreement"], one["guarded"], one["raw"]
 
 

@@ -20,13 +20,13 @@ import relight
 from relight.engine.clock import ScriptedClock
 from relight.engine.fake.server import FakeAnthropic, fake_anthropic_thread
 from relight.engine.fake.steps import Fault, Step
-from relight.engine.guard.breakers import Breakers
-from relight.engine.guard.classify import MAX_ASKED_S, asked_s
+from relight.engine.guard.breakers.breakers import Breakers
+from relight.engine.guard.calls.classify import MAX_ASKED_S, asked_s
 from relight.engine.guard.facts import Failure
-from relight.engine.guard.fallback import Fallback
 from relight.engine.guard.guard import Guard
 from relight.engine.guard.guarded import guarded
 from relight.engine.guard.policy import GuardPolicy
+from relight.engine.guard.routes.fallback import Fallback
 from relight.engine.policies.breaker import BreakerPolicy
 from relight.engine.recorder.recorder import Recorder
 

@@ -8,7 +8,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from itertools import count
 from typing import Any
@@ -21,14 +21,14 @@ from relight.engine import scope
 from relight.engine.clock import ScriptedClock
 from relight.engine.embedded.nats import EmbeddedNats
 from relight.engine.errors import CircuitOpen
-from relight.engine.guard.breaker import CLOSED, Breaker, Permit, Refused
-from relight.engine.guard.breakers import Breakers
-from relight.engine.guard.capacity import waiting_for_capacity
-from relight.engine.guard.fleet import policy_version
-from relight.engine.guard.tool import ToolBreaker
+from relight.engine.guard.breakers.breaker import CLOSED, Breaker, Permit, Refused
+from relight.engine.guard.breakers.breakers import Breakers
+from relight.engine.guard.breakers.fleet import policy_version
+from relight.engine.guard.breakers.tool import ToolBreaker
+from relight.engine.guard.routes.capacity import waiting_for_capacity
 from relight.engine.log.topology import connect
 from relight.engine.policies.breaker import BreakerPolicy
-from relight.engine.policies.fleet_breaker import FleetPolicy, State, ruling_of
+from relight.engine.policies.fleet_breaker import FleetPolicy, FleetState, State, ruling_of
 from relight.engine.recorder.recorder import Recorder
 from relight.engine.runtime import Relight
 from relight.engine.sync import SyncRelight
@@ -390,6 +390,23 @@ async def test_a_breaker_of_one_process_only_neither_follows_nor_binds_a_fleet(n
     assert [event for event in await events_of(nats, tenant) if event.get("rev")] == []
 
 
+async def test_an_expected_ruling_that_never_comes_lets_calls_pass_again_and_an_older_one_changes_nothing(
+    nats: EmbeddedNats,
+) -> None:
+    async with fleet(nats, next(TENANTS), domains="A") as alone:
+        [process] = alone.processes
+        nothing = FleetState(service_name="crm")
+        later = alone.clock.now() + timedelta(seconds=30)
+        opened = replace(nothing, state=State.OPEN, next_retry_at=later, reason="a quorum")
+        process.breaker.told(opened)
+        assert isinstance(process.call(answered=True), Refused)
+        process.breaker.told(nothing)
+        assert process.call(answered=True) is CLOSED
+        process.breaker.told(replace(opened, rev=3))
+        process.breaker.told(replace(nothing, rev=2))
+        assert isinstance(process.call(answered=True), Refused)
+
+
 # Without NATS
 
 
@@ -458,8 +475,8 @@ def _nowhere() -> EmbeddedNats:
 
 FORKING = """
 import os, sys
-from relight.engine.guard.breaker import CLOSED, Refused
-from relight.engine.guard.breakers import Breakers
+from relight.engine.guard.breakers.breaker import CLOSED, Refused
+from relight.engine.guard.breakers.breakers import Breakers
 from relight.engine.recorder.recorder import Recorder, RecorderOptions
 recorder = Recorder(RecorderOptions(nats_url=sys.argv[1], region="eu", tenant="acme", spools=None))
 recorder.start()

@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 from relight.engine.clock import Clock
 from relight.engine.fake.asked import Api
 from relight.engine.fake.framing import aws_message, error_frame, raw_frame
-from relight.engine.guard.eventstream import EventStreamFrames
 from relight.engine.guard.facts import Failure, Usage
-from relight.engine.guard.frames import PLAIN_EVENTS, Frame, Frames, FramesBroken
-from relight.engine.guard.sse import SseFrames
-from relight.engine.guard.streams import watch_async, watch_sync
-from relight.engine.guard.watching import How, StreamEnd
+from relight.engine.guard.streams.eventstream import EventStreamFrames
+from relight.engine.guard.streams.frames import PLAIN_EVENTS, Frame, Frames, FramesBroken
+from relight.engine.guard.streams.sse import SseFrames
+from relight.engine.guard.streams.streams import watch_async, watch_sync
+from relight.engine.guard.streams.watching import How, StreamEnd
 
 ENDS = (b"\n", b"\r\n", b"\r")
 LINES = st.sampled_from(

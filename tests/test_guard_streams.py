@@ -32,8 +32,8 @@ from relight.engine.errors import DeadlineExceeded
 from relight.engine.fake.server import FakeAnthropic, fake_anthropic_thread
 from relight.engine.fake.steps import Fault, Step
 from relight.engine.guard.facts import Failure, Usage
-from relight.engine.guard.streams import Expected, watch_async, watch_sync
-from relight.engine.guard.watching import How, StreamEnd
+from relight.engine.guard.streams.streams import Expected, watch_async, watch_sync
+from relight.engine.guard.streams.watching import How, StreamEnd
 
 ASK: dict[str, Any] = {
     "model": "claude-opus-4-8",

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 import relight
 from relight.engine.errors import SettingsError
-from relight.engine.guard.answers import read_usage
 from relight.engine.guard.facts import Usage
-from relight.engine.guard.prices import Prices
+from relight.engine.guard.recording.answers import read_usage
+from relight.engine.guard.recording.prices import Prices
 
 LISTED = Prices.listed()
 tokens = st.integers(0, 10_000_000)

@@ -8,25 +8,26 @@ from typing import Any, cast
 from anthropic import APIRequest, APIResponse, AsyncAPIResponse, AsyncCallNext, CallNext, Middleware
 
 from relight.engine import scope
-from relight.engine.guard.breakers import Breakers
-from relight.engine.guard.budgets import Budgets
-from relight.engine.guard.chain import Routes
-from relight.engine.guard.content import Redact
-from relight.engine.guard.core import Conduct
-from relight.engine.guard.deadlines import deadline_us
-from relight.engine.guard.driving import AsyncDriver, SyncDriver
-from relight.engine.guard.endpoints import model_of, operation
+from relight.engine.guard.breakers.breakers import Breakers
+from relight.engine.guard.budgets.budgets import Budgets
+from relight.engine.guard.calls.core import Conduct
+from relight.engine.guard.calls.deadlines import deadline_us
+from relight.engine.guard.calls.driving import AsyncDriver, SyncDriver
+from relight.engine.guard.calls.first import First
+from relight.engine.guard.calls.parts import Parts
+from relight.engine.guard.calls.steps import CallAny
+from relight.engine.guard.calls.waits import Waits
+from relight.engine.guard.clients.endpoints import model_of, operation
+from relight.engine.guard.clients.known_clients import KnownClients, is_model
+from relight.engine.guard.clients.tracing import traceparent
 from relight.engine.guard.facts import Call
-from relight.engine.guard.fallback import Fallback
 from relight.engine.guard.health import GuardHealth
-from relight.engine.guard.journal import Journal
-from relight.engine.guard.known_clients import KnownClients, is_model
-from relight.engine.guard.parts import Parts
 from relight.engine.guard.policy import GuardPolicy
-from relight.engine.guard.records import Records
-from relight.engine.guard.steps import CallAny
-from relight.engine.guard.tracing import traceparent
-from relight.engine.guard.waits import Waits
+from relight.engine.guard.recording.content import Redact
+from relight.engine.guard.recording.journal import Journal
+from relight.engine.guard.recording.records import Records
+from relight.engine.guard.routes.chain import Routes
+from relight.engine.guard.routes.fallback import Fallback
 from relight.engine.recorder.recorder import Recorder
 from relight.engine.runtime import Relight
 from relight.engine.sync import SyncRelight
@@ -82,30 +83,30 @@ class Guard(Middleware):
         self._retried_outside = 0
 
     def handle(self, request: APIRequest, call_next: CallNext) -> APIResponse[Any]:
-        until_us = deadline_us()
-        conduct = self._conduct(request, call_next, until_us, False)
-        if (first := conduct.first()) is not None:
+        until_us, parts = deadline_us(), self._parts
+        first = self._begin(request, call_next, until_us, False)
+        if first.may:
             try:
                 self._sync.send(first)
             except BaseException as error:
-                conduct.ended(error)
+                first.ended(parts, error)
                 raise
-            if conduct.worked(first):
+            if first.worked(parts):
                 return cast("APIResponse[Any]", first.response)
-        return self._sync.drive(conduct.steps(), stream_until_us=until_us)
+        return self._sync.drive(Conduct(parts, first, asynchronous=False).steps(), stream_until_us=until_us)
 
     async def handle_async(self, request: APIRequest, call_next: AsyncCallNext) -> AsyncAPIResponse[Any]:
-        until_us = deadline_us()
-        conduct = self._conduct(request, call_next, until_us, True)
-        if (first := conduct.first()) is not None:
+        until_us, parts = deadline_us(), self._parts
+        first = self._begin(request, call_next, until_us, True)
+        if first.may:
             try:
                 await self._async.send(first)
             except BaseException as error:
-                conduct.ended(error)
+                first.ended(parts, error)
                 raise
-            if conduct.worked(first):
+            if first.worked(parts):
                 return cast("AsyncAPIResponse[Any]", first.response)
-        return await self._async.drive(conduct.steps(), stream_until_us=until_us)
+        return await self._async.drive(Conduct(parts, first, asynchronous=True).steps(), stream_until_us=until_us)
 
     def does_as(self, other: "Guard") -> bool:
         """Whether it records to the same place, and was told the same."""
@@ -124,7 +125,7 @@ class Guard(Middleware):
         journal = self.recorder.beside(Journal, partial(Journal, self.recorder))
         return journal.redacting(redact) if redact else journal
 
-    def _conduct(self, request: APIRequest, call_next: CallAny, until_us: int | None, asynchronous: bool) -> Conduct:
+    def _begin(self, request: APIRequest, call_next: CallAny, until_us: int | None, asynchronous: bool) -> First:
         parts, options = self._parts, request.options
         if asynchronous is self._unserved:
             parts.routes.stand_in(asynchronous=asynchronous)
@@ -146,7 +147,7 @@ class Guard(Middleware):
         )
         if request.retries_taken:
             self._retried_outside += 1
-        return Conduct(
+        return First(
             parts,
             call,
             breaker,
@@ -154,5 +155,4 @@ class Guard(Middleware):
             call_next,
             own_us if until_us is None or until_us > own_us else until_us,
             not request.stream and is_model(request.cast_to),
-            asynchronous,
         )

@@ -13,6 +13,7 @@ from relight.engine.coverage.python.values import (
     NIL,
     NOTHING,
     BaseInit,
+    Box,
     Class,
     Client,
     Frame,
@@ -28,6 +29,8 @@ from relight.engine.coverage.python.values import (
     Part,
     Provider,
     Super,
+    Text,
+    Thing,
     Value,
     Values,
 )
@@ -47,6 +50,8 @@ class Attributes(State):
         found = self.attribute(values, node.attr, frame)
         if all(isinstance(value, Handed | Made | Outside) for value in values):
             found |= self.attributes.get((_before(node.value), node.attr), NOTHING)
+            if not any(isinstance(value, Client | Instance | Box) for value in found):
+                found |= self.attributes.get(("", node.attr), NOTHING)
             if not any(isinstance(value, Client | Instance) for value in found):
                 only_handed = all(isinstance(value, Handed) for value in values) and bool(values)
                 found |= self._by_field(node.attr) if only_handed else NOTHING
@@ -95,6 +100,8 @@ class Attributes(State):
                 return frozenset({OtherMethod(of, name)})
             case Provider():
                 return frozenset({value})
+            case Thing():
+                return self.kept_in(value, name)
             case _:
                 return NOTHING
 
@@ -115,6 +122,8 @@ class Attributes(State):
         for each in self.line_of(of):
             assigned = each.attributes.get(name, NOTHING)
             standing = each.body.get(name, NOTHING)
+            if assigned - NIL:
+                standing -= NIL  # the class's `client = None` is what stands there before
             found |= assigned
             for value in standing:
                 match value:
@@ -130,14 +139,28 @@ class Attributes(State):
                         found |= {value}
             if found:
                 return found
-            if name in each.annotations and each.module.frame is not None:
-                typed = self.annotated(each.annotations[name], each.module.frame, name, each.annotations[name])
-                if typed:
-                    return typed
         for below in of.subclasses:
-            found |= below.attributes.get(name, NOTHING)
-            found |= frozenset(v for v in below.body.get(name, NOTHING) if not isinstance(v, Function))
-        return found
+            for each in self.line_of(below):
+                found |= each.attributes.get(name, NOTHING)
+                found |= frozenset(v for v in each.body.get(name, NOTHING) if not isinstance(v, Function))
+        return found - NIL or self._of_annotation(of, name) or self._delegated(me, of, name, frame)
+
+    def _of_annotation(self, of: Class, name: str) -> Values:
+        for each in self.line_of(of):
+            if name in each.annotations and each.module.frame is not None:
+                node = each.annotations[name]
+                if typed := self.annotated(node, each.module.frame, name, node):
+                    return typed
+        return NOTHING
+
+    def _delegated(self, me: Value, of: Class, name: str, frame: Frame) -> Values:
+        """What `__getattr__` gives for this name."""
+        for each in self.line_of(of):
+            for value in each.body.get("__getattr__", NOTHING):
+                if isinstance(value, Function):
+                    asked = Arguments((frozenset({Text(name)}),), verbatim=True)
+                    return self.run_function(replace(value, bound=me), asked)
+        return NOTHING
 
     def _of_class(self, of: Class, name: str, frame: Frame) -> Values:
         for each in self.line_of(of):

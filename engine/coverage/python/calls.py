@@ -13,6 +13,7 @@ from relight.engine.coverage.python.other_sdks import (
     HTTP_VERBS,
     NAMES_A_MODEL,
     PRETENCES,
+    PRETENDING,
     is_something_else,
 )
 from relight.engine.coverage.python.sdk import called, is_guard_class
@@ -20,6 +21,7 @@ from relight.engine.coverage.python.state import Arguments, Judgement, qualified
 from relight.engine.coverage.python.values import (
     NOTHING,
     BaseInit,
+    Bound,
     Box,
     Class,
     Client,
@@ -39,13 +41,15 @@ from relight.engine.coverage.python.values import (
     Text,
     Value,
     Values,
+    box,
     boxed,
     texts,
     unboxed,
 )
 
+CONTENT = "*"
+"""The name of what a context variable or a queue holds."""
 TEXT_METHODS = frozenset({"format", "strip", "rstrip", "lstrip", "lower", "upper", "encode", "replace", "removesuffix"})
-FIELD_FUNCTIONS = frozenset({"default_factory", "factory"})
 
 
 class Calls(Functions):
@@ -122,6 +126,11 @@ class Calls(Functions):
                     self.constructed[me.place] = self.construct(me.what, arguments, at, frame, me.of)
                     self.found.pop((frame.module.path, at.lineno, at.col_offset, Kind.CLIENT), None)
                 return NOTHING
+            case Bound(thing, name):
+                if name in {"set", "put", "put_nowait"}:
+                    self.keep_in(thing, CONTENT, arguments.get("value", 0) | arguments.get("item", 0))
+                    return NOTHING
+                return self.things.get(thing.place, {}).get(CONTENT, NOTHING) | arguments.get("default", 0)
             case Handed():
                 return self._call_handed(value, arguments, at, frame)
             case _:
@@ -211,13 +220,16 @@ class Calls(Functions):
             given = arguments.get("client", 0)
             for client in given:
                 if isinstance(client, Client):
-                    self.perhaps_guarded_at.setdefault(client.place, (self.place(at, frame), f"`{value.name}`"))
+                    self.perhaps_guarded_at.setdefault(
+                        client.place, (self.place(at, frame), f"guarded() of `{value.name}`")
+                    )
             why = f"it passes through guarded() of `{value.name}`, and these files do not show that this is Relight's"
             return frozenset(
                 replace(client, guarded=Guarded.UNKNOWN, why=why) for client in given if isinstance(client, Client)
             )
         self.passed_on(arguments, at, frame, "something that is handed in")
-        return self.resolved(value.path[-1] if value.path else "", arguments)
+        given = self.resolved(value.path[-1] if value.path else "", arguments)
+        return given or frozenset({replace(value, path=(*value.path[:3], "()"))})
 
     def resolved(self, name: str, arguments: Arguments) -> Values:
         """What a container gives that is asked for a client's class, `container.resolve(AsyncAnthropic)`."""
@@ -271,7 +283,7 @@ class Calls(Functions):
             case "values" | "copy" | "union":
                 return receiver
             case "items":
-                pair = Box(frozenset({("0", NOTHING), ("1", unboxed(receiver))}))
+                pair = box({("0", NOTHING), ("1", unboxed(receiver))})
                 return boxed(frozenset({pair}))
             case _:
                 return NOTHING
@@ -279,7 +291,9 @@ class Calls(Functions):
     def _more(self, base: ast.expr, values: Values, frame: Frame) -> None:
         """A container has more in it from now on, wherever it stands."""
         if values:
-            self.assign(base, self.evaluate(base, frame) | boxed(values), frame)
+            known = self.evaluate(base, frame)
+            longer = {box([*one.entries, (None, values)]) if isinstance(one, Box) else one for one in known}
+            self.assign(base, frozenset(longer) or boxed(values), frame)
 
     def _http(self, node: ast.Call, callees: Values, arguments: Arguments, frame: Frame) -> None:
         """A request to the API's address, without the SDK."""
@@ -313,6 +327,8 @@ class Calls(Functions):
         for values in (callees, root):
             for value in values:
                 if isinstance(value, Made | Outside) and is_something_else(value.dotted):
+                    return
+                if isinstance(value, Handed) and (value.name in PRETENDING or "return_value" in value.path):
                     return
                 if isinstance(value, Instance | Class | Function | Box | Text | Other) and values is callees:
                     return

@@ -35,6 +35,7 @@ from relight.engine.coverage.python.values import (
 
 SDK_RETRIES = 2
 LONGEST_TRAIL = 8
+CERTAINTY = (Guarded.NO, Guarded.UNKNOWN, Guarded.YES)
 
 
 class Clients(Expressions):
@@ -94,22 +95,12 @@ class Clients(Expressions):
             "",
         )
 
-    def guards(self, middleware: Values) -> Guarded:
-        """Whether a Guard is among these: a list, or something of which lists are made."""
-        unknown = not middleware
-        for value in middleware:
-            match value:
-                case Box(entries):
-                    within = [self.guards_one(each) for _, values in entries for each in values]
-                    if Guarded.YES in within:
-                        return Guarded.YES
-                    unknown = unknown or Guarded.UNKNOWN in within
-                case _:
-                    one = self.guards_one(value)
-                    if one is Guarded.YES:
-                        return one
-                    unknown = unknown or one is Guarded.UNKNOWN
-        return Guarded.UNKNOWN if unknown else Guarded.NO
+    @staticmethod
+    def guards(middleware: Values) -> Guarded:
+        """Whether a Guard is in it, whichever of these it is."""
+        if any(isinstance(value, Handed) for value in middleware) or not middleware:
+            return Guarded.UNKNOWN
+        return min((Clients.guards_one(value) for value in middleware), key=CERTAINTY.index)
 
     @staticmethod
     def guards_one(value: Value) -> Guarded:
@@ -118,19 +109,15 @@ class Clients(Expressions):
                 return Guarded.YES
             case MiddlewareOf(client):
                 return client.guarded
+            case Box(entries):
+                # One element that is a Guard is enough, if it surely is one.
+                return max(
+                    (Clients.guards(held) for _, held in entries if held), key=CERTAINTY.index, default=Guarded.NO
+                )
             case Function() | Class() | Instance() | Text() | Nil():
                 return Guarded.NO
             case Made(dotted) | Outside(dotted) if dotted.partition(".")[0] in {"anthropic", "builtins"}:
                 return Guarded.NO
-            case Box(entries):
-                within = {Clients.guards_one(each) for _, values in entries for each in values}
-                return (
-                    Guarded.YES
-                    if Guarded.YES in within
-                    else Guarded.UNKNOWN
-                    if Guarded.UNKNOWN in within
-                    else Guarded.NO
-                )
             case Made() | Outside() | Handed() | Something():
                 return Guarded.UNKNOWN
             case _:

@@ -22,6 +22,7 @@ from relight.engine.coverage.python.values import (
     Text,
     Value,
     Values,
+    box,
     boxed,
     texts,
     unboxed,
@@ -29,6 +30,8 @@ from relight.engine.coverage.python.values import (
 
 BUILTINS = frozenset(dir(builtins))
 LONGEST_TEXT = 200
+MOST_WAYS = 4
+"""Which a container may be put together of alternatives."""
 
 
 class Expressions(Attributes):
@@ -110,11 +113,8 @@ class Expressions(Attributes):
             a, b = texts(left), texts(right)
             if any(HOST in text for text in (*a, *b)):
                 return frozenset({Text("".join((*a[:1], *b[:1])))})
-            boxes = [value for value in (*left, *right) if isinstance(value, Box)]
-            if boxes:
-                beside = {value for value in (*left, *right) if not isinstance(value, Box | Text)}
-                unknown = NOTHING if left and right else frozenset({Something()})
-                return boxed(unboxed(left), unboxed(right), frozenset(beside), unknown)
+            if any(isinstance(value, Box) for value in (*left, *right)):
+                return frozenset(box([*one, *other]) for one in _alternatives(left) for other in _alternatives(right))
         if isinstance(node.op, ast.Mod):
             return left
         return frozenset(value for value in left | right if not isinstance(value, Text | Box))
@@ -124,7 +124,14 @@ class Expressions(Attributes):
 
     def _conditional(self, node: ast.IfExp, frame: Frame) -> Values:
         self.evaluate(node.test, frame)
-        return self.evaluate(node.body, frame) | self.evaluate(node.orelse, frame)
+        before = dict(frame.names)
+        self.narrow(node.test, frame)
+        first = self.evaluate(node.body, frame)
+        frame.names = before
+        return first | self.evaluate(node.orelse, frame)
+
+    def narrow(self, test: ast.expr, frame: Frame) -> None:
+        raise NotImplementedError
 
     def _walrus(self, node: ast.NamedExpr, frame: Frame) -> Values:
         values = self.evaluate(node.value, frame)
@@ -149,31 +156,27 @@ class Expressions(Attributes):
         return values
 
     def _sequence(self, node: ast.List | ast.Tuple | ast.Set, frame: Frame) -> Values:
-        entries: set[tuple[str | None, Values]] = set()
         numbered = not any(isinstance(element, ast.Starred) for element in node.elts)
+        ways: list[list[tuple[str | None, Values]]] = [[]]
         for number, element in enumerate(node.elts):
             values = self.evaluate(element, frame)
             if isinstance(element, ast.Starred):
-                spread = self._spread(values)
-                entries.add((None, spread or frozenset({Something()})))
+                ways = [[*way, *more] for way in ways for more in _alternatives(values)][:MOST_WAYS]
             else:
-                entries.add((str(number) if numbered else None, values or frozenset({Something()})))
-        return frozenset({Box(frozenset(entries))})
-
-    @staticmethod
-    def _spread(values: Values) -> Values:
-        """`*values`: what stands in a box, and the middleware of a client as it is."""
-        return unboxed(values) | frozenset(value for value in values if not isinstance(value, Box | Text))
+                entry = (str(number) if numbered else None, values or frozenset({Something()}))
+                for way in ways:
+                    way.append(entry)
+        return frozenset(box(way) for way in ways)
 
     def _dict(self, node: ast.Dict, frame: Frame) -> Values:
         entries: set[tuple[str | None, Values]] = set()
         for key, value in zip(node.keys, node.values, strict=True):
             values = self.evaluate(value, frame)
             if key is None:
-                for box in values:
-                    if isinstance(box, Box):
-                        entries |= box.entries
-                if not any(isinstance(box, Box) for box in values):
+                for spread in values:
+                    if isinstance(spread, Box):
+                        entries |= spread.entries
+                if not any(isinstance(spread, Box) for spread in values):
                     entries.add((None, frozenset({Something()})))
                 continue
             self.evaluate(key, frame)
@@ -181,7 +184,7 @@ class Expressions(Attributes):
             if literal is not None:
                 entries = {entry for entry in entries if entry[0] != literal}
             entries.add((literal, values))
-        return frozenset({Box(frozenset(entries))})
+        return frozenset({box(entries)})
 
     def _subscript(self, node: ast.Subscript, frame: Frame) -> Values:
         values = self.evaluate(node.value, frame)
@@ -260,6 +263,18 @@ class Expressions(Attributes):
         ast.Lambda: _lambda,
         ast.Call: _call,
     }
+
+
+def _alternatives(values: Values) -> list[list[tuple[str | None, Values]]]:
+    """What `*values` and `… + values` bring: each container it may be, without its positions; else what it is."""
+    others = frozenset(value for value in values if not isinstance(value, Box | Text))
+    ways: list[list[tuple[str | None, Values]]] = []
+    for value in values:
+        if isinstance(value, Box) and len(ways) < MOST_WAYS:
+            ways.append([(None, held) for _, held in value.entries])
+    if others or not ways:
+        ways.append([(None, others or frozenset({Something()}))])
+    return ways
 
 
 def dotted_name(node: ast.expr) -> str | None:

@@ -26,7 +26,9 @@ from relight.engine.coverage.python.values import (
     Provider,
     Text,
     Values,
+    box,
     boxed,
+    unboxed,
 )
 
 DEEPEST = 14
@@ -80,7 +82,7 @@ class Functions(Clients):
 
     def run_function(self, function: Function, arguments: Arguments) -> Values:
         """What it gives; the same arguments again are not looked at again in one pass."""
-        arguments = of_interest(arguments)
+        arguments = arguments if arguments.verbatim else of_interest(arguments)
         cargo = cargo_of(arguments, function.bound)
         if not function.module.concerned and cargo < Cargo.OBJECTS:
             return NOTHING
@@ -170,14 +172,16 @@ class Functions(Clients):
             rest = positional[len(parameters) :]
             if open_ended and not rest:
                 rest = [frozenset({self._handed(function, node.args.vararg, frame)})]
-            frame.names[node.args.vararg.arg] = boxed(*rest, arguments.starred)
+            numbered = [(str(number), values) for number, values in enumerate(rest)]
+            whole = boxed(*rest, arguments.starred) if arguments.starred else frozenset({box(numbered)})
+            frame.names[node.args.vararg.arg] = whole
         if node.args.kwarg is not None:
             entries: set[tuple[str | None, Values]] = {
                 (name, values) for name, values in arguments.keywords if name is not None and name not in taken
             }
             for value in spread:
                 entries |= value.entries if isinstance(value, Box) else set()
-            rest_of_all: Values = frozenset({Box(frozenset(entries))})
+            rest_of_all: Values = frozenset({box(entries)})
             if open_ended:
                 rest_of_all |= {self._handed(function, node.args.kwarg, frame)}
             frame.names[node.args.kwarg.arg] = rest_of_all
@@ -203,10 +207,25 @@ class Functions(Clients):
         values = self._provided(self.evaluate(default, around))
         if any(not isinstance(value, Text | Nil | Made | Outside) for value in values) or (certain and values):
             return values
+        if function.module.source.in_test and (fixed := self._by_fixture(function, parameter.arg)):
+            return fixed
         typed = self.annotated(parameter.annotation, around, parameter.arg, parameter)
         if not typed and parameter.type_comment:
             typed = self.annotated(_parsed(parameter.type_comment), around, parameter.arg, parameter)
         return values | (typed or frozenset({self._handed(function, parameter, frame)}))
+
+    def _by_fixture(self, function: Function, name: str) -> Values:
+        """What pytest hands to a test for a parameter of this name."""
+        found: Values = NOTHING
+        for fixture in self.fixtures.get(name, ()):
+            file = fixture.module.source.file
+            near = fixture.module is function.module or (
+                file.name == "conftest.py" and function.module.source.file.is_relative_to(file.parent)
+            )
+            if near and fixture.node is not function.node:
+                given = self.run_function(fixture, Arguments(alone=True))
+                found |= unboxed(given) | frozenset(value for value in given if not isinstance(value, Box))
+        return found - NIL
 
     def _handed(self, function: Function, parameter: ast.arg, frame: Frame) -> Handed:
         return Handed(parameter.arg, function.name, self.place(parameter, frame))
@@ -226,8 +245,10 @@ class Functions(Clients):
                 found = NOTHING
                 for value in self.evaluate(node, frame):
                     match value:
-                        case Alias(aliased, there):
+                        case Alias(aliased, there) if aliased not in self.aliases:
+                            self.aliases.add(aliased)
                             found |= self.annotated(aliased, there, name, at)
+                            self.aliases.discard(aliased)
                         case Outside(dotted) if client_class(dotted):
                             found |= {self._by_type(dotted.rpartition(".")[2], name, at, frame)}
                         case Outside(dotted) if dotted.startswith(("relight.", "langchain")):

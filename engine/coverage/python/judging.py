@@ -76,5 +76,5 @@ def _by_use(
         return Guarded.YES, f"it passes through {by} at {where}, and no call is made past that", (*trail, through)
     if place in program.perhaps_guarded_at:
         where, by = program.perhaps_guarded_at[place]
-        return Guarded.UNKNOWN, f"it goes through guarded() of {by} at {where}, and what that is is not known", trail
+        return Guarded.UNKNOWN, f"it goes through {by} at {where}, and whether that guards it is not known", trail
     return Guarded.NO, why, trail

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 
 from relight.engine.coverage.models import Evidence, Guarded, Kind
-from relight.engine.coverage.python.calls import Calls, names_a_model
+from relight.engine.coverage.python.calls import CONTENT, Calls, names_a_model
 from relight.engine.coverage.python.other_sdks import (
     BEDROCK,
     HOST,
@@ -39,8 +39,10 @@ from relight.engine.coverage.python.values import (
     Provider,
     Super,
     Text,
+    Thing,
     Value,
     Values,
+    box,
     boxed,
     texts,
     unboxed,
@@ -48,14 +50,9 @@ from relight.engine.coverage.python.values import (
 
 CALLERS = frozenset(
     {
-        "to_thread",
-        "run_sync",
-        "run_in_executor",
-        "submit",
-        "run_in_threadpool",
-        "run_until_complete",
-        "run",
-        "call_soon",
+        *("to_thread", "run_sync", "run_in_executor", "submit", "run_in_threadpool", "run_until_complete", "run"),
+        *("call_soon", "call_later", "call_soon_threadsafe", "start_soon", "start", "spawn", "add_task", "apply_async"),
+        *("SimpleLazyObject", "LocalProxy", "LazyObject", "Proxy", "LazyProxy", "retry_call"),
     }
 )
 """Call the function that they are handed, and give what it gives."""
@@ -65,6 +62,11 @@ HAND_ON = frozenset(
         *("create_task", "ensure_future", "wait_for", "shield", "deepcopy", "proxy", "getenv", "get", "Lazy"),
     }
 )
+ATTRIBUTE = "operator.attrgetter()"
+"""What that gives, waiting for its object."""
+NAMESPACES = frozenset({"Namespace", "SimpleNamespace", "local"})
+KEEPERS = NAMESPACES | {"ContextVar", "Queue", "LifoQueue", "SimpleQueue"}
+KEEPING = frozenset({"contextvars", "queue", "asyncio", "multiprocessing", "types", "argparse", "threading"})
 RESOLVING = frozenset({"resolve", "get", "get_instance", "aget", "get_by_type", "inject", "create", "make", "provide"})
 REGISTERING = frozenset(
     {"register", "bind", "add_singleton", "add_instance", "singleton", "provide", "register_factory"}
@@ -102,6 +104,19 @@ class Libraries(Calls):
             case "functools.partial" | "functools.partialmethod":
                 rest = arguments.positional[1:]
                 return frozenset(Partial(value, rest, arguments.keywords) for value in first if _callable(value))
+            case "operator.attrgetter":
+                return frozenset({Partial(Outside(ATTRIBUTE), (first,), ())})
+            case "operator.attrgetter()":
+                found = arguments.get("", 1)
+                for text in texts(first)[:1]:
+                    for part in text.split("."):
+                        found = self.attribute(found, part, frame)
+                return found
+            case "functools.reduce":
+                # Whatever the functions make of it: they are not gone through in their order here.
+                for client in arguments.get("", 2):
+                    if isinstance(client, Client):
+                        self.perhaps_guarded_at.setdefault(client.place, (self.place(at, frame), "functools.reduce"))
             case "importlib.import_module" | "builtins.__import__":
                 return self.imported(texts(first), frame)
             case "typing.cast" | "typing_extensions.cast":
@@ -112,6 +127,15 @@ class Libraries(Calls):
         if name in {"field", "Field", "ib", "attrib", "PrivateAttr"}:
             made = self.call_all(arguments.get("default_factory") | arguments.get("factory"), Arguments(), at, frame)
             return made | arguments.get("default")
+        if name == "Factory" and package_of(dotted) in {"attr", "attrs"}:
+            return self.call_all(first, Arguments(), at, frame)
+        if name in KEEPERS and package_of(dotted) in KEEPING:
+            return self._keeper(name, arguments, at, frame)
+        if name in {"Thread", "Process", "Timer"} and (target := arguments.get("target", 1)):
+            given = arguments.get("args")
+            handed = Arguments(tuple(unboxed(given, str(number)) for number in range(len(_entries(given)))))
+            self.call_all(frozenset(v for v in target if _callable(v)), handed, at, frame)
+            return frozenset({Made(dotted)})
         if name in {"Depends", "Security", "Inject", "Provide", "FromDishka"}:
             return self._dependency(first | arguments.get("dependency"), at, frame)
         if ".providers." in f".{dotted}." and name[:1].isupper():
@@ -203,6 +227,14 @@ class Libraries(Calls):
                     given = self.call_value(value, Arguments(), at, frame)
                 self.grow(self.registered, what, given)
 
+    def _keeper(self, name: str, arguments: Arguments, at: ast.Call, frame: Frame) -> Values:
+        by_attribute = name in NAMESPACES
+        thing = Thing(self.place(at, frame), methods=not by_attribute)
+        for keyword, values in arguments.keywords:
+            if keyword is not None:
+                self.keep_in(thing, keyword if by_attribute else CONTENT, values)
+        return frozenset({thing})
+
     def _dependency(self, providers: Values, at: ast.Call, frame: Frame) -> Values:
         found: Values = NOTHING
         for provider in providers:
@@ -286,14 +318,14 @@ class Libraries(Calls):
                 spread = [values for key, values in arguments.keywords if key is None]
                 for value in NOTHING.union(first, *spread):
                     entries |= value.entries if isinstance(value, Box) else set()
-                return frozenset({Box(frozenset(entries))})
+                return frozenset({box(entries)})
             case "next" | "anext" | "max" | "min":
                 return unboxed(first)
             case "enumerate":
-                return boxed(frozenset({Box(frozenset({("0", NOTHING), ("1", unboxed(first))}))}))
+                return boxed(frozenset({box({("0", NOTHING), ("1", unboxed(first))})}))
             case "zip":
                 numbered = {(str(number), unboxed(values)) for number, values in enumerate(arguments.positional)}
-                return boxed(frozenset({Box(frozenset(numbered))}))
+                return boxed(frozenset({box(numbered)}))
             case "map":
                 rest = Arguments(tuple(unboxed(values) for values in arguments.positional[1:]))
                 return boxed(self.call_all(frozenset(v for v in first if _callable(v)), rest, at, frame))
@@ -324,6 +356,14 @@ class Libraries(Calls):
             module = self.modules.find(dotted, frame.module)
             found |= {InsideModule(module) if module is not None else Outside(dotted)}
         return found
+
+
+def package_of(dotted: str) -> str:
+    return dotted.partition(".")[0]
+
+
+def _entries(values: Values) -> list[tuple[str | None, Values]]:
+    return [entry for value in values if isinstance(value, Box) for entry in value.entries]
 
 
 def _callable(value: Value) -> bool:

@@ -93,12 +93,14 @@ PRETENCES = frozenset(
         *("aioresponses", "httpretty", "pook", "faker"),
     }
 )
+PRETENDING = frozenset({"mocker", "class_mocker", "monkeypatch", "respx_mock", "httpx_mock", "requests_mock"})
+"""Parameters by which tests are handed such things."""
 OTHER_APIS = frozenset(
     {
         *("openai", "twilio", "groq", "mistralai", "cohere", "together", "stripe", "slack_sdk", "slack", "discord"),
-        *("telegram", "googleapiclient", "google", "sendgrid", "mailgun", "vonage", "plivo", "django", "sqlalchemy"),
-        *("azure", "zulip", "replicate", "ollama", "huggingface_hub", "xai_sdk", "cerebras", "boto3", "redis"),
-        *("intercom", "zendesk", "nylas", "messagebird", "sinch", "telnyx", "infobip", "pymongo", "peewee"),
+        *("telegram", "googleapiclient", "sendgrid", "mailgun", "vonage", "plivo", "vertexai", "fireworks"),
+        *("zulip", "replicate", "ollama", "huggingface_hub", "xai_sdk", "cerebras", "deepseek", "portkey_ai"),
+        *("intercom", "zendesk", "nylas", "messagebird", "sinch", "telnyx", "infobip"),
     }
 )
 """Libraries whose own `messages.create` is another one."""

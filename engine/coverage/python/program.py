@@ -119,7 +119,18 @@ class Program(Statements):
             frame.module.functions.append(function)
         else:
             frame.nested.append(function)
+        if frame.module.source.in_test:
+            self._note_fixture(node, function)
         frame.names[node.name] = result
+
+    def _note_fixture(self, node: ast.FunctionDef | ast.AsyncFunctionDef, function: Function) -> None:
+        for decorator in node.decorator_list:
+            if _last(decorator) != "fixture":
+                continue
+            named = [k.value for k in decorator.keywords if k.arg == "name"] if isinstance(decorator, ast.Call) else []
+            name = next((str(one.value) for one in named if isinstance(one, ast.Constant)), node.name)
+            known = self.fixtures.setdefault(name, [])
+            known[:] = [one for one in known if one.node is not node] + [function]
 
     def _decorated(self, decorator: ast.expr, function: Values, frame: Frame) -> Values:
         """What a decorator of the files makes of it; those of libraries leave it as it is."""

@@ -10,6 +10,7 @@ from relight.engine.coverage.models import Evidence, Guarded, Kind
 from relight.engine.coverage.python.modules import Module, Modules
 from relight.engine.coverage.python.values import (
     NOTHING,
+    Bound,
     Box,
     Class,
     Client,
@@ -24,6 +25,7 @@ from relight.engine.coverage.python.values import (
     Partial,
     Place,
     Provider,
+    Thing,
     Value,
     Values,
 )
@@ -77,6 +79,8 @@ class State:
         """How often a function was looked into in this pass, by how much its calls hand over."""
         self.nested: dict[FunctionNode, int] = {}
         """How often a function is being looked into at the moment."""
+        self.aliases: set[ast.expr] = set()
+        """Type aliases that are being looked into: one may name itself."""
         self.depth = 0
         self.attributes: dict[tuple[str, str], Values] = {}
         """Of objects that are not known, by the last two names: `state.client`."""
@@ -84,6 +88,10 @@ class State:
         """Clients in attributes of any class, by the attribute's name."""
         self.registered: dict[str, Values] = {}
         """What containers were told to give for a class, by its name."""
+        self.things: dict[Place, dict[str, Values]] = {}
+        """What is kept in objects of libraries that only keep things, by where they were made."""
+        self.fixtures: dict[str, list[Function]] = {}
+        """Functions that give tests what they ask for by a parameter's name."""
         self.edges: set[Edge] = set()
         self.called_raw: dict[Place, Place] = {}
         """Where a client that was constructed there was called without a guard."""
@@ -102,6 +110,9 @@ class State:
         raise NotImplementedError
 
     def annotated(self, node: ast.expr | None, frame: Frame, name: str, at: ast.AST) -> Values:
+        raise NotImplementedError
+
+    def run_function(self, function: Function, arguments: Arguments) -> Values:
         raise NotImplementedError
 
     def attribute(self, values: Values, name: str, frame: Frame) -> Values:
@@ -138,6 +149,15 @@ class State:
         if judgement not in found.judgements:
             found.judgements.append(judgement)
 
+    def kept_in(self, thing: Thing, name: str) -> Values:
+        """An attribute of a namespace; a method where it has such ones."""
+        if thing.methods and name in {"get", "set", "put", "put_nowait", "get_nowait", "reset"}:
+            return frozenset({Bound(thing, name)})
+        return self.things.get(thing.place, {}).get(name, NOTHING)
+
+    def keep_in(self, thing: Thing, name: str, values: Values) -> None:
+        self.grow(self.things.setdefault(thing.place, {}), name, values)
+
     def grow(self, store: dict[str, Values], name: str, values: Values) -> None:
         """More for a name that outlives the pass."""
         known = store.get(name, NOTHING)
@@ -157,6 +177,8 @@ class Arguments:
     """What `*` brings, at unknown positions."""
     alone: bool = False
     """Nobody calls: what is not given may be anything, and not only its default."""
+    verbatim: bool = False
+    """A string among them matters."""
 
     def get(self, name: str, position: int | None = None) -> Values:
         """By keyword, by position, or from what `**` brings."""

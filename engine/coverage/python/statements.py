@@ -22,14 +22,19 @@ from relight.engine.coverage.python.values import (
     Nil,
     Part,
     Place,
+    Something,
     Text,
+    Thing,
     Value,
     Values,
+    box,
     boxed,
     unboxed,
 )
 
 Names = dict[str, Values]
+MOST_UNROLLED = 8
+"""Elements of a list that a loop is gone through for, one by one and in their order."""
 
 
 class Statements(Libraries):
@@ -142,6 +147,9 @@ class Statements(Libraries):
                 case InsideModule(module):
                     self.grow(module.assigned_elsewhere, target.attr, values)
                     known = True
+                case Thing():
+                    self.keep_in(holder, target.attr, values)
+                    known = True
                 case Instance() | Class() | Client():
                     known = True
                     if dotted is None:
@@ -155,14 +163,15 @@ class Statements(Libraries):
             if known:
                 before, _ = frame.assigned.get(dotted, (NOTHING, ""))
                 frame.assigned[dotted] = (before | holders, target.attr)
-        kept = frozenset(value for value in values if isinstance(value, Client | Part | Instance))
+        kept = frozenset(value for value in values if isinstance(value, Client | Part | Instance | Box))
         if not known and kept:
             before_name = target.value.attr if isinstance(target.value, ast.Attribute) else ""
             before_name = target.value.id if isinstance(target.value, ast.Name) else before_name
-            key = (before_name, target.attr)
-            if not kept <= self.attributes.get(key, NOTHING):
-                self.attributes[key] = self.attributes.get(key, NOTHING) | kept
-                self.growth += 1
+            # A container is found by its own name alone: `app.config["x"]` is `current_app.config["x"]`.
+            for key in ((before_name, target.attr), *((("", target.attr),) if any_box(kept) else ())):
+                if not kept <= self.attributes.get(key, NOTHING):
+                    self.attributes[key] = self.attributes.get(key, NOTHING) | kept
+                    self.growth += 1
 
     def _assign_item(self, base: ast.expr, key: ast.expr, values: Values, frame: Frame) -> None:
         literal = str(key.value) if isinstance(key, ast.Constant) else None
@@ -175,11 +184,11 @@ class Statements(Libraries):
             if isinstance(value, Box):
                 entries |= {entry for entry in value.entries if literal is None or entry[0] != literal}
         others = frozenset(value for value in known if not isinstance(value, Box))
-        self.assign(base, others | {Box(frozenset(entries))}, frame)
+        self.assign(base, others | {box(entries)}, frame)
         if isinstance(base, ast.Name) and base.id not in frame.names and frame.module.frame is not None:
             self.grow(frame.module.assigned_elsewhere, base.id, values)
         elif isinstance(base, ast.Name) and frame is not frame.module.frame and not self._is_local(base.id, frame):
-            self.grow(frame.module.assigned_elsewhere, base.id, frozenset({Box(frozenset(entries))}))
+            self.grow(frame.module.assigned_elsewhere, base.id, frozenset({box(entries)}))
 
     @staticmethod
     def _is_local(name: str, frame: Frame) -> bool:
@@ -189,7 +198,7 @@ class Statements(Libraries):
     def _if(self, node: ast.If, frame: Frame) -> bool:
         self.evaluate(node.test, frame)
         before = dict(frame.names)
-        self._narrow(node.test, frame)
+        self.narrow(node.test, frame)
         first = self.run_body(node.body, frame)
         after_first, frame.names = frame.names, before
         second = self.run_body(node.orelse, frame)
@@ -199,7 +208,7 @@ class Statements(Libraries):
             _replace(frame, after_first)
         return first or second
 
-    def _narrow(self, test: ast.expr, frame: Frame) -> None:
+    def narrow(self, test: ast.expr, frame: Frame) -> None:
         """`isinstance(x, AsyncAnthropic)` says what x is."""
         match test:
             case ast.Call(func=ast.Name(id="isinstance"), args=[ast.Name(id=name), kinds]):
@@ -208,12 +217,19 @@ class Statements(Libraries):
                 if not any(isinstance(value, Client) for value in known):
                     for kind in listed:
                         typed = self.annotated(kind, frame, name, test)
-                        if any(isinstance(value, Client) for value in typed):
+                        if any(isinstance(value, Client | Made) for value in typed):
                             frame.names[name] = typed
             case _:
                 pass
 
     def _for(self, node: ast.For | ast.AsyncFor, frame: Frame) -> bool:
+        in_order = _in_order(self.evaluate(node.iter, frame))
+        if in_order is not None:
+            for element in in_order:
+                self.assign(node.target, element, frame)
+                self.run_body(node.body, frame)
+            self.run_body(node.orelse, frame)
+            return True
         for _ in range(2):
             elements = unboxed(self.evaluate(node.iter, frame))
             before = dict(frame.names)
@@ -342,6 +358,24 @@ class Statements(Libraries):
         ast.TryStar: _try,
         ast.Match: _match,
     }
+
+
+def _in_order(values: Values) -> list[Values] | None:
+    """The elements of one short list or tuple that stands in the source and holds what is called or passed on."""
+    if len(values) != 1:
+        return None
+    [value] = values
+    if not isinstance(value, Box) or not 0 < len(value.entries) <= MOST_UNROLLED:
+        return None
+    numbered = {key: held for key, held in value.entries}
+    if set(numbered) != {str(number) for number in range(len(numbered))} or len(numbered) != len(value.entries):
+        return None
+    held = [numbered[str(number)] for number in range(len(numbered))]
+    return held if any(not isinstance(one, Text | Nil | Something) for each in held for one in each) else None
+
+
+def any_box(values: Values) -> bool:
+    return any(isinstance(value, Box) for value in values)
 
 
 def _join(frame: Frame, other: Names) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -165,6 +166,8 @@ class Box:
     """A list, tuple, set or dict: what stands in it, by its key where that is a literal."""
 
     entries: frozenset[tuple[str | None, Values]]
+    depth: int = field(default=1, compare=False)
+    """Of boxes within boxes, itself included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +223,23 @@ class BaseInit:
 
 
 @dataclass(frozen=True, slots=True)
+class Thing:
+    """A library's object that keeps what is put into it: a namespace, a context variable, a queue."""
+
+    place: Place
+    methods: bool
+    """It is asked by `get` and `set`, and not by attributes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """`set` or `get` of a thing."""
+
+    thing: Thing
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Alias:
     """A type by another name."""
 
@@ -258,6 +278,8 @@ Value = (
     | Super
     | BaseInit
     | Alias
+    | Thing
+    | Bound
     | Something
     | Nil
 )
@@ -266,10 +288,26 @@ Value = (
 NIL: Values = frozenset({Nil()})
 
 
+DEEPEST_BOX = 4
+MOST_ENTRIES = 200
+
+
+def box(entries: Iterable[tuple[str | None, Values]]) -> Box:
+    """A container; not deeper than matters, and of a long table of constants nothing."""
+    kept = frozenset(entries)
+    if len(kept) > MOST_ENTRIES:
+        kept = frozenset((key, held) for key, held in kept if not all(isinstance(v, Text | Nil) for v in held))
+    depth = 1 + max((v.depth for _, held in kept for v in held if isinstance(v, Box)), default=0)
+    if depth > DEEPEST_BOX:
+        kept = frozenset((key, frozenset(v for v in held if not isinstance(v, Box))) for key, held in kept)
+        depth = 1
+    return Box(kept, depth)
+
+
 def boxed(*values: Values) -> Values:
     """A container of these."""
     whole: Values = NOTHING.union(*values)
-    return frozenset({Box(frozenset({(None, whole)}))})
+    return frozenset({box([(None, whole)])})
 
 
 def unboxed(values: Values, key: str | None = None) -> Values:
