@@ -93,7 +93,7 @@ def walk(path: str, command: Any) -> Iterator[tuple[str, Any]]:
         yield from walk(f"{path} {name}", part)
 
 
-@pytest.mark.parametrize("page", ["README.md", "deploy/README.md", "deploy/recording.md"])
+@pytest.mark.parametrize("page", ["README.md", "deploy/README.md", "deploy/recording.md", "deploy/recipes.md"])
 def test_every_command_it_names_exists(page: str) -> None:
     known, text = commands(), (ROOT / page).read_text()
     groups = "|".join(sorted({path.partition(" ")[0] for path in known if " " in path} - {"archive"}))
