@@ -152,6 +152,19 @@ class Recorder:
             session.writer.defer((make, fact, scope, events), at_once=at_once)
         return room.waiting_events
 
+    def mark(self) -> Receipt:
+        """Of the last event of all that was recorded and deferred until now, by whomever."""
+        session = self._session or self._restarted()
+        receipt = Receipt(session, self.clock.next_id())
+
+        def written() -> None:
+            here = self._session or session  # recording may have gone on elsewhere since
+            receipt.moved_to(here)
+            receipt.settle(pseq=here.writer.last_pseq)
+
+        session.writer.put(written)
+        return receipt
+
     def content(self, body: bytes) -> Content:
         """Keeps `body` in the spool and then in the content store, under the tenant and its SHA-256.
 
