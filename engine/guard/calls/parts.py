@@ -11,8 +11,10 @@ from relight.engine.guard.calls.waits import Waits
 from relight.engine.guard.facts import Attempt, Call, Dependency
 from relight.engine.guard.policy import GuardPolicy
 from relight.engine.guard.recording.events import AGAINST_THE_DEPENDENCY
-from relight.engine.guard.recording.records import Records
+from relight.engine.guard.recording.records import QuickCall, QuickRecords
 from relight.engine.guard.routes.chain import Routes
+
+_US = 1_000_000
 
 log = logging.getLogger(__name__)
 
@@ -21,13 +23,18 @@ class Parts:
     """The journal and the rest of one guard, as its calls use them."""
 
     __slots__ = (
+        "_begun",
         "_breaker_policy",
         "_breakers",
+        "_worked",
         "budgets",
         "clock",
+        "deadline_us",
         "falls_back",
         "faults",
         "journal",
+        "name",
+        "now_us",
         "retry",
         "routes",
         "tenant",
@@ -40,30 +47,42 @@ class Parts:
         policy: GuardPolicy,
         *,
         clock: Clock,
+        name: str,
         tenant: str,
         waits: Waits,
-        journal: Records,
+        journal: QuickRecords,
         breakers: Breakers | None,
         routes: Routes,
         budgets: Budgets | None,
     ) -> None:
         self.clock = clock
+        self.name = name
         self.tenant = tenant
         self.waits = waits
         self.journal = journal
+        self._begun = journal.begun
+        self._worked = journal.worked
+        self.now_us = clock.now_us
         self.routes = routes
         self.falls_back = bool(routes)
         self.budgets = budgets
         self.retry = policy.retry
+        self.deadline_us = round(policy.deadline_s * _US)
         self.wait_for_capacity_s = policy.wait_for_capacity_s
         self._breakers = breakers
         self._breaker_policy = policy.breaker
         self.faults: Counter[str] = Counter()
         """How often which part failed."""
 
-    def taken(self, call: Call) -> None:
+    def begun(self, call: QuickCall) -> None:
         try:
-            self.journal.taken(call)
+            self._begun(call)
+        except Exception as error:
+            self.failed("journal", error)
+
+    def worked(self, call: QuickCall) -> None:
+        try:
+            self._worked(call)
         except Exception as error:
             self.failed("journal", error)
 
