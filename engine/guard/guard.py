@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from functools import partial
-from itertools import count
 from typing import Any, cast
 
 from anthropic import APIRequest, APIResponse, AsyncAPIResponse, AsyncCallNext, CallNext, Middleware
@@ -14,7 +13,6 @@ from relight.engine.guard.calls.deadlines import deadline_us
 from relight.engine.guard.calls.driving import AsyncDriver, SyncDriver
 from relight.engine.guard.calls.first import First
 from relight.engine.guard.calls.parts import Parts
-from relight.engine.guard.calls.steps import CallAny
 from relight.engine.guard.calls.waits import Waits
 from relight.engine.guard.clients.known_clients import KnownClients
 from relight.engine.guard.health import GuardHealth
@@ -55,8 +53,6 @@ class Guard(Middleware):
         self.recorder = recorder if isinstance(recorder, Recorder) else recorder.recorder
         clock, waits = self.recorder.clock, waits or Waits()
         routes = Routes(fallbacks, provider=provider, asynchronous=asynchronous)
-        self._unserved = None if routes.asynchronous is None else not routes.asynchronous
-        """The kind of clients that its fallbacks cannot stand in for."""
         self._parts = Parts(
             self.policy,
             clock=clock,
@@ -67,16 +63,14 @@ class Guard(Middleware):
             breakers=breakers or Breakers.beside(self.recorder),
             routes=routes,
             budgets=budgets,
+            clients=KnownClients(provider, region),
         )
         self._told = (self.recorder, self.policy, region, tuple(fallbacks), budgets, breakers, journal, tuple(redact))
-        self._clients = KnownClients(provider, region)
         self._sync = SyncDriver(clock, waits)
         self._async = AsyncDriver(clock, waits)
-        self._numbers = count(1)
-        self._retried_outside = 0
 
     def handle(self, request: APIRequest, call_next: CallNext) -> APIResponse[Any]:
-        first = self._begin(request, call_next, False)
+        first = First(self._parts, request, call_next, asynchronous=False)
         if first.may:
             try:
                 self._sync.send(first)
@@ -89,7 +83,7 @@ class Guard(Middleware):
         return self._sync.drive(steps, stream_until_us=deadline_us())
 
     async def handle_async(self, request: APIRequest, call_next: AsyncCallNext) -> AsyncAPIResponse[Any]:
-        first = self._begin(request, call_next, True)
+        first = First(self._parts, request, call_next, asynchronous=True)
         if first.may:
             try:
                 await self._async.send(first)
@@ -108,9 +102,9 @@ class Guard(Middleware):
     def health(self) -> GuardHealth:
         """What it has done, and what is wrong with it or with how it is used."""
         return GuardHealth(
-            multiplying_clients=self._clients.multiplying,
-            doubled_clients=self._clients.doubled,
-            retried_outside=self._retried_outside,
+            multiplying_clients=self._parts.clients.multiplying,
+            doubled_clients=self._parts.clients.doubled,
+            retried_outside=self._parts.retried_outside,
             faults=dict(self._parts.faults),
         )
 
@@ -119,10 +113,3 @@ class Guard(Middleware):
             return records if isinstance(records, Journal) else Quickened(records)
         journal = self.recorder.beside(Journal, partial(Journal, self.recorder))
         return journal.redacting(redact) if redact else journal
-
-    def _begin(self, request: APIRequest, call_next: CallAny, asynchronous: bool) -> First:
-        if asynchronous is self._unserved:
-            self._parts.routes.stand_in(asynchronous=asynchronous)
-        if request.retries_taken:
-            self._retried_outside += 1
-        return First(self._parts, self._clients, request, call_next, next(self._numbers))

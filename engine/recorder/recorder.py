@@ -147,14 +147,19 @@ class Recorder:
         """
         session = self._session or self._restarted()
         room = session.room
-        if cause := room.expect(events):
+        if room.expected_events < room.unlooked_until:
+            room.expected_events += events
+            cause = None
+        else:
+            cause = room.expect(events)
+        if cause is not None:
             session.writer.refusals.add(cause, events)
         else:
             writer = session.writer
             writer.defer((make, fact, scope, events))
             if at_once or writer.ended:
                 writer.look(at_once=at_once)
-        return room.unmade_events
+        return room.expected_events - room.made_events
 
     def content(self, body: bytes) -> Content:
         """Keeps `body` in the spool and then in the content store, under the tenant and its SHA-256.

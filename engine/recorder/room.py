@@ -29,12 +29,12 @@ class Room:
         self._max_bytes = max_bytes
         self._in_memory = in_memory
         self._waiting_events = 0
-        self._expected = 0
+        self.expected_events = 0
         """Events ever let in before they were made. Added to without the lock, which costs more than all the rest: the
         interpreter lets no other thread in between reading a plain number and writing it back."""
-        self._made = 0
-        self._expects_until = 0
-        """As long as `_expected` is below, nobody has to look at the caps."""
+        self.made_events = 0
+        self.unlooked_until = 0
+        """As long as `expected_events` is below, nobody has to look at the caps."""
         self.exposed_events = sum(exposed.values())
         self.exposed_bytes = sum(size * count for size, count in exposed.items())
         self._stored_bytes = sum(stored_bytes(size) * count for size, count in exposed.items())
@@ -44,11 +44,7 @@ class Room:
     @property
     def waiting_events(self) -> int:
         """For the disk, those that are yet to be made among them."""
-        return self._waiting_events + self._expected - self._made
-
-    @property
-    def unmade_events(self) -> int:
-        return self._expected - self._made
+        return self._waiting_events + self.expected_events - self.made_events
 
     def take(self, size: int, *, events: int = 1) -> str | None:
         """Counts an event (or with `events=0` content) of this size; else says which cap is reached."""
@@ -59,29 +55,29 @@ class Room:
             self._waiting_events += events
             self.exposed_bytes += size
             self._stored_bytes += stored
-            self._expects_until = 0
+            self.unlooked_until = 0
             return None
 
     def expect(self, events: int) -> str | None:
         """Counts events that are yet to be made; else says which cap is reached."""
-        if self._expected < self._expects_until:
-            self._expected += events
+        if self.expected_events < self.unlooked_until:
+            self.expected_events += events
             return None
         with self._lock:
             if reached := self._reached(events * EXPECTED_BYTES, events):
                 return reached
-            self._expected += events
-            self._expects_until = self._expected + self._unlooked()
+            self.expected_events += events
+            self.unlooked_until = self.expected_events + self._unlooked()
             return None
 
     def adopt_expected(self, events: int) -> None:
         """What another recorder's room had let in is yet to be made here, whatever the caps say."""
-        self._expected += events
+        self.expected_events += events
 
     def expected(self, events: int, made: Iterable[int] = ()) -> None:
         """Such events are made, of these sizes, whatever the caps say: they had been let in."""
         with self._lock:
-            self._made += events
+            self.made_events += events
             for size in made:
                 self._waiting_events += 1
                 self.exposed_bytes += size
@@ -152,4 +148,4 @@ class Room:
 
     @property
     def _used_bytes(self) -> int:
-        return self._stored_bytes + self.unmade_events * EXPECTED_BYTES + self.wal_bytes
+        return self._stored_bytes + (self.expected_events - self.made_events) * EXPECTED_BYTES + self.wal_bytes

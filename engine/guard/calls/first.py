@@ -11,7 +11,7 @@ from relight.engine.guard.calls.outcomes import ended_by
 from relight.engine.guard.calls.parts import Parts
 from relight.engine.guard.calls.steps import AnyResponse, CallAny, Send
 from relight.engine.guard.clients.endpoints import operation
-from relight.engine.guard.clients.known_clients import KnownClients, is_model
+from relight.engine.guard.clients.known_clients import is_model
 from relight.engine.guard.clients.tracing import traceparent_in
 from relight.engine.guard.facts import Attempt, Call
 from relight.engine.scope import scope_in
@@ -29,20 +29,25 @@ class First(Send):
     refused: Refused | None = None
     ended_us = 0
 
-    def __init__(
-        self, parts: Parts, clients: KnownClients, request: APIRequest, call_next: CallAny, number: int
-    ) -> None:
+    def __init__(self, parts: Parts, request: APIRequest, call_next: CallAny, *, asynchronous: bool) -> None:
         """Takes the call."""
+        if asynchronous is parts.unserved:
+            parts.routes.stand_in(asynchronous=asynchronous)
         self.parts = parts
-        self.number = number
+        self.number = next(parts.numbers)
         self.request = request
         self.call_next = call_next
         self.context = copy_context()
-        self.lane = lane = clients.lane(call_next, request.options.json_data, parts)
+        self.lane = lane = parts.clients.lane(call_next, request.options.json_data, parts)
         self.started_us = started_us = parts.now_us()
         self.until_us = started_us + parts.deadline_us
         self.parses = not request.stream and is_model(request.cast_to)
-        parts.begun(self)
+        if request.retries_taken:
+            parts.retried_outside += 1
+        try:
+            parts.journal.begun(self)
+        except Exception as error:
+            parts.failed("journal", error)
         callers_us = deadline_us()
         if callers_us is not None and callers_us < self.until_us:
             self.until_us = callers_us
@@ -50,11 +55,15 @@ class First(Send):
         if parts.budgets is not None:
             self.may = False
         if self.may and (breaker := lane.breaker) is not None:
-            answer = parts.asked(breaker, started_us)
-            if isinstance(answer, Refused):
-                self.refused, self.may = answer, False
+            try:
+                answer = breaker.permit(started_us)
+            except Exception as error:
+                parts.failed("breaker", error)
             else:
-                self.permit = answer
+                if isinstance(answer, Refused):
+                    self.refused, self.may = answer, False
+                else:
+                    self.permit = answer
 
     @property
     def breaker(self) -> Breaker | None:
@@ -80,7 +89,10 @@ class First(Send):
             except Exception as error:
                 parts.failed("breaker", error)
         self.parsed = self.response = None  # the caller's
-        parts.worked(self)
+        try:
+            parts.journal.worked(self)
+        except Exception as error:
+            parts.failed("journal", error)
         return response
 
     def outcome(self) -> tuple[Call, Attempt]:

@@ -2,6 +2,8 @@
 
 import logging
 from collections import Counter
+from itertools import count
+from typing import TYPE_CHECKING
 
 from relight.engine.clock import Clock
 from relight.engine.guard.breakers.breaker import Breaker, Permit, Refused
@@ -11,8 +13,11 @@ from relight.engine.guard.calls.waits import Waits
 from relight.engine.guard.facts import Attempt, Call, Dependency
 from relight.engine.guard.policy import GuardPolicy
 from relight.engine.guard.recording.events import AGAINST_THE_DEPENDENCY
-from relight.engine.guard.recording.records import QuickCall, QuickRecords
+from relight.engine.guard.recording.records import QuickRecords
 from relight.engine.guard.routes.chain import Routes
+
+if TYPE_CHECKING:
+    from relight.engine.guard.clients.known_clients import KnownClients
 
 _US = 1_000_000
 
@@ -23,11 +28,10 @@ class Parts:
     """The journal and the rest of one guard, as its calls use them."""
 
     __slots__ = (
-        "_begun",
         "_breaker_policy",
         "_breakers",
-        "_worked",
         "budgets",
+        "clients",
         "clock",
         "deadline_us",
         "falls_back",
@@ -35,9 +39,12 @@ class Parts:
         "journal",
         "name",
         "now_us",
+        "numbers",
+        "retried_outside",
         "retry",
         "routes",
         "tenant",
+        "unserved",
         "wait_for_capacity_s",
         "waits",
     )
@@ -54,15 +61,19 @@ class Parts:
         breakers: Breakers | None,
         routes: Routes,
         budgets: Budgets | None,
+        clients: "KnownClients",
     ) -> None:
         self.clock = clock
         self.name = name
         self.tenant = tenant
         self.waits = waits
         self.journal = journal
-        self._begun = journal.begun
-        self._worked = journal.worked
         self.now_us = clock.now_us
+        self.numbers = count(1)
+        self.retried_outside = 0
+        self.clients = clients
+        self.unserved = None if routes.asynchronous is None else not routes.asynchronous
+        """The kind of clients that its fallbacks cannot stand in for."""
         self.routes = routes
         self.falls_back = bool(routes)
         self.budgets = budgets
@@ -73,18 +84,6 @@ class Parts:
         self._breaker_policy = policy.breaker
         self.faults: Counter[str] = Counter()
         """How often which part failed."""
-
-    def begun(self, call: QuickCall) -> None:
-        try:
-            self._begun(call)
-        except Exception as error:
-            self.failed("journal", error)
-
-    def worked(self, call: QuickCall) -> None:
-        try:
-            self._worked(call)
-        except Exception as error:
-            self.failed("journal", error)
 
     def attempted(self, call: Call, attempt: Attempt) -> None:
         try:
