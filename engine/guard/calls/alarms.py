@@ -10,14 +10,11 @@ _NEVER = float("inf")
 class Alarm:
     """Rings at a moment, unless it is taken back before; `at_s` is of the clock of whoever rings it."""
 
-    __slots__ = ("at_s", "cancelling", "fired", "over", "target")
-
-    def __init__(self) -> None:
-        self.at_s = 0.0
-        self.target: object = None
-        self.over = False
-        self.fired = False
-        self.cancelling = 0
+    at_s = 0.0
+    target: object = None
+    over = False
+    fired = False
+    cancelling = 0
 
     def caught(self) -> bool:
         """Whether the cancellation of a task is this alarm's, and nobody else asked for one."""

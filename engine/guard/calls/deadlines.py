@@ -27,6 +27,5 @@ def deadline(seconds: float, *, clock: Clock | None = None) -> Iterator[None]:
         _until_us.reset(token)
 
 
-def deadline_us() -> int | None:
-    """Unix microseconds; None where the caller set none."""
-    return _until_us.get()
+deadline_us = _until_us.get
+"""Unix microseconds; None where the caller set none."""

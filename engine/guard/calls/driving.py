@@ -1,8 +1,9 @@
 """Does what the core of a call asks for: a driver for each kind of client."""
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Generator
 from contextlib import suppress
+from types import coroutine
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
@@ -177,15 +178,24 @@ class AsyncDriver:
             else:
                 step = _next(steps)
 
-    async def send(self, step: Send) -> None:
-        """One attempt. What its caller is told meanwhile is raised: that it is cancelled."""
-        alarms = self._alarms_here()
-        alarms.set(step, step.left_s)
+    @coroutine
+    def send(self, step: Send) -> Generator[Any, Any, None]:
+        """One attempt. What its caller is told meanwhile is raised: that it is cancelled.
+
+        A generator, for it has to see when the attempt waits for the first time: nothing before can be ended, and to
+        ask asyncio for its loop and task takes as long as all else here. It is done while the request is on its way.
+        """
         try:
-            response = await cast("Awaitable[AsyncAPIResponse[Any]]", step.call_next(step.request))
+            going = cast("Awaitable[AsyncAPIResponse[Any]]", step.call_next(step.request)).__await__()
+            try:
+                waits = next(going)
+            except StopIteration as came:
+                response = came.value
+            else:
+                response = yield from self._waited(step, going, waits)
             if step.came(response):
                 try:
-                    step.parsed = await response.parse()
+                    step.parsed = yield from response.parse()
                 except Exception as error:
                     step.unparsed = error
         except asyncio.CancelledError:
@@ -194,6 +204,22 @@ class AsyncDriver:
             step.error = TimeoutError()
         except Exception as error:
             step.error = error
+
+    def _waited(self, step: Send, going: Generator[Any, Any, Any], waits: object) -> Generator[Any, Any, Any]:
+        """Goes on with what waits, and ends it at its deadline."""
+        alarms = self._alarms_here()
+        alarms.set(step, step.left_s)
+        try:
+            while True:
+                try:
+                    yield waits
+                except BaseException as error:
+                    try:
+                        waits = going.throw(error)
+                    except StopIteration as came:
+                        return came.value
+                else:
+                    return (yield from going)
         finally:
             alarms.clear(step)
 
