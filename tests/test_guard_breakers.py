@@ -104,9 +104,12 @@ class Fleet:
         await until(lambda: all(condition(process) for process in self.processes), what)
 
     async def opens(self) -> None:
+        """By a ruling that all of them know; each refuses calls before, while it expects the ruling."""
+        before = {id(process): process.breaker.rev for process in self.processes}
         for process in self.processes[:3]:
             process.trip()
         await self.knows(Process.is_open_by_fleet, "the fleet's breaker is open for everyone")
+        await self.knows(lambda process: process.breaker.rev > before[id(process)], "everyone has the ruling")
 
 
 @asynccontextmanager
@@ -374,6 +377,7 @@ async def test_votes_that_came_before_a_process_count_with_it(nats: EmbeddedNats
             third = Process(recorder, breakers, breakers.of("crm"), two.clock)
             third.trip()
             await until(third.is_open_by_fleet, "three make a quorum")
+            await until(lambda: third.breaker.rev == 1, "the ruling stands on the stream")
     assert await assert_replayed(nats, tenant) == ["breakers.opened"]
 
 

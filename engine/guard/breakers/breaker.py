@@ -128,6 +128,11 @@ class Breaker:
         """Rulings of the fleet arrive, and the last one is known."""
         return self._linked
 
+    @property
+    def rev(self) -> int:
+        """Of the fleet's last ruling that is known here; a ruling that is only expected has none yet."""
+        return self._fleet.rev
+
     def link(self, linked: bool) -> None:
         """Whether rulings of the fleet arrive."""
         with self._lock:

@@ -88,7 +88,6 @@ class Fleet:
         said = str(error) or type(error).__name__
         if said != self.failure:
             log.info("breakers do not follow the fleet now: %s", said, extra={"action": "fleet_retry"})
-        self.failure = said
         for followed in self._followed.values():
             if followed.ruling is not None:
                 followed.ruling.cancel()
@@ -96,6 +95,7 @@ class Fleet:
             if (found := self._followed.get(name)) is not None and found.known:
                 breaker.told(found.state)  # of what was only expected nobody tells now
             breaker.link(False)
+        self.failure = said  # other threads read it: not before breakers act accordingly
 
     async def _follow(self) -> None:
         client, control = await self._recorder.client(), await self._recorder.with_control(_itself)
@@ -108,17 +108,17 @@ class Fleet:
             self._announcements(client),
         ):
             self._followed = {}
-            linked = False
             while True:
                 self._woken.clear()
                 while (message := follower.take()) is not None:
                     self._fold(message)
                 if not follower.behind:
-                    for name, breaker in list(self._breakers.items()):
-                        if breaker.policy.fleet is not None and not self._of(name).known:
+                    shared = [(name, one) for name, one in self._breakers.items() if one.policy.fleet is not None]
+                    for name, breaker in shared:
+                        if not self._of(name).known:
                             await self._know(name, breaker, control, follower.position)
-                    self.failure = None if linked else self.failure
-                    linked = True
+                    if all(self._of(name).known for name, _ in shared):
+                        self.failure = None
                     self._rule(client, control, follower.position)
                 with suppress(TimeoutError):
                     async with asyncio.timeout(self._pause_s()):
@@ -170,7 +170,9 @@ class Fleet:
             tail = await control.tail(BreakerOpened, tenant=self._tenant, entity=name, timeout_s=RULING_S)
         except ControlError as error:
             log.warning("%s", error, extra={"action": "unreadable_ruling"})
-        followed.know(tail if tail is not None and tail.seq <= position else None)
+        if tail is not None and tail.seq > position:
+            return  # it arrives at once, and wakes: until then nothing else is taken for the last ruling
+        followed.know(tail)
         breaker.told(followed.state, anew=True)
         breaker.link(True)
         cause = followed.cause
