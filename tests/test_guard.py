@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import time
+import weakref
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from typing import Any
@@ -13,6 +14,7 @@ import httpx2
 import pytest
 import pytest_asyncio
 import stack
+from anthropic import APIRequest
 from guarding import ASK, EXACT, NOON, Bench, Both, Notes, idle_recorder
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
@@ -22,6 +24,7 @@ from relight.engine.clock import ScriptedClock
 from relight.engine.fake.server import FakeAnthropic, fake_anthropic_thread
 from relight.engine.fake.steps import Fault, Step
 from relight.engine.guard.breakers.breakers import Breakers
+from relight.engine.guard.calls.alarms import SWEPT
 from relight.engine.guard.calls.classify import MAX_ASKED_S, asked_s
 from relight.engine.guard.facts import Failure
 from relight.engine.guard.guard import Guard
@@ -670,3 +673,24 @@ async def test_deadlines_of_many_calls_are_kept_each_for_itself(bench: Bench) ->
     for allowed, took in zip(allowed_s, await asyncio.gather(*map(took_s, allowed_s)), strict=True):
         assert allowed <= took < allowed + TOLERANCE_S
     await both.close()
+
+
+async def test_calls_with_a_nearer_deadline_are_let_go_when_they_are_over(bench: Bench, both: Both) -> None:
+    """Found: for as long as each might have lasted, its request and its answer were held in memory."""
+    claude = both.client(bench.fake, bench.guard())
+    await both.text(claude)
+    gone = []
+
+    async def noted(request: APIRequest, call_next: Any) -> Any:
+        gone.append(weakref.ref(request))
+        return await call_next(request)
+
+    def noted_sync(request: APIRequest, call_next: Any) -> Any:
+        gone.append(weakref.ref(request))
+        return call_next(request)
+
+    claude = both.client(bench.fake, noted if both.asynchronous else noted_sync, bench.guard())
+    for _ in range(3 * SWEPT):
+        with relight.deadline(300, clock=bench.clock):
+            await both.text(claude)
+    assert sum(request() is not None for request in gone) <= 2 * SWEPT
