@@ -25,6 +25,7 @@ from relight.engine.guard.breakers.breaker import CLOSED, Breaker, Permit, Refus
 from relight.engine.guard.breakers.breakers import Breakers
 from relight.engine.guard.breakers.fleet import ANNOUNCED, policy_version
 from relight.engine.guard.breakers.tool import ToolBreaker
+from relight.engine.guard.calls.deadlines import deadline
 from relight.engine.guard.routes.capacity import waiting_for_capacity
 from relight.engine.log.control import ControlLog, Tail
 from relight.engine.log.topology import connect
@@ -737,6 +738,22 @@ async def test_a_tool_waits_for_the_fleets_probe_and_for_capacity_where_it_may(n
             entering = asyncio.create_task(crm.__aenter__())
             await asyncio.sleep(0)
         all_.clock.advance(31)
+        await entering
+
+
+async def test_a_tool_may_wait_for_ever_and_a_deadline_ends_the_wait(nats: EmbeddedNats) -> None:
+    """Found: infinity was an OverflowError, and the wait went on past the deadline."""
+    async with fleet(nats, next(TENANTS), domains="A") as alone:
+        [process] = alone.processes
+        process.trip()
+        crm = ToolBreaker(process.breakers, "crm")
+        with waiting_for_capacity(float("inf")), deadline(5, clock=alone.clock):
+            with pytest.raises(CircuitOpen):
+                await crm.__aenter__()
+        with waiting_for_capacity(float("inf")):
+            entering = asyncio.create_task(crm.__aenter__())
+            await asyncio.sleep(0)
+        alone.clock.advance(21)
         await entering
 
 
