@@ -694,3 +694,18 @@ async def test_calls_with_a_nearer_deadline_are_let_go_when_they_are_over(bench:
         with relight.deadline(300, clock=bench.clock):
             await both.text(claude)
     assert sum(request() is not None for request in gone) <= 2 * SWEPT
+
+
+async def test_an_error_that_names_an_address_leaves_out_what_may_be_a_key(bench: Bench, both: Both) -> None:
+    """Found: it quoted the whole of it, user and password among it."""
+    bench.fake.play([Step(fault=Fault.NO_MESSAGE_STOP, after_deltas=1, headers={"request-id": ""})])
+    place = bench.fake.url.removeprefix("http://")
+    claude = both.client(bench.fake, bench.guard(), base_url=f"http://gateway:sk-secret@{place}")
+    with pytest.raises(anthropic.APIConnectionError, match=r"of 127\.0\.0\.1/v1/messages ended") as raised:
+        await both.events(claude)
+    assert "sk-secret" not in str(raised.value)
+
+
+def test_a_deadline_in_infinity_is_refused_in_plain_words() -> None:
+    with pytest.raises(ValueError, match="leave it out"), relight.deadline(float("inf")):
+        pass
