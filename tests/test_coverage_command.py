@@ -25,8 +25,12 @@ from relight.engine.app.covering import seen_calls
 from relight.engine.app.opening import open_relight
 from relight.engine.cli.main import app
 from relight.engine.fake.server import FakeAnthropic, fake_anthropic_thread
+from relight.engine.fake.steps import Step
 from relight.engine.guard.counting.counting import CallCounter, counting_calls
 from relight.engine.guard.counting.places import UNKNOWN_PLACE
+from relight.engine.guard.guarded import guarded
+from relight.engine.guard.policy import GuardPolicy
+from relight.engine.guard.routes.fallback import Fallback
 from relight.engine.recorder.receipts import Ack
 from relight.engine.recorder.recorder import Recorder
 from relight.engine.settings import Settings
@@ -228,6 +232,28 @@ async def test_calls_are_counted_by_the_line_that_makes_them(scene: Scene, tmp_p
         ("app/work.py:26", False): 1,
         (UNKNOWN_PLACE, False): 1,
     }
+
+
+@pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_call_that_falls_back_to_another_client_is_counted_once_and_as_guarded(
+    scene: Scene, asynchronous: bool
+) -> None:
+    """Found: the guard's own call of the other client was counted too, as a raw one of the same line."""
+    scene.fake.play([Step(status=500)])
+    policy = GuardPolicy(retries=0, breaker=None)
+    ask: Any = {"model": "claude-opus-4-8", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}
+    async with counting_calls(scene.recorder) as counter, scene.asynchronous() as client, scene.asynchronous() as other:
+        with scene.synchronous() as one, scene.synchronous() as another:
+            if asynchronous:
+                safe = guarded(client, scene.recorder, policy, fallbacks=[Fallback(other)])
+                await safe.messages.create(**ask)
+            else:
+                plain = guarded(one, scene.recorder, policy, fallbacks=[Fallback(another)])
+                await asyncio.to_thread(plain.messages.create, **ask)
+        found = counts(counter)
+    assert len(scene.fake.requests) == 2
+    assert [(guarded, calls) for (_, guarded), calls in found.items()] == [(True, 1)]
 
 
 @pytest.mark.asyncio(loop_scope="module")

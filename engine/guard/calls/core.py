@@ -270,6 +270,8 @@ class Conduct:
         call, attempt = self._call, self._attempt
         if attempt is None:
             call.ended_us = self._parts.clock.now_us()
+            if self._permit is not None and self._breaker is not None:
+                self._breaker.released(self._permit)  # it let the call pass, and then the budget did not
         else:
             if attempt.ended_us is None:
                 attempt.ended_us = self._parts.clock.now_us()

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Generator
 from contextlib import suppress
+from inspect import GEN_CLOSED, getgeneratorstate
 from types import coroutine
 from typing import Any, cast
 from weakref import WeakKeyDictionary
@@ -52,7 +53,7 @@ class SyncDriver:
             try:
                 if type(step) is Send:
                     self.send(step)
-                    if steps.gi_frame is None and step.http is not None:
+                    if step.http is not None and getgeneratorstate(steps) == GEN_CLOSED:
                         step.http.close()  # whoever wanted the answer has gone
                 elif type(step) is Pause:
                     self._waits.sleep(step.seconds)
@@ -164,7 +165,7 @@ class AsyncDriver:
             try:
                 if type(step) is Send:
                     await self.send(step)
-                    if steps.gi_frame is None and step.http is not None:
+                    if step.http is not None and getgeneratorstate(steps) == GEN_CLOSED:
                         await step.http.aclose()  # whoever wanted the answer has gone
                 elif type(step) is Pause:
                     await self._waits.sleep_async(step.seconds)

@@ -31,6 +31,7 @@ class Owner(Enum):
 
 
 _HERE = Path(__file__).parent
+_GUARD = str(_HERE.parent)
 _OURS = str(_HERE.parent.parent)
 _SDK = str(Path(anthropic.__file__).parent)
 _STANDARD = tuple({sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")})
@@ -96,7 +97,7 @@ def _owner_of(file: str) -> Owner:
     if file in _COUNTING:
         return Owner.STANDARD
     if file.startswith(_OURS):
-        return Owner.GUARD if file.startswith(str(_HERE)) else Owner.STANDARD
+        return Owner.GUARD if file.startswith(_GUARD) else Owner.STANDARD
     if file.startswith(_SDK):
         return Owner.SDK
     if file.startswith(_LOOPS) or "/trio/_core/" in file:
