@@ -1,10 +1,14 @@
 """The settings, as those who are configured by them want them."""
 
-from relight.engine.http.limits import HttpLimits
+from typing import TYPE_CHECKING
+
 from relight.engine.recorder.options import RecorderOptions
 from relight.engine.servers import Servers
 from relight.engine.settings import Settings
 from relight.engine.tables.pools import PoolOptions
+
+if TYPE_CHECKING:
+    from relight.engine.http.limits import HttpLimits
 
 
 def recorder_options(servers: Servers, settings: Settings) -> RecorderOptions:
@@ -32,8 +36,10 @@ def pool_options(settings: Settings, *, size: int | None = None) -> PoolOptions:
     )
 
 
-def http_limits(settings: Settings) -> HttpLimits:
+def http_limits(settings: Settings) -> "HttpLimits":
     """The settings, as the API wants them."""
+    from relight.engine.http.limits import HttpLimits  # brings a library that only the API needs
+
     return HttpLimits(
         rate_low=settings.rate_low,
         rate_standard=settings.rate_standard,

@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from faststream import FastStream
 from nats.aio.client import Client
 from prometheus_client import CollectorRegistry
 
@@ -15,15 +15,10 @@ from relight.engine.health.metrics import register_metrics
 from relight.engine.health.models import Health
 from relight.engine.health.probe import HealthProbe, Watched, service_id
 from relight.engine.health.readiness import Readiness
-from relight.engine.http.api import ApiParts, Observed, build_api, build_probes
-from relight.engine.http.entry import Entry
-from relight.engine.http.feed import Feed
-from relight.engine.http.server import HttpServer, http_server
 from relight.engine.ingest import Ingest
 from relight.engine.log.reader import TRANSIENT
 from relight.engine.log.topology import STREAM, Headers, close
 from relight.engine.log.watermarks import ProjectedWatermarks
-from relight.engine.messaging.application import build_application, stop_application
 from relight.engine.options import http_limits, pool_options, recorder_options
 from relight.engine.proving.answering import answering
 from relight.engine.proving.asking import Attestations, Attester
@@ -39,6 +34,11 @@ from relight.engine.tables.pools import PROJECTOR_ROLE as PROJECTOR_ROLE
 from relight.engine.tables.pools import Pool
 from relight.engine.tables.projector import Projector
 from relight.events.catalog import prepare
+
+if TYPE_CHECKING:
+    from faststream import FastStream
+
+    from relight.engine.http.server import HttpServer
 
 POLL_S = 0.02
 HANGS_S = 10.0
@@ -83,9 +83,9 @@ class Service:
     pool: Pool
     projector: Projector | None
     recorder: Recorder | None
-    app: FastStream
+    app: "FastStream"
     probe: HealthProbe
-    http: HttpServer | None
+    http: "HttpServer | None"
 
     async def health(self) -> Health:
         return await self.probe.check()
@@ -108,13 +108,21 @@ async def serving(
     says how long that may take, and is told what was cut off.
     Raises `AccessRefused`, `MigrationError`, `SettingsError`; unless `patient`, `Unreachable`.
     """
+    # What answers over HTTP and NATS takes longer to import than all else, and commands that only ask do not need it.
+    from relight.engine.messaging.application import build_application
+
     readiness, stopping = readiness or Readiness(), stopping or Stopping(settings.drain_s)
     startup = Startup(readiness, patient=patient)
-    entry = Entry(readiness)
     prepare()
     async with AsyncExitStack() as stack:
         http = None
         if parts.listens:
+            from relight.engine.http.api import ApiParts, Observed, build_api, build_probes
+            from relight.engine.http.entry import Entry
+            from relight.engine.http.feed import Feed
+            from relight.engine.http.server import http_server
+
+            entry = Entry(readiness)
             listening = http_server(
                 entry,
                 host=settings.http_host,
@@ -214,7 +222,7 @@ def _nobody(publisher: str) -> None:
     """No projector here that could announce progress."""
 
 
-async def _answered(http: HttpServer, stopping: Stopping) -> None:
+async def _answered(http: "HttpServer", stopping: Stopping) -> None:
     within_s = stopping.left_s(REQUESTS)
     await stopping.within(REQUESTS, http.stop(within_s=within_s))
     if cut_off := await http.stop(within_s=0):
@@ -222,7 +230,9 @@ async def _answered(http: HttpServer, stopping: Stopping) -> None:
 
 
 @asynccontextmanager
-async def _answering(app: FastStream, stopping: Stopping) -> AsyncIterator[None]:
+async def _answering(app: "FastStream", stopping: Stopping) -> AsyncIterator[None]:
+    from relight.engine.messaging.application import stop_application
+
     await app.start()
     try:
         yield

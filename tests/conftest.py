@@ -20,6 +20,7 @@ import asyncpg
 import pytest
 import pytest_asyncio
 import stack
+from places import temporary
 
 from relight.engine.embedded.postgres import EmbeddedPostgres
 from relight.engine.tables.migrate import migrate
@@ -65,7 +66,7 @@ async def execute(url: str, *statements: str) -> None:
 @pytest.fixture(scope="session")
 def home() -> Iterator[Path]:
     """A folder that PostgreSQL's user can enter, as pytest's own cannot be by others."""
-    folder = Path(tempfile.mkdtemp(prefix="relight-tests-", dir="/tmp"))
+    folder = Path(tempfile.mkdtemp(prefix="relight-tests-", dir=temporary()))
     folder.chmod(0o755)
     yield folder
     shutil.rmtree(folder, ignore_errors=True)

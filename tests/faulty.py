@@ -24,10 +24,10 @@ from relight.engine import scope
 from relight.engine.clock import Clock, ScriptedClock
 from relight.engine.fake.seen import Seen
 from relight.engine.fake.server import FakeAnthropic, fake_anthropic_thread
-from relight.engine.guard.deadlines import deadline
+from relight.engine.guard.calls.deadlines import deadline
+from relight.engine.guard.calls.waits import Waits
 from relight.engine.guard.guard import Guard
 from relight.engine.guard.policy import GuardPolicy
-from relight.engine.guard.waits import Waits
 from relight.engine.log.reader import Message
 from relight.engine.recorder.recorder import Recorder
 

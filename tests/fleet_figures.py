@@ -16,8 +16,10 @@ class Round:
     events: list[tuple[int, Recorded[Event]]]
     stored_ms: float
     """Until the stream had the ruling, fsynced."""
+    refused_ms: list[float]
+    """Until a process let no call pass any more."""
     known_ms: list[float]
-    """Until the ruling took effect in a process."""
+    """Until it knew the ruling."""
     raw_ms: list[float]
     """Until a plain subscription of the same client had the message, fsynced or not."""
 
@@ -38,6 +40,7 @@ def figures(said: dict[str, Any], messages: list[Message]) -> Round:
     return Round(
         events=[(message.seq, event) for message, event in ours],
         stored_ms=(stored.timestamp_ns - quorum_ns) / 1e6,
+        refused_ms=[(min(child["known_ns"].values()) - quorum_ns) / 1e6 for child in children],
         known_ms=[(child["known_ns"][str(opened.rev)] - quorum_ns) / 1e6 for child in children],
         raw_ms=[(child["raw_ns"][opened.id] - quorum_ns) / 1e6 for child in children],
     )

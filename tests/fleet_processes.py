@@ -23,9 +23,9 @@ import orjson
 from nats.aio.msg import Msg
 
 from relight.engine.errors import CircuitOpen
-from relight.engine.guard.breaker import Breaker
-from relight.engine.guard.breakers import Breakers
-from relight.engine.guard.tool import ToolBreaker
+from relight.engine.guard.breakers.breaker import Breaker
+from relight.engine.guard.breakers.breakers import Breakers
+from relight.engine.guard.breakers.tool import ToolBreaker
 from relight.engine.policies.breaker import BreakerPolicy
 from relight.engine.policies.fleet_breaker import FleetPolicy, FleetState, State
 from relight.engine.recorder.recorder import Recorder, RecorderOptions

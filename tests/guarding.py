@@ -13,10 +13,10 @@ import httpx2
 
 from relight.engine.clock import ScriptedClock
 from relight.engine.fake.server import FakeAnthropic
+from relight.engine.guard.calls.waits import Waits
 from relight.engine.guard.facts import Attempt, Call, Failure
 from relight.engine.guard.guard import Guard
 from relight.engine.guard.policy import GuardPolicy
-from relight.engine.guard.waits import Waits
 from relight.engine.recorder.recorder import Recorder, RecorderOptions
 
 ASK: dict[str, Any] = {

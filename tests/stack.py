@@ -15,6 +15,7 @@ import asyncpg
 import orjson
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from places import temporary
 
 from relight.engine.embedded.nats import EmbeddedNats
 from relight.engine.errors import Fenced as Fenced
@@ -56,7 +57,7 @@ async def until(condition: Callable[[], Any], what: str = "", *, within_s: float
 @contextmanager
 def folder() -> Iterator[Path]:
     """A short path, as servers like it."""
-    path = Path(tempfile.mkdtemp(prefix="relight-t-", dir="/tmp"))
+    path = Path(tempfile.mkdtemp(prefix="relight-t-", dir=temporary()))
     path.chmod(0o755)
     try:
         yield path

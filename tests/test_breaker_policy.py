@@ -17,6 +17,7 @@ from relight.engine.policies.fleet_breaker import (
     FleetState,
     State,
     decide,
+    expecting,
     observe,
     ruling_of,
 )
@@ -329,6 +330,16 @@ def test_after_its_deadline_it_half_opens_for_whoever_has_a_call_to_make() -> No
         probes=1,
         openings=1,
     )
+
+
+def test_whoever_sees_a_quorum_refuses_calls_before_the_ruling_is_written() -> None:
+    state = folded(*QUORUM)
+    ruling = decided(state, 3)
+    assert isinstance(ruling, BreakerOpened)
+    waiting = expecting(state, ruling, at(3))
+    assert (waiting.state, waiting.rev, waiting.next_retry_at) == (State.OPEN, 0, at(33))
+    half_open = half_opened_state()
+    assert expecting(half_open, ruling, at(60)) is half_open, "no call passes anyway"
 
 
 def half_opened_state() -> FleetState:

@@ -11,7 +11,7 @@ from stack import encoded, failed
 
 
 async def test_nats_away_frozen_flapping_deaf_and_half_open_blocks_nobody_and_loses_nothing(tmp_path: Path) -> None:
-    found = await chaos(tmp_path, "away", "wires", "--away-s", "9", "--wires-s", "3", "--events-per-s", "500")
+    found = await chaos(tmp_path, "away", "wires", "--away-s", "6", "--wires-s", "3", "--events-per-s", "500")
     names = [verdict["name"] for verdict in found["verdicts"] if verdict["kept"]]
     assert sum("record()" in name for name in names) == 6
     assert any("recorder.gap says" in name for name in names)

@@ -25,8 +25,8 @@ from relight.engine.app.covering import seen_calls
 from relight.engine.app.opening import open_relight
 from relight.engine.cli.main import app
 from relight.engine.fake.server import FakeAnthropic, fake_anthropic_thread
-from relight.engine.guard.counting import CallCounter, counting_calls
-from relight.engine.guard.places import UNKNOWN_PLACE
+from relight.engine.guard.counting.counting import CallCounter, counting_calls
+from relight.engine.guard.counting.places import UNKNOWN_PLACE
 from relight.engine.recorder.receipts import Ack
 from relight.engine.recorder.recorder import Recorder
 from relight.engine.settings import Settings

@@ -126,6 +126,17 @@ async def test_a_fact_alone_is_written_soon_although_nobody_wakes_the_writer(nat
             )
 
 
+async def test_a_mark_is_reached_once_all_before_it_is(nats: EmbeddedNats, client: Client, spools: Path) -> None:
+    async with Recorder(options(nats, spools)) as recorder:
+        for n in range(300):
+            recorder.defer(three, n, Scope(), 3)
+        last = recorder.record(failed(900))
+        mark = recorder.mark()
+        await mark.reached(Ack.REPLICATED)
+        assert mark.pseq == last.pseq
+        assert ns(await of(client, recorder)) == list(range(901))
+
+
 async def test_stopping_writes_what_was_deferred(nats: EmbeddedNats, client: Client, spools: Path) -> None:
     recorder = Recorder(options(nats, spools))
     recorder.start()
@@ -425,7 +436,7 @@ async def test_of_a_killed_process_every_fact_that_is_recorded_is_recorded_whole
         assert len(found) >= 3 * told
 
 
-async def test_the_writer_is_woken_by_no_fact_and_by_every_event(
+async def test_the_writer_is_woken_by_every_event_and_by_no_fact_that_can_wait(
     nats: EmbeddedNats, spools: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("relight.engine.recorder.inbox.LINGER_S", 2.0)
@@ -439,8 +450,11 @@ async def test_the_writer_is_woken_by_no_fact_and_by_every_event(
         assert recorder.health().recorded_events == 1
         began = time.monotonic()
         await recorder.record(failed(1_000)).reached(Ack.SPOOLED)
-        assert time.monotonic() - began < 1.5
         assert recorder.health().recorded_events == 1_002
+        recorder.defer(one, 1_001, Scope())
+        recorder.defer(one, 1_002, Scope(), at_once=True)
+        await until(lambda: recorder.health().recorded_events == 1_004, "what is told at once takes the rest along")
+        assert time.monotonic() - began < 1.5
 
 
 async def test_more_facts_than_one_group_holds_are_written_without_waiting_in_between(

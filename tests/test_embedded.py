@@ -22,6 +22,7 @@ import nats
 import nats.errors
 import psutil
 import pytest
+from places import temporary
 
 from relight.engine.embedded.lock import exclusive
 from relight.engine.embedded.nats import EmbeddedNats
@@ -81,7 +82,7 @@ def used_home(home: Path, seed: Path) -> Path:
 
 def temporary_home() -> Iterator[Path]:
     """pytest's tmp_path is closed to others, and PostgreSQL started by root runs as nobody."""
-    path = Path(tempfile.mkdtemp(prefix="relight-embedded-", dir="/tmp"))
+    path = Path(tempfile.mkdtemp(prefix="relight-embedded-", dir=temporary()))
     path.chmod(0o755)
     yield path
     left = of_home(path)
@@ -117,7 +118,7 @@ def until(condition: Callable[[], bool], deadline_s: float = GONE_S) -> None:
     give_up = time.monotonic() + deadline_s
     while not condition():
         assert time.monotonic() < give_up
-        time.sleep(0.005)
+        time.sleep(0.02)
 
 
 def wait_gone(home: Path) -> None:

@@ -58,11 +58,10 @@ async def test_a_quorum_stops_the_whole_fleet_and_few_probes_find_out_when_to_go
         seen = [event for seq, event in found.events if seq <= (ruling.observedseq or 0)]
         assert ruling_of(seen, ruling, FLEET) == ruling.data, "the events give every ruling again"
 
-    known, raw = percentile(found.known_ms, 0.99), percentile(found.raw_ms, 0.99)
+    refused, raw = percentile(found.refused_ms, 0.99), percentile(found.raw_ms, 0.99)
     print(
-        f"{PROCESSES} processes know of the ruling {known:.0f} ms (p99) and {percentile(found.known_ms, 0.5):.0f} ms"
-        f" (p50) after quorum; the stream had it after {found.stored_ms:.0f} ms, and the bare message, not yet stored,"
-        f" took {raw:.0f} and {percentile(found.raw_ms, 0.5):.0f} ms"
+        f"{PROCESSES} processes refuse calls {refused:.0f} ms (p99) after quorum and have the ruling after"
+        f" {percentile(found.known_ms, 0.99):.0f} ms; the bare message, not yet stored, took {raw:.0f} ms"
     )
-    assert known <= max(WITHIN_MS, BUSY * raw)
+    assert refused <= max(WITHIN_MS, BUSY * raw)
     assert alone["tripped"] == PROCESSES, "with NATS gone every process breaks for itself"

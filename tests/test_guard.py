@@ -12,6 +12,7 @@ import anthropic
 import httpx2
 import pytest
 import pytest_asyncio
+import stack
 from guarding import ASK, EXACT, NOON, Bench, Both, Notes, idle_recorder
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
@@ -20,13 +21,13 @@ import relight
 from relight.engine.clock import ScriptedClock
 from relight.engine.fake.server import FakeAnthropic, fake_anthropic_thread
 from relight.engine.fake.steps import Fault, Step
-from relight.engine.guard.breakers import Breakers
-from relight.engine.guard.classify import MAX_ASKED_S, asked_s
+from relight.engine.guard.breakers.breakers import Breakers
+from relight.engine.guard.calls.classify import MAX_ASKED_S, asked_s
 from relight.engine.guard.facts import Failure
-from relight.engine.guard.fallback import Fallback
 from relight.engine.guard.guard import Guard
 from relight.engine.guard.guarded import guarded
 from relight.engine.guard.policy import GuardPolicy
+from relight.engine.guard.routes.fallback import Fallback
 from relight.engine.policies.breaker import BreakerPolicy
 from relight.engine.recorder.recorder import Recorder
 
@@ -245,6 +246,24 @@ async def test_a_stream_that_is_left_is_recorded_so_and_gives_its_connection_bac
         with claude.messages.stream(**ASK) as stream:
             next(iter(stream))
     assert bench.notes.call.failure is Failure.ABANDONED
+    assert await both.text(claude)
+
+
+async def test_a_stream_that_another_task_closes_while_it_is_asked_for_again_is_recorded_once_and_frees_its_connection(
+    bench: Bench, both: Both
+) -> None:
+    """Found: the core went on without its driver, the reader got an AssertionError, and no outcome was recorded."""
+    again = Step(delay_s=0.2)
+    bench.fake.play([OVERLOADED_EVENT, again])
+    claude = both.client(bench.fake, bench.guard(), connections=1)
+    stream = await both.do(claude.messages.create, **ASK, stream=True)
+    reading = asyncio.create_task(both.do(anext, aiter(stream)) if both.asynchronous else both.do(next, iter(stream)))
+    await stack.until(lambda: len(bench.fake.requests) == 2)
+    await both.do(stream.close)
+    assert bench.notes.call.failure is Failure.ABANDONED
+    assert bench.notes.failures == [Failure.OVERLOADED, Failure.ABANDONED]
+    with pytest.raises(httpx2.StreamClosed):
+        await reading
     assert await both.text(claude)
 
 

@@ -2,12 +2,13 @@
 
 import asyncio
 import os
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from itertools import count
 from typing import Any
@@ -20,15 +21,17 @@ from relight.engine import scope
 from relight.engine.clock import ScriptedClock
 from relight.engine.embedded.nats import EmbeddedNats
 from relight.engine.errors import CircuitOpen
-from relight.engine.guard.breaker import CLOSED, Breaker, Permit, Refused
-from relight.engine.guard.breakers import Breakers
-from relight.engine.guard.capacity import waiting_for_capacity
-from relight.engine.guard.fleet import policy_version
-from relight.engine.guard.tool import ToolBreaker
+from relight.engine.guard.breakers.breaker import CLOSED, Breaker, Permit, Refused
+from relight.engine.guard.breakers.breakers import Breakers
+from relight.engine.guard.breakers.fleet import policy_version
+from relight.engine.guard.breakers.tool import ToolBreaker
+from relight.engine.guard.routes.capacity import waiting_for_capacity
 from relight.engine.log.topology import connect
 from relight.engine.policies.breaker import BreakerPolicy
-from relight.engine.policies.fleet_breaker import FleetPolicy, State, ruling_of
+from relight.engine.policies.fleet_breaker import FleetPolicy, FleetState, State, ruling_of
 from relight.engine.recorder.recorder import Recorder
+from relight.engine.runtime import Relight
+from relight.engine.sync import SyncRelight
 from relight.events.catalog import decode
 from relight.events.errors import InvalidEvent
 
@@ -215,6 +218,7 @@ async def test_breakers_of_one_recorder_are_the_same_for_all_that_is_guarded(nat
     async with Recorder(options(nats, tenant=next(TENANTS))) as recorder:
         breakers = Breakers.beside(recorder)
         assert Breakers.beside(recorder) is breakers
+        assert breakers.fault_domain == socket.gethostname(), "where nothing else was said"
         assert breakers.of("crm") is breakers.of("crm")
         with pytest.raises(InvalidEvent, match="choose another name"):
             breakers.of("")
@@ -386,6 +390,23 @@ async def test_a_breaker_of_one_process_only_neither_follows_nor_binds_a_fleet(n
     assert [event for event in await events_of(nats, tenant) if event.get("rev")] == []
 
 
+async def test_an_expected_ruling_that_never_comes_lets_calls_pass_again_and_an_older_one_changes_nothing(
+    nats: EmbeddedNats,
+) -> None:
+    async with fleet(nats, next(TENANTS), domains="A") as alone:
+        [process] = alone.processes
+        nothing = FleetState(service_name="crm")
+        later = alone.clock.now() + timedelta(seconds=30)
+        opened = replace(nothing, state=State.OPEN, next_retry_at=later, reason="a quorum")
+        process.breaker.told(opened)
+        assert isinstance(process.call(answered=True), Refused)
+        process.breaker.told(nothing)
+        assert process.call(answered=True) is CLOSED
+        process.breaker.told(replace(opened, rev=3))
+        process.breaker.told(replace(nothing, rev=2))
+        assert isinstance(process.call(answered=True), Refused)
+
+
 # Without NATS
 
 
@@ -454,8 +475,8 @@ def _nowhere() -> EmbeddedNats:
 
 FORKING = """
 import os, sys
-from relight.engine.guard.breaker import CLOSED, Refused
-from relight.engine.guard.breakers import Breakers
+from relight.engine.guard.breakers.breaker import CLOSED, Refused
+from relight.engine.guard.breakers.breakers import Breakers
 from relight.engine.recorder.recorder import Recorder, RecorderOptions
 recorder = Recorder(RecorderOptions(nats_url=sys.argv[1], region="eu", tenant="acme", spools=None))
 recorder.start()
@@ -534,6 +555,31 @@ async def test_a_coroutine_function_behind_a_breaker_is_refused_with_a_problem(n
         ("breakers.tripped", None),
         ("breakers.failed", "ConnectionError"),
     ]
+
+
+async def test_relight_gives_breakers_that_all_of_the_process_share(nats: EmbeddedNats) -> None:
+    tenant, policy = next(TENANTS), BreakerPolicy(consecutive_failures=1)
+    async with Recorder(options(nats, tenant=tenant)) as recorder:
+        r = Relight(recorder, None, region="eu", tenant=tenant)  # type: ignore[arg-type]  # nothing is queried
+
+        @r.breaker("crm", policy=policy)
+        async def look_up() -> None:
+            raise OSError
+
+        with pytest.raises(OSError):
+            await look_up()
+        plain = SyncRelight(r, None)  # type: ignore[arg-type]  # nothing is waited for
+
+        @plain.breaker("crm")
+        def look_up_plainly() -> None:
+            raise AssertionError("it is not called")
+
+        with pytest.raises(CircuitOpen):
+            look_up_plainly()
+        with pytest.raises(CircuitOpen), plain.breaker("crm"):
+            raise AssertionError("not entered")
+        [health] = plain.breakers.health().breakers
+        assert (health.name, health.refused_calls) == ("crm", 2)
 
 
 async def test_plain_functions_and_blocks_with_and_without_a_loop(nats: EmbeddedNats) -> None:

@@ -21,11 +21,11 @@ from hypothesis import strategies as st
 import relight
 from relight.engine.clock import ScriptedClock
 from relight.engine.errors import BudgetExceeded, DeadlineExceeded, SettingsError, Unreachable
-from relight.engine.guard.budgets import Budgets, Held
-from relight.engine.guard.estimates import estimated
+from relight.engine.guard.budgets.budgets import Budgets, Held
+from relight.engine.guard.budgets.estimates import estimated
+from relight.engine.guard.budgets.spent_elsewhere import SpentElsewhere
 from relight.engine.guard.facts import Dependency, Usage
-from relight.engine.guard.refusals import circuit_open
-from relight.engine.guard.spent_elsewhere import SpentElsewhere
+from relight.engine.guard.routes.refusals import circuit_open
 from relight.engine.http.guarded import problem_response
 from relight.engine.policies.budget import Amounts, Limit, Per, Spending, Window
 from relight.engine.scope import Scope

@@ -30,11 +30,11 @@ from anthropic._models import FinalRequestOptions
 from relight.engine.errors import CircuitOpen, GuardError
 from relight.engine.fake.server import FakeAnthropic, fake_anthropic_thread
 from relight.engine.fake.steps import Fault, Step
-from relight.engine.guard.capacity import capacity_s, waiting_for_capacity
-from relight.engine.guard.chain import Chain, Route, Routes
-from relight.engine.guard.clients import provider_of, region_of
+from relight.engine.guard.clients.clients import provider_of, region_of
 from relight.engine.guard.facts import Dependency, Failure
-from relight.engine.guard.fallback import Fallback
+from relight.engine.guard.routes.capacity import capacity_s, waiting_for_capacity
+from relight.engine.guard.routes.chain import Chain, Route, Routes
+from relight.engine.guard.routes.fallback import Fallback
 
 MODEL, OTHER = "claude-opus-4-8", "claude-haiku-4-5"
 ASK: dict[str, Any] = {"max_tokens": 64, "messages": [{"role": "user", "content": "hello"}]}

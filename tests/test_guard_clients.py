@@ -16,11 +16,11 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from relight.engine.clock import ScriptedClock
 from relight.engine.fake.server import FakeAnthropic, fake_anthropic_thread
 from relight.engine.fake.steps import Fault, Step
-from relight.engine.guard.clients import provider_of, region_of
-from relight.engine.guard.endpoints import operation
+from relight.engine.guard.clients.clients import provider_of, region_of
+from relight.engine.guard.clients.endpoints import operation
 from relight.engine.guard.facts import Failure
-from relight.engine.guard.fallback import Fallback
 from relight.engine.guard.policy import GuardPolicy
+from relight.engine.guard.routes.fallback import Fallback
 from relight.engine.recorder.recorder import Recorder
 
 SERVER_ERROR = Step(status=500)

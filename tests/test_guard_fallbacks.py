@@ -23,14 +23,14 @@ from relight.engine.clock import ScriptedClock
 from relight.engine.errors import BudgetExceeded, CircuitOpen, GuardError
 from relight.engine.fake.server import FakeAnthropic, fake_anthropic_thread
 from relight.engine.fake.steps import Fault, Step
-from relight.engine.guard.budgets import Budgets
-from relight.engine.guard.capacity import waiting_for_capacity
+from relight.engine.guard.budgets.budgets import Budgets
+from relight.engine.guard.calls.waits import Waits
 from relight.engine.guard.facts import Attempt, Call
-from relight.engine.guard.fallback import Fallback
 from relight.engine.guard.guard import Guard
 from relight.engine.guard.guarded import guarded
 from relight.engine.guard.policy import GuardPolicy
-from relight.engine.guard.waits import Waits
+from relight.engine.guard.routes.capacity import waiting_for_capacity
+from relight.engine.guard.routes.fallback import Fallback
 from relight.engine.policies.breaker import BreakerPolicy
 from relight.engine.policies.budget import Limit
 from relight.engine.recorder.options import RecorderOptions

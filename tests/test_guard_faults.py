@@ -14,7 +14,7 @@ from faulty import KEY, MODEL, OURS, THEIRS, Result, Scene
 from relight.engine.fake import answers
 from relight.engine.fake.replies import HTML
 from relight.engine.guard.facts import Usage
-from relight.engine.guard.prices import Prices
+from relight.engine.guard.recording.prices import Prices
 
 PRICES = Prices.load()
 AGAINST_THE_DEPENDENCY = {

@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from hashlib import sha256
 from typing import Any
 
@@ -10,18 +11,18 @@ import httpx2
 import pytest
 from anthropic._streaming import SSEDecoder
 from anthropic.lib.bedrock._stream_decoder import AWSEventStreamDecoder
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relight.engine.clock import Clock
 from relight.engine.fake.asked import Api
 from relight.engine.fake.framing import aws_message, error_frame, raw_frame
-from relight.engine.guard.eventstream import EventStreamFrames
 from relight.engine.guard.facts import Failure, Usage
-from relight.engine.guard.frames import PLAIN_EVENTS, Frame, Frames, FramesBroken
-from relight.engine.guard.sse import SseFrames
-from relight.engine.guard.streams import watch_async, watch_sync
-from relight.engine.guard.watching import How, StreamEnd
+from relight.engine.guard.streams.eventstream import EventStreamFrames
+from relight.engine.guard.streams.frames import PLAIN_EVENTS, Frame, Frames, FramesBroken
+from relight.engine.guard.streams.sse import SseFrames
+from relight.engine.guard.streams.streams import watch_async, watch_sync
+from relight.engine.guard.streams.watching import How, StreamEnd
 
 ENDS = (b"\n", b"\r\n", b"\r")
 LINES = st.sampled_from(
@@ -126,6 +127,24 @@ def test_what_is_no_event_stream_is_said_after_the_frames_before_it(data: st.Dat
     assert [frame.event for frame in frames] == ["message_start"]
 
 
+@pytest.mark.parametrize("make", [SseFrames, EventStreamFrames])
+@given(data=st.data())
+def test_no_bytes_break_a_splitter(data: st.DataObject, make: Callable[[], Frames]) -> None:
+    bodies = [b"".join(map(framed, EVENTS[:4])) for framed in (sse, aws)]
+    noise = st.binary(max_size=30)
+    body = data.draw(st.one_of(noise, st.sampled_from(bodies).flatmap(lambda good: broken(good, noise))))
+    splitter = make()
+    with suppress(FramesBroken):
+        for chunk in data.draw(cut(body)):
+            splitter.feed(chunk, skip=data.draw(st.booleans()))
+
+
+def broken(good: bytes, noise: st.SearchStrategy[bytes]) -> st.SearchStrategy[bytes]:
+    """With noise instead of some bytes in it."""
+    places = st.integers(0, len(good))
+    return st.builds(lambda at, over, bad: good[:at] + bad + good[at + over :], places, st.integers(0, 9), noise)
+
+
 class Body(httpx2.SyncByteStream, httpx2.AsyncByteStream):
     def __init__(self, chunks: Sequence[bytes]) -> None:
         self.chunks = chunks
@@ -205,6 +224,7 @@ KINDS = pytest.mark.parametrize(
 
 @KINDS
 @pytest.mark.parametrize("read", [read_sync, read_async], ids=["sync", "async"])
+@settings(max_examples=30)
 @given(data=st.data())
 def test_any_chunks_give_the_same_bytes_digest_and_usage(
     data: st.DataObject, content_type: str, framed: Any, error: bytes, read: Any
@@ -224,6 +244,7 @@ def test_any_chunks_give_the_same_bytes_digest_and_usage(
 
 @KINDS
 @pytest.mark.parametrize("read", [read_sync, read_async], ids=["sync", "async"])
+@settings(max_examples=30)
 @given(data=st.data())
 def test_any_chunks_after_the_first_delta_are_handed_out_with_what_fails_among_them(
     data: st.DataObject, content_type: str, framed: Any, error: bytes, read: Any

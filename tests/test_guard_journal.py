@@ -16,7 +16,7 @@ from stack import Projecting, bodies, connected, failed, nats_server, on_stream,
 from relight.engine.embedded.nats import EmbeddedNats
 from relight.engine.errors import ContentError
 from relight.engine.guard.facts import Answer, Attempt, Call, Dependency, Failure, Usage
-from relight.engine.guard.journal import Journal
+from relight.engine.guard.recording.journal import Journal
 from relight.engine.log.content import fetch_content
 from relight.engine.recorder.receipts import Ack
 from relight.engine.recorder.recorder import Recorder
@@ -79,7 +79,7 @@ class Scene:
 
     async def events_of(self, call: Call) -> list[dict[str, Any]]:
         """What stands on the stream of this call, and what it caused, in order; all of it is in the tables, too."""
-        await self.recorder.record(failed(0, "marker")).reached(Ack.PROJECTED)
+        await self.recorder.mark().reached(Ack.PROJECTED)
         found = bodies(await on_stream(self.projected.client))
         [taken] = [
             body["id"] for body in found if body["type"] == "decisions.taken" and body["subject"] == call.decision
@@ -460,7 +460,7 @@ async def test_a_tool_that_works_or_fails_is_seen_by_the_recorders_own_tenant(sc
 async def test_where_too_much_waits_bodies_are_let_go_and_all_else_is_recorded(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("relight.engine.guard.journal.PRESSED_EVENTS", -1)
+    monkeypatch.setattr("relight.engine.guard.recording.journal.PRESSED_EVENTS", -1)
     journal, call, body = scene.journal(), scene.call(), orjson.dumps(MESSAGE)
     journal.taken(call)
     last = attempt(body=body)

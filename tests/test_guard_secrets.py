@@ -17,10 +17,10 @@ from stack import Projecting, bodies, connected, drained, failed, nats_server, o
 from relight.engine import scope
 from relight.engine.fake.server import FakeAnthropic
 from relight.engine.fake.steps import Fault, Step
+from relight.engine.guard.calls.waits import Waits
 from relight.engine.guard.guard import Guard
-from relight.engine.guard.journal import Journal
 from relight.engine.guard.policy import GuardPolicy
-from relight.engine.guard.waits import Waits
+from relight.engine.guard.recording.journal import Journal
 from relight.engine.log.content import BUCKET_STREAM
 from relight.engine.recorder.receipts import Ack
 from relight.engine.recorder.recorder import Recorder

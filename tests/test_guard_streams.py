@@ -4,11 +4,13 @@ import asyncio
 import gc
 import inspect
 import json
+import socket
 import time
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from hashlib import sha256
+from threading import Event
 from typing import Any
 
 import anthropic
@@ -30,8 +32,8 @@ from relight.engine.errors import DeadlineExceeded
 from relight.engine.fake.server import FakeAnthropic, fake_anthropic_thread
 from relight.engine.fake.steps import Fault, Step
 from relight.engine.guard.facts import Failure, Usage
-from relight.engine.guard.streams import Expected, watch_async, watch_sync
-from relight.engine.guard.watching import How, StreamEnd
+from relight.engine.guard.streams.streams import Expected, watch_async, watch_sync
+from relight.engine.guard.streams.watching import How, StreamEnd
 
 ASK: dict[str, Any] = {
     "model": "claude-opus-4-8",
@@ -462,6 +464,31 @@ async def test_the_deadline_ends_the_wait_for_a_chunk(side: Side, fake: FakeAnth
     assert time.monotonic() - started < 0.9
     assert (watching.end.how, watching.end.failure) == (How.FAILED, Failure.DEADLINE)
     await side.message(Watching())
+
+
+@pytest.mark.parametrize("deltas", [0, 2], ids=["before the first delta", "after it"])
+async def test_a_body_without_a_length_that_the_deadline_cuts_does_not_pass_for_one_that_ended(deltas: int) -> None:
+    """HTTP/1.0: the end of the connection is the end of the body."""
+    came = b"".join(framed(event) for event in EVENTS[: 3 + deltas])
+    over = Event()
+
+    def serve(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(65_536)
+            connection.sendall(b"HTTP/1.0 200 OK\r\ncontent-type: text/event-stream\r\n\r\n" + came)
+            over.wait(timeout=20)
+
+    watching = Watching(again=0, deadline_s=0.3)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = asyncio.create_task(asyncio.to_thread(serve, listener))
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        client = anthropic.Anthropic(base_url=url, api_key="k", max_retries=0, middleware=[watching])
+        with pytest.raises(DeadlineExceeded):
+            await asyncio.to_thread(lambda: list(client.messages.create(**ASK, stream=True)))
+        over.set()
+        await server
+    assert (watching.end.failure, watching.failed) == (Failure.DEADLINE, [])
 
 
 @pytest.mark.parametrize("deltas", [0, 1], ids=["before the first delta", "after it"])

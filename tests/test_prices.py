@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import relight
 from relight.engine.errors import SettingsError
-from relight.engine.guard.answers import read_usage
 from relight.engine.guard.facts import Usage
-from relight.engine.guard.prices import Prices
+from relight.engine.guard.recording.answers import read_usage
+from relight.engine.guard.recording.prices import Prices
 
 LISTED = Prices.listed()
 tokens = st.integers(0, 10_000_000)
@@ -180,3 +181,10 @@ def test_what_a_stream_says_bit_by_bit_adds_up() -> None:
     read_usage({"output_tokens": True, "cache_read_input_tokens": -1, "speed": 3}, usage)
     read_usage(None, usage)
     assert usage == Usage(10, 7, 5, None, 3, 1, "standard", None, "us")
+
+
+async def test_nothing_is_opened_with_a_file_of_prices_that_is_wrong(tmp_path: Path) -> None:
+    (tmp_path / "prices.toml").write_text("[models.x]\ninput = 1\n")
+    with pytest.raises(SettingsError, match="Field required"):
+        async with relight.open(home=tmp_path, prices_file=tmp_path / "prices.toml"):
+            pass

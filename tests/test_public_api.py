@@ -25,12 +25,14 @@ def test_the_surface_is_small_enough_to_read_in_one_sitting() -> None:
 
     assert sorted(relight.__all__) == [
         "Ack",
+        "BreakerPolicy",
         "BudgetExceeded",
         "Budgets",
         "CircuitOpen",
         "Content",
         "DeadlineExceeded",
         "Fallback",
+        "FleetPolicy",
         "Guard",
         "GuardError",
         "GuardPolicy",

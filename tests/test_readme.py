@@ -15,6 +15,8 @@ import pytest
 from typer.main import get_command
 
 from relight.engine.cli.main import app
+from relight.engine.fake.server import fake_anthropic_thread
+from relight.engine.fake.steps import Step
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -31,18 +33,16 @@ def reachable_home() -> Iterator[Path]:
 
 @pytest.mark.parametrize(
     ("example", "said"),
-    [(0, ["begun", "policy_checked", "taken", "outcome_known"]), (1, ["3 steps"])],
+    [(0, ["begun", "policy_checked", "taken", "outcome_known"]), (1, ["3 steps"]), (2, ["end_turn"])],
 )
 def test_the_examples_run_as_pasted(example: int, said: list[str], reachable_home: Path) -> None:
     code = re.findall(r"```python\n(.*?)```", README, re.DOTALL)[example]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RELIGHT_")}
-    ran = subprocess.run(
-        [sys.executable, "-c", code],
-        env=environment | {"RELIGHT_HOME": str(reachable_home / "home")},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    with fake_anthropic_thread([Step(status=529)]) as fake:
+        told = {"RELIGHT_HOME": str(reachable_home / "home"), "ANTHROPIC_BASE_URL": fake.url, "ANTHROPIC_API_KEY": "k"}
+        ran = subprocess.run(
+            [sys.executable, "-c", code], env=environment | told, capture_output=True, text=True, timeout=60
+        )
     assert ran.returncode == 0, ran.stderr
     assert [line for line in said if line not in ran.stdout] == []
 
@@ -93,17 +93,17 @@ def walk(path: str, command: Any) -> Iterator[tuple[str, Any]]:
         yield from walk(f"{path} {name}", part)
 
 
-@pytest.mark.parametrize("page", ["README.md", "deploy/README.md", "deploy/recording.md"])
+@pytest.mark.parametrize("page", ["README.md", "deploy/README.md", "deploy/recording.md", "deploy/recipes.md"])
 def test_every_command_it_names_exists(page: str) -> None:
     known, text = commands(), (ROOT / page).read_text()
     groups = "|".join(sorted({path.partition(" ")[0] for path in known if " " in path} - {"archive"}))
-    named = set(re.findall(rf"`relight ((?:{groups}) [a-z-]+|[a-z]+)", text))
+    named = set(re.findall(rf"`relight ((?:{groups}) [a-z-]+|[a-z-]+)", text))
     assert named - {"engine", "open"} <= known.keys()
     for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL):
         for line in re.findall(r"^(?:[A-Z_]+=\S+ )*relight (.*?)(?:\s#.*)?$", block, re.MULTILINE):
             words = [word for word in line.split() if re.fullmatch(r"[a-z-]+", word)]
             path = max((" ".join(words[:n]) for n in (1, 2, 3) if " ".join(words[:n]) in known), key=len)
-            assert set(re.findall(r"\s(--[a-z-]+)", line)) <= known[path], line
+            assert set(re.findall(r"\s(--[a-z-]+)", line)) <= known[path] | {"--help"}, line
 
 
 def test_every_make_target_it_names_exists() -> None:

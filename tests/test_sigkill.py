@@ -20,7 +20,7 @@ from relight.engine.tables.digest import digest_memory, digest_postgres
 from relight.engine.tables.migrate import migrate
 from relight.events.decisions import DecisionBegun, DecisionCheckpointed, DecisionOutcomeKnown, Outcome
 
-EVENTS = 20_000
+EVENTS = 12_000
 KILLS = 10
 BATCH = 40
 SEED = 20_261_123

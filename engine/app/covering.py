@@ -8,10 +8,8 @@ from relight.engine.app.connections import clock
 from relight.engine.app.tables import ask
 from relight.engine.coverage.config import CoverageConfig
 from relight.engine.coverage.models import Reader
-from relight.engine.coverage.python.reader import PythonReader
 from relight.engine.coverage.report import Advanced, Report, read_sources
 from relight.engine.coverage.runtime import Seen
-from relight.engine.coverage.typescript import TypeScriptReader
 from relight.engine.settings import Settings
 from relight.projections.model_calls import CallSite
 from relight.projections.query import MAX_LIMIT
@@ -21,6 +19,9 @@ LOOKED_BACK = timedelta(days=30)
 
 def readers() -> list[Reader]:
     """One for each family of languages."""
+    from relight.engine.coverage.python.reader import PythonReader  # no other command needs to know languages
+    from relight.engine.coverage.typescript import TypeScriptReader
+
     return [PythonReader(), TypeScriptReader()]
 
 

@@ -9,8 +9,8 @@ from anyio.from_thread import start_blocking_portal
 
 from relight.engine.app.connections import ready_servers
 from relight.engine.clock import Clock
-from relight.engine.guard.journal import Journal
-from relight.engine.guard.prices import Prices
+from relight.engine.guard.recording.journal import Journal
+from relight.engine.guard.recording.prices import Prices
 from relight.engine.options import pool_options, recorder_options
 from relight.engine.recorder.recorder import Recorder
 from relight.engine.runtime import Relight
@@ -31,7 +31,7 @@ async def open_relight(settings: Settings, *, clock: Clock | None = None) -> Asy
         beside: set[asyncio.Task[None]] = set()
         stack.push_async_callback(_ended, beside)
         if settings.count_calls:
-            from relight.engine.guard.counting import counting_calls  # the SDK takes a second to import
+            from relight.engine.guard.counting.counting import counting_calls  # the SDK takes a second to import
 
             await stack.enter_async_context(counting_calls(recorder))
         yield Relight(recorder, pool, region=settings.region, tenant=settings.tenant, prices=prices, beside=beside)

@@ -1,13 +1,13 @@
 """`relight demo`."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from relight.engine.cli.output import Json, out, print_json, progress, run
-from relight.engine.demo.report import Report, report_on
-from relight.engine.demo.run import scripted_day
-from relight.engine.demo.show import show
+
+if TYPE_CHECKING:
+    from relight.engine.demo.report import Report
 
 HOURS = 24
 
@@ -21,6 +21,8 @@ def demo(
     NATS and PostgreSQL are started in a temporary folder and removed again; servers of yours are not touched, whatever
     RELIGHT_* says. Exit code 1 when a table is empty, or PostgreSQL and the stream do not agree.
     """
+    from relight.engine.demo.show import show  # no other command needs what the demonstration does
+
     report = run(_play(seed))
     if as_json:
         print_json(report)
@@ -30,7 +32,10 @@ def demo(
         raise typer.Exit(1)
 
 
-async def _play(seed: int) -> Report:
+async def _play(seed: int) -> "Report":
+    from relight.engine.demo.report import report_on
+    from relight.engine.demo.run import scripted_day
+
     with progress() as bar:
         task = bar.add_task("playing a scripted day, hour", total=HOURS)
         async with scripted_day(seed, progressed=lambda hours: bar.update(task, completed=int(hours))) as day:

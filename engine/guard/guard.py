@@ -8,24 +8,26 @@ from typing import Any, cast
 from anthropic import APIRequest, APIResponse, AsyncAPIResponse, AsyncCallNext, CallNext, Middleware
 
 from relight.engine import scope
-from relight.engine.guard.breakers import Breakers
-from relight.engine.guard.budgets import Budgets
-from relight.engine.guard.chain import Routes
-from relight.engine.guard.core import Conduct
-from relight.engine.guard.deadlines import deadline_us
-from relight.engine.guard.driving import AsyncDriver, SyncDriver
-from relight.engine.guard.endpoints import model_of, operation
+from relight.engine.guard.breakers.breakers import Breakers
+from relight.engine.guard.budgets.budgets import Budgets
+from relight.engine.guard.calls.core import Conduct
+from relight.engine.guard.calls.deadlines import deadline_us
+from relight.engine.guard.calls.driving import AsyncDriver, SyncDriver
+from relight.engine.guard.calls.first import First
+from relight.engine.guard.calls.parts import Parts
+from relight.engine.guard.calls.steps import CallAny
+from relight.engine.guard.calls.waits import Waits
+from relight.engine.guard.clients.endpoints import model_of, operation
+from relight.engine.guard.clients.known_clients import KnownClients, is_model
+from relight.engine.guard.clients.tracing import traceparent
 from relight.engine.guard.facts import Call
-from relight.engine.guard.fallback import Fallback
 from relight.engine.guard.health import GuardHealth
-from relight.engine.guard.journal import Journal
-from relight.engine.guard.known_clients import KnownClients, is_model
-from relight.engine.guard.parts import Parts
 from relight.engine.guard.policy import GuardPolicy
-from relight.engine.guard.records import Records
-from relight.engine.guard.steps import CallAny
-from relight.engine.guard.tracing import traceparent
-from relight.engine.guard.waits import Waits
+from relight.engine.guard.recording.content import Redact
+from relight.engine.guard.recording.journal import Journal
+from relight.engine.guard.recording.records import Records
+from relight.engine.guard.routes.chain import Routes
+from relight.engine.guard.routes.fallback import Fallback
 from relight.engine.recorder.recorder import Recorder
 from relight.engine.runtime import Relight
 from relight.engine.sync import SyncRelight
@@ -37,7 +39,7 @@ class Guard(Middleware):
     """`AsyncAnthropic(max_retries=0, middleware=[Guard(recorder)])`, the innermost; `relight.guarded` does the same.
 
     It serves any number of clients, of both kinds. `provider` and `region` name what they call, where the clients do
-    not tell. `waits` is replaced in tests.
+    not tell. `redact`: hooks that change what is recorded of requests and answers. `waits` is replaced in tests.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class Guard(Middleware):
         budgets: Budgets | None = None,
         breakers: Breakers | None = None,
         journal: Records | None = None,
+        redact: Sequence[Redact] = (),
         waits: Waits | None = None,
         asynchronous: bool | None = None,
     ) -> None:
@@ -65,12 +68,12 @@ class Guard(Middleware):
             clock=clock,
             tenant=self.recorder.options.tenant,
             waits=waits,
-            journal=journal or self.recorder.beside(Journal, partial(Journal, self.recorder)),
+            journal=journal or self._journal(redact),
             breakers=breakers or Breakers.beside(self.recorder),
             routes=routes,
             budgets=budgets,
         )
-        self._told = (self.recorder, self.policy, region, tuple(fallbacks), budgets, breakers, journal)
+        self._told = (self.recorder, self.policy, region, tuple(fallbacks), budgets, breakers, journal, tuple(redact))
         self._clients = KnownClients(provider, region)
         self._sync = SyncDriver(clock, waits)
         self._async = AsyncDriver(clock, waits)
@@ -80,30 +83,30 @@ class Guard(Middleware):
         self._retried_outside = 0
 
     def handle(self, request: APIRequest, call_next: CallNext) -> APIResponse[Any]:
-        until_us = deadline_us()
-        conduct = self._conduct(request, call_next, until_us, False)
-        if (first := conduct.first()) is not None:
+        until_us, parts = deadline_us(), self._parts
+        first = self._begin(request, call_next, until_us, False)
+        if first.may:
             try:
                 self._sync.send(first)
             except BaseException as error:
-                conduct.ended(error)
+                first.ended(parts, error)
                 raise
-            if conduct.worked(first):
+            if first.worked(parts):
                 return cast("APIResponse[Any]", first.response)
-        return self._sync.drive(conduct.steps(), stream_until_us=until_us)
+        return self._sync.drive(Conduct(parts, first, asynchronous=False).steps(), stream_until_us=until_us)
 
     async def handle_async(self, request: APIRequest, call_next: AsyncCallNext) -> AsyncAPIResponse[Any]:
-        until_us = deadline_us()
-        conduct = self._conduct(request, call_next, until_us, True)
-        if (first := conduct.first()) is not None:
+        until_us, parts = deadline_us(), self._parts
+        first = self._begin(request, call_next, until_us, True)
+        if first.may:
             try:
                 await self._async.send(first)
             except BaseException as error:
-                conduct.ended(error)
+                first.ended(parts, error)
                 raise
-            if conduct.worked(first):
+            if first.worked(parts):
                 return cast("AsyncAPIResponse[Any]", first.response)
-        return await self._async.drive(conduct.steps(), stream_until_us=until_us)
+        return await self._async.drive(Conduct(parts, first, asynchronous=True).steps(), stream_until_us=until_us)
 
     def does_as(self, other: "Guard") -> bool:
         """Whether it records to the same place, and was told the same."""
@@ -118,7 +121,11 @@ class Guard(Middleware):
             faults=dict(self._parts.faults),
         )
 
-    def _conduct(self, request: APIRequest, call_next: CallAny, until_us: int | None, asynchronous: bool) -> Conduct:
+    def _journal(self, redact: Sequence[Redact]) -> Journal:
+        journal = self.recorder.beside(Journal, partial(Journal, self.recorder))
+        return journal.redacting(redact) if redact else journal
+
+    def _begin(self, request: APIRequest, call_next: CallAny, until_us: int | None, asynchronous: bool) -> First:
         parts, options = self._parts, request.options
         if asynchronous is self._unserved:
             parts.routes.stand_in(asynchronous=asynchronous)
@@ -140,7 +147,7 @@ class Guard(Middleware):
         )
         if request.retries_taken:
             self._retried_outside += 1
-        return Conduct(
+        return First(
             parts,
             call,
             breaker,
@@ -148,5 +155,4 @@ class Guard(Middleware):
             call_next,
             own_us if until_us is None or until_us > own_us else until_us,
             not request.stream and is_model(request.cast_to),
-            asynchronous,
         )

@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from typing import Any, TypeVar, cast
 
 from relight.engine.errors import GuardError
-from relight.engine.guard.breakers import Breakers
-from relight.engine.guard.budgets import Budgets
-from relight.engine.guard.clients import is_async, is_client, provider_of
-from relight.engine.guard.fallback import Fallback
+from relight.engine.guard.breakers.breakers import Breakers
+from relight.engine.guard.budgets.budgets import Budgets
+from relight.engine.guard.clients.clients import is_async, is_client, provider_of
 from relight.engine.guard.guard import Guard
 from relight.engine.guard.policy import GuardPolicy
+from relight.engine.guard.recording.content import Redact
+from relight.engine.guard.routes.fallback import Fallback
 from relight.engine.recorder.recorder import Recorder
 from relight.engine.runtime import Relight
 from relight.engine.sync import SyncRelight
@@ -27,6 +28,7 @@ def guarded(
     fallbacks: Sequence[Fallback] = (),
     budgets: Budgets | None = None,
     breakers: Breakers | None = None,
+    redact: Sequence[Redact] = (),
 ) -> ClientT:
     """A copy of `client` that shares its connections; its own retries are off, its innermost middleware is a `Guard`.
 
@@ -43,6 +45,7 @@ def guarded(
         fallbacks=fallbacks,
         budgets=budgets,
         breakers=breakers,
+        redact=redact,
         asynchronous=is_async(client),
     )
     others = [entry for entry in client.middleware if isinstance(entry, Guard)]

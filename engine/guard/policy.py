@@ -5,6 +5,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from relight.engine.policies.breaker import BreakerPolicy
 from relight.engine.policies.retry import RETRIED, RetryOptions
 
+OF_MODELS = BreakerPolicy(consecutive_failures=12)
+"""More than one call makes by itself (a first attempt, four retries, six after overloads): a call that alone meets
+an overload lives through it rather than trip the breaker that then refuses it."""
+
 
 class GuardPolicy(BaseModel):
     """What a guard is told; each of its parts takes what concerns it.
@@ -23,7 +27,7 @@ class GuardPolicy(BaseModel):
     jitter: float = Field(default=0.25, ge=0, le=1, description="share of a wait that is left to chance")
     retried: frozenset[str] = RETRIED
     deadline_s: float = Field(default=600, gt=0, allow_inf_nan=False)
-    breaker: BreakerPolicy | None = Field(default=BreakerPolicy(), description="None: no dependency is broken")
+    breaker: BreakerPolicy | None = Field(default=OF_MODELS, description="None: no dependency is broken")
     wait_for_capacity_s: float = Field(
         default=0, ge=0, allow_inf_nan=False, description="how long a call waits, once all breakers refuse it"
     )

@@ -150,6 +150,25 @@ def decide(state: FleetState, now: datetime, policy: FleetPolicy, *, caller: str
             return [_opened(state, now, policy, reason=f"{probes} failed")]
 
 
+def expecting(state: FleetState, ruling: Ruled, now: datetime) -> FleetState:
+    """The state of a process that sees a quorum and waits for the ruling: open already, under the old revision.
+
+    Writing the ruling may have to wait for whatever else the stream writes just then; refusing calls need not.
+    """
+    if state.state is not State.CLOSED or not isinstance(ruling, BreakerOpened):
+        return state
+    return replace(
+        state,
+        state=State.OPEN,
+        since=now,
+        reason=ruling.reason,
+        failure_count=ruling.failure_count,
+        openings=1,
+        opened_at=now,
+        next_retry_at=ruling.next_retry_at,
+    )
+
+
 def _voted(state: FleetState, vote: Vote) -> FleetState:
     """Of one process the latest word counts, in whatever order they come; none from before a breaker was closed."""
     if state.state is State.HALF_OPEN and vote.process == state.holder and _after(vote.at, state.since):

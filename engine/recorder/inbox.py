@@ -31,6 +31,10 @@ class Inbox:
     def put(self, item: Item) -> None:
         """To be written at once, and all that was deferred before."""
         self._items.append(item)
+        self.hurry()
+
+    def hurry(self) -> None:
+        """What was put or deferred is to be written at once."""
         self._urgent = True
         if self._waits:
             self._waits = False

@@ -127,8 +127,18 @@ class Recorder:
         )
         return receipt
 
-    def defer(self, make: Callable[[F], Iterable[Made | Kept]], fact: F, scope: Scope, events: int = 1) -> int:
+    def defer(
+        self,
+        make: Callable[[F], Iterable[Made | Kept]],
+        fact: F,
+        scope: Scope,
+        events: int = 1,
+        *,
+        at_once: bool = False,
+    ) -> int:
         """Takes a fact, of which `make` makes about so many events later, in the writer's thread; a microsecond.
+
+        It is written within a quarter of a second; `at_once` wakes the writer for it, which costs some microseconds.
 
         They are recorded as if `record` had been called now: in this order, in this scope, counted where they cannot
         be. The fact belongs to the recorder from here on. `make` yields content before the event that has its digest.
@@ -139,8 +149,21 @@ class Recorder:
         if cause := room.expect(events):
             session.writer.refusals.add(cause, events)
         else:
-            session.writer.defer((make, fact, scope, events))
+            session.writer.defer((make, fact, scope, events), at_once=at_once)
         return room.waiting_events
+
+    def mark(self) -> Receipt:
+        """Of the last event of all that was recorded and deferred until now, by whomever."""
+        session = self._session or self._restarted()
+        receipt = Receipt(session, self.clock.next_id())
+
+        def written() -> None:
+            here = self._session or session  # recording may have gone on elsewhere since
+            receipt.moved_to(here)
+            receipt.settle(pseq=here.writer.last_pseq)
+
+        session.writer.put(written)
+        return receipt
 
     def content(self, body: bytes) -> Content:
         """Keeps `body` in the spool and then in the content store, under the tenant and its SHA-256.

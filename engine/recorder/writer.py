@@ -85,9 +85,11 @@ class Writer:
         if self._ended:  # after the thread's own last look, nobody else would
             self.sweep()
 
-    def defer(self, deferral: Deferral) -> None:
-        """A fact that the thread comes to by itself, soon."""
+    def defer(self, deferral: Deferral, *, at_once: bool = False) -> None:
+        """A fact that the thread comes to by itself, soon, or is woken for."""
         self._inbox.defer(deferral)
+        if at_once:
+            self._inbox.hurry()
         if self._ended:
             self.sweep()
 

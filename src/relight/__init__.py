@@ -9,37 +9,39 @@
 `open_sync` is the same for code without an event loop. Settings are `RELIGHT_*` variables or keywords of `open`.
 """
 
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from relight.engine.app.opening import open_relight, open_relight_sync
-from relight.engine.errors import BudgetExceeded, CircuitOpen, DeadlineExceeded, GuardError, RelightError
-from relight.engine.guard.budgets import Budgets
-from relight.engine.guard.capacity import waiting_for_capacity
-from relight.engine.guard.deadlines import deadline
-from relight.engine.guard.policy import GuardPolicy
-from relight.engine.policies.budget import Limit
-from relight.engine.recorder.receipts import Ack, Receipt
-from relight.engine.runtime import Relight
-from relight.engine.settings import Settings
-from relight.engine.sync import SyncRelight
-from relight.events.values import Content
-
 if TYPE_CHECKING:
-    from relight.engine.guard.fallback import Fallback
+    from contextlib import AbstractAsyncContextManager, AbstractContextManager
+
+    from relight.engine.errors import BudgetExceeded, CircuitOpen, DeadlineExceeded, GuardError, RelightError
+    from relight.engine.guard.budgets.budgets import Budgets
+    from relight.engine.guard.calls.deadlines import deadline
     from relight.engine.guard.guard import Guard
     from relight.engine.guard.guarded import guarded
+    from relight.engine.guard.policy import GuardPolicy
+    from relight.engine.guard.routes.capacity import waiting_for_capacity
+    from relight.engine.guard.routes.fallback import Fallback
     from relight.engine.http.guarded import problem_handler, problem_response
+    from relight.engine.policies.breaker import BreakerPolicy
+    from relight.engine.policies.budget import Limit
+    from relight.engine.policies.fleet_breaker import FleetPolicy
+    from relight.engine.recorder.receipts import Ack, Receipt
+    from relight.engine.runtime import Relight
+    from relight.engine.sync import SyncRelight
+    from relight.events.values import Content
 
 __all__ = [
     "Ack",
+    "BreakerPolicy",
     "BudgetExceeded",
     "Budgets",
     "CircuitOpen",
     "Content",
     "DeadlineExceeded",
     "Fallback",
+    "FleetPolicy",
     "Guard",
     "GuardError",
     "GuardPolicy",
@@ -59,13 +61,30 @@ __all__ = [
 __version__ = "0.1.0"
 
 _LATER = {
-    "Fallback": "relight.engine.guard.fallback",
+    "Ack": "relight.engine.recorder.receipts",
+    "BreakerPolicy": "relight.engine.policies.breaker",
+    "BudgetExceeded": "relight.engine.errors",
+    "Budgets": "relight.engine.guard.budgets.budgets",
+    "CircuitOpen": "relight.engine.errors",
+    "Content": "relight.events.values",
+    "DeadlineExceeded": "relight.engine.errors",
+    "Fallback": "relight.engine.guard.routes.fallback",
+    "FleetPolicy": "relight.engine.policies.fleet_breaker",
     "Guard": "relight.engine.guard.guard",
+    "GuardError": "relight.engine.errors",
+    "GuardPolicy": "relight.engine.guard.policy",
+    "Limit": "relight.engine.policies.budget",
+    "Receipt": "relight.engine.recorder.receipts",
+    "Relight": "relight.engine.runtime",
+    "RelightError": "relight.engine.errors",
+    "SyncRelight": "relight.engine.sync",
+    "deadline": "relight.engine.guard.calls.deadlines",
     "guarded": "relight.engine.guard.guarded",
     "problem_handler": "relight.engine.http.guarded",
     "problem_response": "relight.engine.http.guarded",
+    "waiting_for_capacity": "relight.engine.guard.routes.capacity",
 }
-"""What needs the anthropic SDK, which takes a second to import, or a web framework: on first use."""
+"""Imported on first use: any module of ours imports this one first, and all of these together take over a second."""
 
 
 def __getattr__(name: str) -> object:
@@ -76,16 +95,26 @@ def __getattr__(name: str) -> object:
     return found
 
 
-def open(**settings: object) -> AbstractAsyncContextManager[Relight]:
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def open(**settings: object) -> "AbstractAsyncContextManager[Relight]":
     """Records, decides and queries until the `with` ends.
 
     Servers are yours (`RELIGHT_NATS_URL`, `RELIGHT_DATABASE_URL`), those of a running `relight up`, or are started for
     the while. Keywords override the `RELIGHT_*` variables. Raises `SettingsError`, `Unreachable`,
     `EmbeddedServerError`, `SpoolUnusable`.
     """
+    from relight.engine.app.opening import open_relight
+    from relight.engine.settings import Settings
+
     return open_relight(Settings.from_environment().overridden(settings))
 
 
-def open_sync(**settings: object) -> AbstractContextManager[SyncRelight]:
+def open_sync(**settings: object) -> "AbstractContextManager[SyncRelight]":
     """`open` for code without an event loop."""
+    from relight.engine.app.opening import open_relight_sync
+    from relight.engine.settings import Settings
+
     return open_relight_sync(Settings.from_environment().overridden(settings))

@@ -12,8 +12,8 @@ from measuring import Bench, Figure, alternate
 from model_calls import Chunks, events
 
 from relight.engine.clock import Clock
-from relight.engine.guard.streams import watch_async, watch_sync
-from relight.engine.guard.watching import StreamEnd
+from relight.engine.guard.streams.streams import watch_async, watch_sync
+from relight.engine.guard.streams.watching import StreamEnd
 
 DELTAS = 1_000
 DEADLINE_US = 600_000_000

@@ -17,6 +17,8 @@ class ChaosPlan:
     """Kills before a fresh scene."""
     check_rounds: int = 50
     """Kills between two checks of everything."""
+    moment_s: float = 0.9
+    """At most between a kill and the next, beside what those that were hit take to go on."""
     away_s: float = 300
     events_per_s: int = 200
     wires_s: float = 20

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["publishers", "projectors", "steady"])
+SERVING = ("relight.engine.http.api", "relight.engine.http.server", "relight.engine.messaging.application")
+"""What a process that serves imports when it does."""
+CONTEXT.set_forkserver_preload(["publishers", "projectors", "steady", *SERVING])
 PR_SET_PDEATHSIG = 1
 
 

@@ -17,7 +17,7 @@ from ledger import Told
 from reporting import Report, Step
 
 PUBLISHERS, PROJECTORS = 4, 2
-MOMENT_S = (0.02, 0.9)
+LEAST_MOMENT_S = 0.02
 """After the round before, and once stream and tables go on after the last kill of what they need."""
 STILL_S = 60.0
 DOWN_S = (0.0, 0.3)
@@ -75,7 +75,7 @@ class Playing:
             if done and done % self._plan.check_rounds == 0:
                 await self.check()
             self._say(done, rounds)
-            await asyncio.sleep(self._chance.uniform(*MOMENT_S))
+            await asyncio.sleep(self._chance.uniform(LEAST_MOMENT_S, self._plan.moment_s))
             await self._round()
 
     def _say(self, done: int, rounds: int) -> None:

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
-from relight.engine.coverage.javascript import calling, frames, keeping, members, types
-from relight.engine.coverage.javascript.evaluation import Evaluation, Key
-from relight.engine.coverage.javascript.scopes import Binding
-from relight.engine.coverage.javascript.tree import CLASSES, FUNCTIONS, Node, arguments, around, parameters
+from relight.engine.coverage.javascript import frames, keeping, members, passing, types
+from relight.engine.coverage.javascript.evaluation import Evaluation
+from relight.engine.coverage.javascript.memory import Key
+from relight.engine.coverage.javascript.tree import CLASSES, FUNCTIONS, Node, around, parameters
 from relight.engine.coverage.javascript.values import (
-    NOTHING,
     Class,
     Client,
     ClientClass,
     Foreign,
     Function,
-    Guarding,
     Instance,
     Method,
     Object,
-    Resolver,
     Values,
     Wrapper,
 )
@@ -83,9 +80,9 @@ class Flow:
             case "for_in_statement":
                 self._bind(node.field("left"), members.elements(evaluation, evaluation.of(node.field("right"))))
             case "call_expression" | "new_expression":
-                self._call(node)
+                self._flow(passing.of_call(evaluation, node))
             case "jsx_opening_element" | "jsx_self_closing_element":
-                self._element(node)
+                self._flow(passing.of_element(evaluation, node))
             case "object":
                 self._keep(keeping.provided(evaluation, node))
             case kind if kind in FUNCTIONS:
@@ -98,11 +95,11 @@ class Flow:
 
     def _bind(self, pattern: Node | None, values: Values) -> None:
         if pattern is not None and (values or pattern.kind in ("object_pattern", "array_pattern")):
-            self._bound(frames.bound(self._evaluation, pattern, values))
+            self._flow(frames.bound(self._evaluation, pattern, values))
 
-    def _bound(self, held: Iterable[tuple[Binding, Values]]) -> None:
-        for binding, values in held:
-            self.add(binding, values)
+    def _flow(self, flows: Iterable[tuple[Key, Values]]) -> None:
+        for key, values in flows:
+            self.add(key, values)
 
     def _keep(self, kept: Iterable[tuple[str, Values]]) -> None:
         for name, values in kept:
@@ -178,110 +175,6 @@ class Flow:
                 binding = evaluation.file(pattern).scopes.value(pattern.text, pattern)
                 if binding is not None:
                     self.add(("field", owner, pattern.text), evaluation.holds(binding))
-
-    def _call(self, node: Node) -> None:
-        evaluation, function = self._evaluation, calling.callee(node)
-        if function is None:
-            return
-        handed = arguments(node)
-        holder, name = calling.property_of(function)
-        if function.kind == "super":
-            self._construct_parent(node, handed)
-        elif holder is not None and name in ("call", "apply") and calling.callables(evaluation.of(holder)):
-            listed = handed[1:]
-            if name == "apply" and listed:
-                self._hand_values(evaluation.of(holder), [members.elements(evaluation, evaluation.of(listed[0]))] * 4)
-            else:
-                self._hand(evaluation.of(holder), listed)
-        elif holder is not None and name in calling.CONTINUED:
-            self._call_back(handed, evaluation.of(holder))
-        elif function.text == "Promise" and node.kind == "new_expression":
-            for executor in evaluation.all_of(handed):
-                if isinstance(executor, Function):
-                    self._hand_values(frozenset({executor}), [frozenset({Resolver(node)})])
-        else:
-            self._call_values(node, function, handed)
-
-    def _call_values(self, node: Node, function: Node, handed: Sequence[Node]) -> None:
-        evaluation = self._evaluation
-        values = evaluation.of(function)
-        self._hand(values, handed)
-        understood = False
-        for value in values:
-            if isinstance(value, Class) and (begun := members.constructor(evaluation, value.node)) is not None:
-                self._hand(frozenset({Function(begun)}), handed)
-            elif isinstance(value, Resolver) and handed:
-                self.add(("promise", value.promise, ""), evaluation.of(handed[0]))
-            understood = understood or not isinstance(value, Foreign | Client | Method)
-        if not understood:
-            self._call_foreign(node, function, handed)
-
-    def _call_foreign(self, node: Node, function: Node, handed: Sequence[Node]) -> None:
-        """Callbacks of a function that is not understood get what is held where it is called, or handed in beside."""
-        evaluation = self._evaluation
-        holder, name = calling.property_of(function)
-        receiver = evaluation.of(holder)
-        inside = members.elements(evaluation, receiver)
-        beside = frozenset(value for value in evaluation.all_of(handed) if isinstance(value, Client | Method))
-        given = inside | beside | frozenset(value for value in receiver if isinstance(value, Client))
-        for callback in evaluation.all_of(handed):
-            if isinstance(callback, Function):
-                places = [NOTHING, given] if name.startswith("reduce") else [given]
-                self._hand_values(frozenset({callback}), places)
-                if name in calling.MAPPED and inside:
-                    self.add(("field", node, "[]"), evaluation.holds(("return", callback.node, "")))
-        self._keep(keeping.registered(evaluation, node, name, holder, handed))
-        if name in keeping.LISTING:
-            for value in receiver:
-                if isinstance(value, Object):
-                    self.add(("field", value.node, "[]"), evaluation.all_of(handed))
-        if node.kind == "new_expression":
-            self.add(("field", node, "[]"), members.elements(evaluation, evaluation.all_of(handed)))
-            listed = node.field("type_arguments")
-            for child in listed.children if listed is not None else ():
-                self.add(("field", node, "[]"), types.of_type(evaluation, child))
-
-    def _call_back(self, handed: Sequence[Node], values: Values) -> None:
-        for callback in self._evaluation.all_of(handed[:1]):
-            if isinstance(callback, Function):
-                self._hand_values(frozenset({callback}), [values])
-
-    def _construct_parent(self, node: Node, handed: Sequence[Node]) -> None:
-        if (owner := around(node, CLASSES)) is None:
-            return
-        for parent in members.parents(self._evaluation, owner):
-            if isinstance(parent, Class) and (begun := members.constructor(self._evaluation, parent.node)) is not None:
-                self._hand(frozenset({Function(begun)}), handed)
-
-    def _hand(self, functions: Values, handed: Sequence[Node]) -> None:
-        if any(isinstance(value, Function | Guarding) for value in functions):
-            given = [self._evaluation.of(each) for each in handed]
-            spread = next((place for place, each in enumerate(handed) if each.kind == "spread_element"), None)
-            if spread is not None:
-                inside = members.elements(self._evaluation, given[spread]) | given[spread]
-                given = [*given[:spread], *([inside] * 6)]
-            self._hand_values(functions, given)
-
-    def _hand_values(self, functions: Values, given: Sequence[Values]) -> None:
-        for function in functions:
-            if isinstance(function, Function | Guarding):
-                self._bound(frames.entered(self._evaluation, function.node, given))
-
-    def _element(self, node: Node) -> None:
-        """A component is called with its attributes; a context's provider keeps its value."""
-        evaluation, name = self._evaluation, node.field("name")
-        given = {
-            child.children[0].text: evaluation.of(child.children[1].children[0])
-            for child in node.children
-            if child.kind == "jsx_attribute" and len(child.children) > 1 and child.children[1].children
-        }
-        if name is None or not any(given.values()):
-            return
-        for attribute, values in given.items():
-            self.add(("field", node, attribute), values)
-        self._hand_values(evaluation.of(name), [frozenset({Object(node)})])
-        if name.text.endswith(".Provider"):
-            self._keep([(name.text.removesuffix(".Provider"), given.get("value", NOTHING))])
 
 
 HANDLED = frozenset(

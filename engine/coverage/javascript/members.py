@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache, partial
+from functools import partial
 from typing import TYPE_CHECKING, assert_never
 
 from relight.engine.coverage.javascript import types
@@ -154,26 +154,22 @@ def client_class(evaluation: Evaluation, of: Node) -> ClientClass | None:
     return None
 
 
-@lru_cache(maxsize=10_000)
-def _declared(of: Node) -> dict[str, list[Node]]:
-    found: dict[str, list[Node]] = {}
-    body = of.field("body")
-    for child in body.children if body is not None else ():
-        named = child.field("name") or child.field("property")
-        if named is not None and (name := name_of(named)) is not None:
-            found.setdefault(name, []).append(child)
-    return found
-
-
-def declared(of: Node, name: str) -> list[Node]:
+def declared(evaluation: Evaluation, of: Node, name: str) -> list[Node]:
     """The members of this name that a class declares itself."""
-    return _declared(of).get(name, [])
+    if (known := evaluation.declared_members.get(of)) is None:
+        known = evaluation.declared_members[of] = {}
+        body = of.field("body")
+        for child in body.children if body is not None else ():
+            named = child.field("name") or child.field("property")
+            if named is not None and (own := name_of(named)) is not None:
+                known.setdefault(own, []).append(child)
+    return known.get(name, [])
 
 
 def constructor(evaluation: Evaluation, of: Node) -> Node | None:
     """The constructor that `new` runs: its own, or the nearest one above."""
     for node in lineage(evaluation, of):
-        for member in declared(node, "constructor"):
+        for member in declared(evaluation, node, "constructor"):
             if member.kind == "method_definition":
                 return member
     return None
@@ -183,7 +179,7 @@ def _static(evaluation: Evaluation, of: Node, name: str) -> Values:
     found: Values = NOTHING
     for node in lineage(evaluation, of):
         found |= evaluation.holds(("static", node, name))
-        for member in declared(node, name):
+        for member in declared(evaluation, node, name):
             if "static" in member.tokens:
                 found |= _declared_value(evaluation, member)
     return found
@@ -196,7 +192,7 @@ def _of_instance(evaluation: Evaluation, value: Instance, name: str) -> Values:
     subclasses = evaluation.holds(("subclasses", value.of, ""))
     for node in [*above, *(sub.node for sub in subclasses if isinstance(sub, Class))]:
         found |= evaluation.holds(("field", node, name))
-        for member in declared(node, name):
+        for member in declared(evaluation, node, name):
             if "static" not in member.tokens:
                 found |= _declared_value(evaluation, member)
     if value.client is not None and not any(isinstance(each, Function) for each in found):

@@ -1,0 +1,1 @@
+"""Breakers of this process and of its fleet."""

@@ -1,0 +1,1 @@
+"""One guarded call: its attempts, waits and deadline, and the drivers of both kinds of clients."""

@@ -1,0 +1,258 @@
+"""Does what the core of a call asks for: a driver for each kind of client."""
+
+import asyncio
+from collections.abc import Awaitable
+from contextlib import suppress
+from typing import Any, cast
+from weakref import WeakKeyDictionary
+
+import httpx2
+from anthropic import APIResponse, AsyncAPIResponse
+from anthropic._base_client import BaseClient
+
+from relight.engine.clock import Clock
+from relight.engine.guard.calls.alarms import LoopAlarms
+from relight.engine.guard.calls.cutting import THREAD_ALARMS
+from relight.engine.guard.calls.steps import AnyResponse, HandOut, Pause, Release, Send, Steps
+from relight.engine.guard.calls.waits import Waits
+from relight.engine.guard.streams.streams import watch_async, watch_sync
+from relight.engine.guard.streams.watching import StreamEnd
+
+KEPT_BYTES = 1 << 20
+"""Of a stream's body, for the journal; of a longer one it has the digest."""
+
+
+class SyncDriver:
+    """Drives calls of synchronous clients, from any thread."""
+
+    def __init__(self, clock: Clock, waits: Waits) -> None:
+        self._clock = clock
+        self._waits = waits
+
+    def drive(self, steps: Steps, *, stream_until_us: int | None) -> APIResponse[Any]:
+        came = self.run(steps)
+        if not isinstance(came, HandOut):
+            return cast("APIResponse[Any]", came)
+        response = came.take()
+        watch_sync(
+            response.http_response,
+            _SyncWatcher(self, steps, came),
+            self._clock,
+            deadline_us=stream_until_us,
+            keep_bytes=KEPT_BYTES,
+            expects=came.expects,
+        )
+        return cast("APIResponse[Any]", response)
+
+    def run(self, steps: Steps) -> HandOut | AnyResponse | None:
+        """Until a stream is to be handed out, or all is over."""
+        step = _next(steps)
+        while True:
+            try:
+                if type(step) is Send:
+                    self.send(step)
+                    if steps.gi_frame is None and step.http is not None:
+                        step.http.close()  # whoever wanted the answer has gone
+                elif type(step) is Pause:
+                    self._waits.sleep(step.seconds)
+                elif type(step) is Release:
+                    with suppress(Exception):  # it failed anyway, and its connection with it
+                        step.response.close()
+                else:
+                    return cast("HandOut | AnyResponse | None", step)
+            except BaseException as error:
+                step = _thrown(steps, error)
+            else:
+                step = _next(steps)
+
+    def send(self, step: Send) -> None:
+        """One attempt. What its caller is told meanwhile is raised: that it is to end."""
+        THREAD_ALARMS.set(step, step.left_s)
+        try:
+            response = cast("APIResponse[Any]", step.call_next(step.request))
+            if step.came(response):
+                try:
+                    step.parsed = response.parse()
+                except Exception as error:
+                    step.unparsed = error
+        except Exception as error:
+            step.error = error
+        finally:
+            THREAD_ALARMS.clear(step)
+
+
+class _Going:
+    """A call whose stream was handed out, and how it goes on."""
+
+    __slots__ = ("_asks", "_left", "_out", "_steps")
+
+    def __init__(self, steps: Steps, out: HandOut) -> None:
+        self._steps = steps
+        self._out = out
+        self._asks = self._left = False
+        """Another response is asked for; whoever wanted one has closed the stream meanwhile."""
+
+    def ended(self, end: StreamEnd) -> None:
+        if not self._asks:
+            _tell_end(self._steps, self._out, end)
+            return
+        self._left = True
+        with suppress(ValueError):  # another thread is at it just now, and looks afterwards
+            self._steps.close()
+
+    def _came(self, came: HandOut | AnyResponse | None) -> httpx2.Response | None:
+        """The response that came, of whatever status; None where there is none, or nobody wants it any more."""
+        if isinstance(came, HandOut):
+            self._out = came
+        self._asks = False
+        if self._left:
+            self._steps.close()
+        if came is None or (isinstance(came, HandOut) and came.nothing):
+            return None
+        return (came.take() if isinstance(came, HandOut) else came).http_response
+
+
+class _SyncWatcher(_Going):
+    """Of a synchronous client."""
+
+    __slots__ = ("_driver",)
+
+    def __init__(self, driver: SyncDriver, steps: Steps, out: HandOut) -> None:
+        super().__init__(steps, out)
+        self._driver = driver
+
+    def again(self, end: StreamEnd) -> httpx2.Response | None:
+        self._out.end, self._asks = end, True
+        came = self._driver.run(self._steps)
+        http = self._came(came)
+        if http is None or isinstance(came, HandOut):
+            return http
+        if not http.is_closed:
+            http.read()
+        return _accepted(came, http)
+
+
+class AsyncDriver:
+    """Drives calls of asynchronous clients, in any loop of asyncio."""
+
+    def __init__(self, clock: Clock, waits: Waits) -> None:
+        self._clock = clock
+        self._waits = waits
+        self._alarms: WeakKeyDictionary[asyncio.AbstractEventLoop, LoopAlarms] = WeakKeyDictionary()
+        self._last: tuple[asyncio.AbstractEventLoop, LoopAlarms] | None = None
+
+    async def drive(self, steps: Steps, *, stream_until_us: int | None) -> AsyncAPIResponse[Any]:
+        came = await self.run(steps)
+        if not isinstance(came, HandOut):
+            return cast("AsyncAPIResponse[Any]", came)
+        response = came.take()
+        watch_async(
+            response.http_response,
+            _AsyncWatcher(self, steps, came),
+            self._clock,
+            deadline_us=stream_until_us,
+            keep_bytes=KEPT_BYTES,
+            expects=came.expects,
+        )
+        return cast("AsyncAPIResponse[Any]", response)
+
+    async def run(self, steps: Steps) -> HandOut | AnyResponse | None:
+        """Until a stream is to be handed out, or all is over."""
+        step = _next(steps)
+        while True:
+            try:
+                if type(step) is Send:
+                    await self.send(step)
+                    if steps.gi_frame is None and step.http is not None:
+                        await step.http.aclose()  # whoever wanted the answer has gone
+                elif type(step) is Pause:
+                    await self._waits.sleep_async(step.seconds)
+                elif type(step) is Release:
+                    with suppress(Exception):  # it failed anyway, and its connection with it
+                        await step.response.aclose()
+                else:
+                    return cast("HandOut | AnyResponse | None", step)
+            except BaseException as error:
+                step = _thrown(steps, error)
+            else:
+                step = _next(steps)
+
+    async def send(self, step: Send) -> None:
+        """One attempt. What its caller is told meanwhile is raised: that it is cancelled."""
+        alarms = self._alarms_here()
+        alarms.set(step, step.left_s)
+        try:
+            response = await cast("Awaitable[AsyncAPIResponse[Any]]", step.call_next(step.request))
+            if step.came(response):
+                try:
+                    step.parsed = await response.parse()
+                except Exception as error:
+                    step.unparsed = error
+        except asyncio.CancelledError:
+            if not step.caught():
+                raise
+            step.error = TimeoutError()
+        except Exception as error:
+            step.error = error
+        finally:
+            alarms.clear(step)
+
+    def _alarms_here(self) -> LoopAlarms:
+        loop = asyncio.get_running_loop()
+        if (last := self._last) is not None and last[0] is loop:
+            return last[1]
+        if (alarms := self._alarms.get(loop)) is None:
+            alarms = self._alarms[loop] = LoopAlarms(loop)
+        self._last = (loop, alarms)
+        return alarms
+
+
+class _AsyncWatcher(_Going):
+    """Of an asynchronous client."""
+
+    __slots__ = ("_driver",)
+
+    def __init__(self, driver: AsyncDriver, steps: Steps, out: HandOut) -> None:
+        super().__init__(steps, out)
+        self._driver = driver
+
+    async def again(self, end: StreamEnd) -> httpx2.Response | None:
+        self._out.end, self._asks = end, True
+        came = await self._driver.run(self._steps)
+        http = self._came(came)
+        if http is None or isinstance(came, HandOut):
+            return http
+        if not http.is_closed:
+            await http.aread()
+        return _accepted(came, http)
+
+
+def _next(steps: Steps) -> object:
+    """The next step, or what the core returned."""
+    try:
+        return next(steps)
+    except StopIteration as stop:
+        return stop.value
+
+
+def _thrown(steps: Steps, error: BaseException) -> object:
+    try:
+        return steps.throw(error)
+    except StopIteration as stop:
+        return stop.value
+
+
+def _tell_end(steps: Steps, out: HandOut, end: StreamEnd) -> None:
+    out.end, out.over = end, True
+    # The call may be over already, by what `again` raised.
+    with suppress(StopIteration):
+        next(steps)
+
+
+def _accepted(came: AnyResponse | None, http: httpx2.Response) -> httpx2.Response:
+    """What a stream goes on from. Raises what the SDK raises for an answer of another status."""
+    if http.is_success:
+        return http
+    client = getattr(came, "_client", None)
+    assert isinstance(client, BaseClient)
+    raise client._make_status_error_from_response(http) from None

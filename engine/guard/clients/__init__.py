@@ -1,0 +1,1 @@
+"""What a guard knows of the clients that it serves."""

@@ -1,0 +1,1 @@
+"""Model calls counted by the place that makes them."""

@@ -1,0 +1,1 @@
+"""What guarded calls did, as events: digests, tokens and prices included."""

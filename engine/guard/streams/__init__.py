@@ -1,0 +1,1 @@
+"""Streamed answers, watched as their bytes pass."""
