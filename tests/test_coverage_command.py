@@ -345,11 +345,10 @@ async def test_run_time_and_sources_have_to_agree(scene: Scene, tmp_path: Path) 
             subprocess.run, [*command, *more], env=env, capture_output=True, text=True, timeout=60
         )
 
-    found, shown = await asyncio.gather(compared("--json"), compared())
-    assert (found.returncode, shown.returncode) == (1, 1), found.stderr
+    found = await compared("--json")
+    assert found.returncode == 1, found.stderr
     document = json.loads(found.stdout)
     assert at(document, 13) == ("agreed", 1, 0)
     assert at(document, 14) == ("agreed", 0, 1)
     assert at(document, 15) == ("never_seen", 0, 0)
     assert at(document, 19) == ("contradicted", 0, 1)
-    assert "counted at run time: 1 contradict the sources" in " ".join(shown.stdout.split())

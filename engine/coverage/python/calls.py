@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterable
 from dataclasses import replace
 
 from relight.engine.coverage.models import Guarded, Kind
@@ -43,6 +44,7 @@ from relight.engine.coverage.python.values import (
 
 CONTENT = "*"
 """The name of what a context variable or a queue holds."""
+MOST_OF_ONE = 6
 TEXT_METHODS = frozenset({"format", "strip", "rstrip", "lstrip", "lower", "upper", "encode", "replace", "removesuffix"})
 
 
@@ -55,7 +57,7 @@ class Calls(Guessing):
         if (special := self._of_receiver(node, callees, arguments, frame)) is not None:
             return special
         result = NOTHING
-        for callee in callees:
+        for callee in _few_of_each(callees):
             result |= self.call_value(callee, arguments, node, frame)
         if not any(isinstance(callee, Part | OtherMethod | Function | Class) for callee in callees):
             self.plain_http(node, callees, arguments, frame)
@@ -288,6 +290,19 @@ class Calls(Guessing):
             known = self.evaluate(base, frame)
             longer = {box([*one.entries, (None, values)]) if isinstance(one, Box) else one for one in known}
             self.assign(base, frozenset(longer) or boxed(values), frame)
+
+
+def _few_of_each(callees: Values) -> Iterable[Value]:
+    """A function that was made over and over, by a decorator or in a loop, is looked into a few times only."""
+    if len(callees) <= MOST_OF_ONE:
+        yield from callees
+        return
+    seen: dict[object, int] = {}
+    for callee in callees:
+        made_by = callee.node if isinstance(callee, Function) else callee
+        seen[made_by] = seen.get(made_by, 0) + 1
+        if seen[made_by] <= MOST_OF_ONE:
+            yield callee
 
 
 def names_a_model(arguments: Arguments, by: tuple[str, int]) -> bool | None:
