@@ -32,7 +32,7 @@ from relight.engine.recorder.recorder import Recorder, RecorderOptions
 from relight.events.catalog import prepare
 from relight.events.subjects import control_subject
 
-FLEET = FleetPolicy(open_s=1, growth=1.5, lease_s=10)
+FLEET = FleetPolicy(open_s=0.5, growth=2, lease_s=10)
 POLICY = BreakerPolicy(consecutive_failures=2, failure_rate=None, open_s=0.4, open_max_s=0.4, fleet=FLEET)
 TENANT = "acme"
 DOMAINS = 5
@@ -175,7 +175,7 @@ class Child:
         async def subscribe() -> None:
             client = await self.recorder.client()
             await client.subscribe(control_subject("breaker", TENANT, name), cb=on_message)
-            await client.flush()
+            await client.flush(timeout=round(DEADLINE_S / 2))
 
         self.recorder.in_loop(subscribe()).result(DEADLINE_S)
 
@@ -250,7 +250,7 @@ def fork(number: int, shared: Shared, url: str, folder: Path) -> int:
         recorder = Recorder(options)
         recorder.start()
         Child(number, shared, recorder, folder).run()
-        recorder.stop(deadline_s=1)
+        recorder.stop(deadline_s=0)
         status = 0
     except BaseException as error:
         print(f"child {number}: {error!r}", file=sys.stderr, flush=True)

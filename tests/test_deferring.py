@@ -446,9 +446,9 @@ async def test_more_facts_than_one_group_holds_are_written_without_waiting_in_be
     nats: EmbeddedNats, spools: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("relight.engine.recorder.items.GROUP_EVENTS", 10)
-    monkeypatch.setattr("relight.engine.recorder.inbox.LINGER_S", 10.0)
+    monkeypatch.setattr("relight.engine.recorder.inbox.LINGER_S", 1.0)
     async with Recorder(options(nats, spools)) as recorder:
         await drained(recorder)
         for n in range(500):
             recorder.defer(one, n, Scope())
-        await until(lambda: recorder.health().recorded_events == 501, "all are spooled")
+        await until(lambda: recorder.health().recorded_events == 501, "all 50 groups are spooled", within_s=30)
