@@ -21,7 +21,7 @@ from relight.engine.guard.clients.endpoints import model_of, operation
 from relight.engine.guard.clients.known_clients import KnownClients, is_model
 from relight.engine.guard.clients.tracing import traceparent
 from relight.engine.guard.facts import Call
-from relight.engine.guard.health import GuardHealth
+from relight.engine.guard.health import GuardHealth, Guarding
 from relight.engine.guard.policy import GuardPolicy
 from relight.engine.guard.recording.content import Redact
 from relight.engine.guard.recording.journal import Journal
@@ -81,6 +81,7 @@ class Guard(Middleware):
         self._name = clock.next_id()
         self._numbers = count(1)
         self._retried_outside = 0
+        self.recorder.beside(Guarding, Guarding).guards.add(self)
 
     def handle(self, request: APIRequest, call_next: CallNext) -> APIResponse[Any]:
         until_us, parts = deadline_us(), self._parts

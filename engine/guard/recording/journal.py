@@ -9,6 +9,7 @@ from dataclasses import replace
 from relight.engine import scope
 from relight.engine.errors import RecorderError
 from relight.engine.guard.facts import Answer, Attempt, Call, Failure
+from relight.engine.guard.health import Guarding, JournalHealth
 from relight.engine.guard.recording import events
 from relight.engine.guard.recording.answers import read_answer, read_json
 from relight.engine.guard.recording.content import Contents, Redact
@@ -59,6 +60,7 @@ class Journal:
         """Facts that came while the recorder did not run."""
         self.let_go = 0
         """Bodies of which nothing was recorded, since too much waited for the disk."""
+        recorder.beside(Guarding, Guarding).journals.add(self)
 
     def redacting(self, redact: Sequence[Redact]) -> "Journal":
         """Another one for the same recorder, with the same policy and prices, whose contents these hooks change."""
@@ -68,6 +70,14 @@ class Journal:
     def refused_contents(self) -> int:
         """Contents of which nothing was recorded, since a hook failed or they could not be read."""
         return self._contents.refused
+
+    def health(self) -> JournalHealth:
+        return JournalHealth(
+            unrecorded=self.unrecorded,
+            let_go=self.let_go,
+            refused_contents=self.refused_contents,
+            unpriced=dict(self.unpriced),
+        )
 
     def taken(self, call: Call) -> None:
         """A call begins."""
