@@ -656,6 +656,7 @@ async def test_relight_gives_breakers_that_all_of_the_process_share(nats: Embedd
             raise AssertionError("not entered")
         [health] = plain.breakers.health().breakers
         assert (health.name, health.refused_calls) == ("crm", 2)
+        assert any(said.startswith("breaker crm is open until") for said in plain.health().warnings)
 
 
 async def test_plain_functions_and_blocks_with_and_without_a_loop(nats: EmbeddedNats) -> None:
