@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Coroutine, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import JsonValue
 
@@ -17,6 +17,7 @@ from relight.engine.guard.budgets.estimates import PriceList
 from relight.engine.guard.budgets.limits import load_limits
 from relight.engine.guard.budgets.spent_elsewhere import SpentElsewhere
 from relight.engine.guard.policy import GuardPolicy
+from relight.engine.guard.recording.content import Redact
 from relight.engine.guard.recording.prices import Prices
 from relight.engine.log.content import fetch_content
 from relight.engine.log.control import Tail
@@ -29,6 +30,9 @@ from relight.engine.tables.queries import find, parse, run
 from relight.events.base import Control, Event
 from relight.events.values import Content
 from relight.projections.query import DEFAULT_LIMIT, Row
+
+if TYPE_CHECKING:
+    from relight.engine.guard.routes.fallback import Fallback
 
 T = TypeVar("T")
 ClientT = TypeVar("ClientT")
@@ -59,6 +63,10 @@ class Relight:
         """Takes an observation; microseconds, never blocks. Raises `InvalidEvent` for what cannot be recorded."""
         return self.recorder.record(event)
 
+    def mark(self) -> Receipt:
+        """Of all that was recorded until now, by guards and breakers too: `query(…, after=r.mark())` shows it."""
+        return self.recorder.mark()
+
     def content(self, body: bytes) -> Content:
         """Keeps bytes beside the events; an event holds what is returned."""
         return self.recorder.content(body)
@@ -88,11 +96,30 @@ class Relight:
         """A decision to be made inside its `with`; `decision` names it, else it gets an id."""
         return Decision(self.recorder, decision_type, context=context, decision=decision)
 
-    def guarded(self, client: ClientT, policy: GuardPolicy | None = None, **told: Any) -> ClientT:
+    def guarded(
+        self,
+        client: ClientT,
+        policy: GuardPolicy | None = None,
+        *,
+        provider: str | None = None,
+        region: str | None = None,
+        fallbacks: "Sequence[Fallback]" = (),
+        budgets: Budgets | None = None,
+        redact: Sequence[Redact] = (),
+    ) -> ClientT:
         """A client of the same type whose calls are retried, broken and recorded; see `relight.guarded`."""
         from relight.engine.guard.guarded import guarded  # the SDK takes a second to import
 
-        return guarded(client, self, policy, **told)
+        return guarded(
+            client,
+            self,
+            policy,
+            provider=provider,
+            region=region,
+            fallbacks=fallbacks,
+            budgets=budgets,
+            redact=redact,
+        )
 
     def budgets(self, limits: Sequence[Limit] | Path | str, *, prices: PriceList | None = None) -> Budgets:
         """Limits, or a TOML file of them, for `guarded(client, budgets=…)`; in the loop that this was opened in.

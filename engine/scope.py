@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import Context, ContextVar
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -25,11 +25,17 @@ class Scope:
     traceparent: str | None = None
 
 
-_current: ContextVar[Scope] = ContextVar("relight_scope", default=Scope())  # noqa: B039  # frozen
+_NOBODY = Scope()
+_current: ContextVar[Scope] = ContextVar("relight_scope", default=_NOBODY)  # frozen
 
 
 def current() -> Scope:
     return _current.get()
+
+
+def scope_in(context: Context) -> Scope:
+    """Of whoever copied his context: a copy costs less than to look into it, which can be done later."""
+    return context.get(_current, _NOBODY)
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from anyio.from_thread import BlockingPortal
 from pydantic import JsonValue
@@ -16,6 +16,7 @@ from relight.engine.guard.breakers.tool import Counted, ToolBreaker
 from relight.engine.guard.budgets.budgets import Budgets
 from relight.engine.guard.budgets.estimates import PriceList
 from relight.engine.guard.policy import GuardPolicy
+from relight.engine.guard.recording.content import Redact
 from relight.engine.log.control import Tail
 from relight.engine.policies.breaker import BreakerPolicy
 from relight.engine.policies.budget import Limit
@@ -25,6 +26,9 @@ from relight.engine.runtime import Relight
 from relight.events.base import Control, Event
 from relight.events.values import Content
 from relight.projections.query import DEFAULT_LIMIT, Row
+
+if TYPE_CHECKING:
+    from relight.engine.guard.routes.fallback import Fallback
 
 ClientT = TypeVar("ClientT")
 
@@ -51,6 +55,9 @@ class SyncRelight:
     def record(self, event: Event) -> Receipt:
         return self._relight.record(event)
 
+    def mark(self) -> Receipt:
+        return self._relight.mark()
+
     def content(self, body: bytes) -> Content:
         return self._relight.content(body)
 
@@ -75,8 +82,26 @@ class SyncRelight:
     ) -> Decision:
         return self._relight.decision(decision_type, context=context, decision=decision)
 
-    def guarded(self, client: ClientT, policy: GuardPolicy | None = None, **told: Any) -> ClientT:
-        return self._relight.guarded(client, policy, **told)
+    def guarded(
+        self,
+        client: ClientT,
+        policy: GuardPolicy | None = None,
+        *,
+        provider: str | None = None,
+        region: str | None = None,
+        fallbacks: "Sequence[Fallback]" = (),
+        budgets: Budgets | None = None,
+        redact: Sequence[Redact] = (),
+    ) -> ClientT:
+        return self._relight.guarded(
+            client,
+            policy,
+            provider=provider,
+            region=region,
+            fallbacks=fallbacks,
+            budgets=budgets,
+            redact=redact,
+        )
 
     def budgets(self, limits: Sequence[Limit] | Path | str, *, prices: PriceList | None = None) -> Budgets:
         async def made() -> Budgets:

@@ -126,6 +126,17 @@ async def test_a_fact_alone_is_written_soon_although_nobody_wakes_the_writer(nat
             )
 
 
+async def test_a_mark_is_reached_once_all_before_it_is(nats: EmbeddedNats, client: Client, spools: Path) -> None:
+    async with Recorder(options(nats, spools)) as recorder:
+        for n in range(300):
+            recorder.defer(three, n, Scope(), 3)
+        last = recorder.record(failed(900))
+        mark = recorder.mark()
+        await mark.reached(Ack.REPLICATED)
+        assert mark.pseq == last.pseq
+        assert ns(await of(client, recorder)) == list(range(901))
+
+
 async def test_stopping_writes_what_was_deferred(nats: EmbeddedNats, client: Client, spools: Path) -> None:
     recorder = Recorder(options(nats, spools))
     recorder.start()

@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import time
+import weakref
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from typing import Any
@@ -12,6 +13,8 @@ import anthropic
 import httpx2
 import pytest
 import pytest_asyncio
+import stack
+from anthropic import APIRequest
 from guarding import ASK, EXACT, NOON, Bench, Both, Notes, idle_recorder
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
@@ -21,6 +24,7 @@ from relight.engine.clock import ScriptedClock
 from relight.engine.fake.server import FakeAnthropic, fake_anthropic_thread
 from relight.engine.fake.steps import Fault, Step
 from relight.engine.guard.breakers.breakers import Breakers
+from relight.engine.guard.calls.alarms import SWEPT
 from relight.engine.guard.calls.classify import MAX_ASKED_S, asked_s
 from relight.engine.guard.facts import Failure
 from relight.engine.guard.guard import Guard
@@ -245,6 +249,24 @@ async def test_a_stream_that_is_left_is_recorded_so_and_gives_its_connection_bac
         with claude.messages.stream(**ASK) as stream:
             next(iter(stream))
     assert bench.notes.call.failure is Failure.ABANDONED
+    assert await both.text(claude)
+
+
+async def test_a_stream_that_another_task_closes_while_it_is_asked_for_again_is_recorded_once_and_frees_its_connection(
+    bench: Bench, both: Both
+) -> None:
+    """Found: the core went on without its driver, the reader got an AssertionError, and no outcome was recorded."""
+    again = Step(delay_s=0.2)
+    bench.fake.play([OVERLOADED_EVENT, again])
+    claude = both.client(bench.fake, bench.guard(), connections=1)
+    stream = await both.do(claude.messages.create, **ASK, stream=True)
+    reading = asyncio.create_task(both.do(anext, aiter(stream)) if both.asynchronous else both.do(next, iter(stream)))
+    await stack.until(lambda: len(bench.fake.requests) == 2)
+    await both.do(stream.close)
+    assert bench.notes.call.failure is Failure.ABANDONED
+    assert bench.notes.failures == [Failure.OVERLOADED, Failure.ABANDONED]
+    with pytest.raises(httpx2.StreamClosed):
+        await reading
     assert await both.text(claude)
 
 
@@ -651,3 +673,39 @@ async def test_deadlines_of_many_calls_are_kept_each_for_itself(bench: Bench) ->
     for allowed, took in zip(allowed_s, await asyncio.gather(*map(took_s, allowed_s)), strict=True):
         assert allowed <= took < allowed + TOLERANCE_S
     await both.close()
+
+
+async def test_calls_with_a_nearer_deadline_are_let_go_when_they_are_over(bench: Bench, both: Both) -> None:
+    """Found: for as long as each might have lasted, its request and its answer were held in memory."""
+    claude = both.client(bench.fake, bench.guard())
+    await both.text(claude)
+    gone = []
+
+    async def noted(request: APIRequest, call_next: Any) -> Any:
+        gone.append(weakref.ref(request))
+        return await call_next(request)
+
+    def noted_sync(request: APIRequest, call_next: Any) -> Any:
+        gone.append(weakref.ref(request))
+        return call_next(request)
+
+    claude = both.client(bench.fake, noted if both.asynchronous else noted_sync, bench.guard())
+    for _ in range(3 * SWEPT):
+        with relight.deadline(300, clock=bench.clock):
+            await both.text(claude)
+    assert sum(request() is not None for request in gone) <= 2 * SWEPT
+
+
+async def test_an_error_that_names_an_address_leaves_out_what_may_be_a_key(bench: Bench, both: Both) -> None:
+    """Found: it quoted the whole of it, user and password among it."""
+    bench.fake.play([Step(fault=Fault.NO_MESSAGE_STOP, after_deltas=1, headers={"request-id": ""})])
+    place = bench.fake.url.removeprefix("http://")
+    claude = both.client(bench.fake, bench.guard(), base_url=f"http://gateway:sk-secret@{place}")
+    with pytest.raises(anthropic.APIConnectionError, match=r"of 127\.0\.0\.1/v1/messages ended") as raised:
+        await both.events(claude)
+    assert "sk-secret" not in str(raised.value)
+
+
+def test_a_deadline_in_infinity_is_refused_in_plain_words() -> None:
+    with pytest.raises(ValueError, match="leave it out"), relight.deadline(float("inf")):
+        pass

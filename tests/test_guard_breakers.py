@@ -23,17 +23,21 @@ from relight.engine.embedded.nats import EmbeddedNats
 from relight.engine.errors import CircuitOpen
 from relight.engine.guard.breakers.breaker import CLOSED, Breaker, Permit, Refused
 from relight.engine.guard.breakers.breakers import Breakers
-from relight.engine.guard.breakers.fleet import policy_version
+from relight.engine.guard.breakers.fleet import ANNOUNCED, policy_version
 from relight.engine.guard.breakers.tool import ToolBreaker
+from relight.engine.guard.calls.deadlines import deadline
 from relight.engine.guard.routes.capacity import waiting_for_capacity
+from relight.engine.log.control import ControlLog, Tail
 from relight.engine.log.topology import connect
 from relight.engine.policies.breaker import BreakerPolicy
 from relight.engine.policies.fleet_breaker import FleetPolicy, FleetState, State, ruling_of
 from relight.engine.recorder.recorder import Recorder
 from relight.engine.runtime import Relight
 from relight.engine.sync import SyncRelight
+from relight.events.breakers import BreakerHalfOpened
 from relight.events.catalog import decode
 from relight.events.errors import InvalidEvent
+from relight.events.subjects import control_subject, token
 
 FLEET = FleetPolicy(open_s=30, lease_s=20)
 POLICY = BreakerPolicy(consecutive_failures=2, open_s=20, jitter=0, fleet=FLEET)
@@ -104,9 +108,12 @@ class Fleet:
         await until(lambda: all(condition(process) for process in self.processes), what)
 
     async def opens(self) -> None:
+        """By a ruling that all of them know; each refuses calls before, while it expects the ruling."""
+        before = {id(process): process.breaker.rev for process in self.processes}
         for process in self.processes[:3]:
             process.trip()
         await self.knows(Process.is_open_by_fleet, "the fleet's breaker is open for everyone")
+        await self.knows(lambda process: process.breaker.rev > before[id(process)], "everyone has the ruling")
 
 
 @asynccontextmanager
@@ -374,6 +381,7 @@ async def test_votes_that_came_before_a_process_count_with_it(nats: EmbeddedNats
             third = Process(recorder, breakers, breakers.of("crm"), two.clock)
             third.trip()
             await until(third.is_open_by_fleet, "three make a quorum")
+            await until(lambda: third.breaker.rev == 1, "the ruling stands on the stream")
     assert await assert_replayed(nats, tenant) == ["breakers.opened"]
 
 
@@ -405,6 +413,74 @@ async def test_an_expected_ruling_that_never_comes_lets_calls_pass_again_and_an_
         process.breaker.told(replace(opened, rev=3))
         process.breaker.told(replace(nothing, rev=2))
         assert isinstance(process.call(answered=True), Refused)
+
+
+async def test_a_process_whose_clock_is_ahead_goes_by_itself_and_takes_no_probe_from_anybody(
+    nats: EmbeddedNats,
+) -> None:
+    """Found: to it every deadline was over, and its lease, which lasted until tomorrow, stopped the whole fleet."""
+    tenant = next(TENANTS)
+    tomorrow = ScriptedClock(NOW + timedelta(days=1))
+    async with fleet(nats, tenant) as all_, Recorder(options(nats, tenant=tenant), clock=tomorrow) as recorder:
+        breakers = Breakers(recorder, POLICY)
+        ahead = Process(recorder, breakers, breakers.of("crm"), tomorrow)
+        await until(lambda: "ahead of the stream's" in str(breakers.health().failure), "it says so")
+        await all_.opens()
+        assert ahead.call(answered=True) is CLOSED
+        all_.clock.advance(31)
+        all_.processes[0].end(await all_.processes[0].leased(), answered=True)
+        await all_.knows(lambda process: process.state is State.CLOSED, "the fleet's breaker is closed for everyone")
+    assert await assert_replayed(nats, tenant) == ["breakers.opened", "breakers.half_opened", "breakers.closed"]
+
+
+async def test_a_ruling_from_ahead_of_the_streams_clock_decides_nothing_and_the_next_one_follows_it(
+    nats: EmbeddedNats,
+) -> None:
+    tenant = next(TENANTS)
+    tomorrow = ScriptedClock(NOW + timedelta(days=1))
+
+    async def lease(log: ControlLog) -> Tail:
+        ruling = BreakerHalfOpened(
+            service_name="crm",
+            reason="its time has come",
+            failure_count=1,
+            opened_at=NOW,
+            holder="tomorrow's",
+            lease_until=tomorrow.now() + timedelta(seconds=20),
+            probes=1,
+            openings=1,
+        )
+        after = await log.tail(BreakerHalfOpened, tenant=tenant, entity="crm")
+        return await log.append(ruling, after=after, tenant=tenant, policy_version="1")
+
+    async with fleet(nats, tenant) as all_, Recorder(options(nats, tenant=tenant), clock=tomorrow) as recorder:
+        await all_.opens()
+        tail: Tail = await asyncio.wrap_future(recorder.in_loop(recorder.with_control(lease)))
+        assert tail.event is not None
+        async with connected(nats) as client:
+            await client.publish(f"{ANNOUNCED}.{token(tenant)}", tail.event.model_dump_json(exclude_none=True).encode())
+        all_.clock.advance(31)
+        all_.processes[0].end(await all_.processes[0].leased(), answered=True)
+        await all_.knows(lambda process: process.state is State.CLOSED, "the fleet's breaker is closed for everyone")
+        async with fleet(nats, tenant, domains="A") as newcomers:
+            assert newcomers.processes[0].state is State.CLOSED
+
+
+async def test_after_a_ruling_that_nobody_can_read_each_process_goes_by_itself() -> None:
+    """Found: a newer version's ruling kept a breaker open for ever, as nobody could lease its probes after it."""
+    tenant = next(TENANTS)
+    async with nats_server(sync_always=False) as nats, fleet(nats, tenant) as all_:
+        await all_.opens()
+        async with connected(nats) as client:
+            await client.jetstream().publish(control_subject("breaker", tenant, "crm"), b"from a newer version")
+        await all_.knows(lambda process: not process.breaker.linked, "it is seen")
+        assert all(isinstance(process.call(answered=True), Refused) for process in all_.processes), "until its deadline"
+        all_.clock.advance(31)
+        assert all(isinstance(process.call(answered=True), Permit) for process in all_.processes)
+        assert {process.state for process in all_.processes} == {State.CLOSED}
+        async with fleet(nats, tenant, domains="A") as newcomers:
+            newcomers.clock.advance(31)
+            assert isinstance(newcomers.processes[0].call(answered=True), Permit)
 
 
 # Without NATS
@@ -666,6 +742,22 @@ async def test_a_tool_waits_for_the_fleets_probe_and_for_capacity_where_it_may(n
             entering = asyncio.create_task(crm.__aenter__())
             await asyncio.sleep(0)
         all_.clock.advance(31)
+        await entering
+
+
+async def test_a_tool_may_wait_for_ever_and_a_deadline_ends_the_wait(nats: EmbeddedNats) -> None:
+    """Found: infinity was an OverflowError, and the wait went on past the deadline."""
+    async with fleet(nats, next(TENANTS), domains="A") as alone:
+        [process] = alone.processes
+        process.trip()
+        crm = ToolBreaker(process.breakers, "crm")
+        with waiting_for_capacity(float("inf")), deadline(5, clock=alone.clock):
+            with pytest.raises(CircuitOpen):
+                await crm.__aenter__()
+        with waiting_for_capacity(float("inf")):
+            entering = asyncio.create_task(crm.__aenter__())
+            await asyncio.sleep(0)
+        alone.clock.advance(21)
         await entering
 
 

@@ -267,6 +267,7 @@ def test_the_credentials_of_a_single_request_stay_with_the_first_provider(wires:
     )
     client = first_client(wires, Second([Fallback(bedrock, **said)]), asynchronous=False)
     own = {"X-Api-Key": "sk-of-this-request", "Authorization": "Bearer of-this-request", "Cookie": "c=secret"}
+    own |= {"Helicone-Auth": "Bearer secret", "x-portkey-api-key": "secret", "cf-access-client-secret": "secret"}
     client.messages.create(model=MODEL, extra_headers=own | {"x-trace": "kept"}, **ASK)
     first, second = wires.first.requests[0].headers, wires.second.requests[0].headers
     assert first["x-api-key"] == "sk-of-this-request"

@@ -348,6 +348,18 @@ def test_a_call_that_every_breaker_refuses_uses_up_no_attempt(scene: Scene) -> N
     assert budgets.standings(scene.clock.now_us())[0].used.attempts == 1
 
 
+def test_a_probe_that_the_budget_forbids_is_given_back(scene: Scene) -> None:
+    """Found: nobody else could probe for as long as the breaker had been open."""
+    budgets = Budgets([Limit(attempts=1, agent="refunds")])
+    scene.play(first=[Step(status=500), Step()])
+    retrying = BREAKS_AT_ONCE.model_copy(update={"retries": 1, "wait_for_capacity_s": 2 * OPEN_S})
+    client = scene.client(retrying, budgets=budgets)
+    with scope.entered(agent="refunds"), pytest.raises(BudgetExceeded):
+        ask(client)
+    assert ask(client).endswith("to: hello")
+    assert sum(scene.waited) == pytest.approx(OPEN_S, abs=1), "the other call waited for nothing"
+
+
 def test_a_hundred_calls_at_once_cannot_overrun_a_limit_together(scene: Scene) -> None:
     budgets = Budgets([Limit(tokens=1_000)])
     scene.play(first=[Step(input_tokens=2, output_tokens=64, delay_s=0.02, times=200)])

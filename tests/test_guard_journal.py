@@ -79,7 +79,7 @@ class Scene:
 
     async def events_of(self, call: Call) -> list[dict[str, Any]]:
         """What stands on the stream of this call, and what it caused, in order; all of it is in the tables, too."""
-        await self.recorder.record(failed(0, "marker")).reached(Ack.PROJECTED)
+        await self.recorder.mark().reached(Ack.PROJECTED)
         found = bodies(await on_stream(self.projected.client))
         [taken] = [
             body["id"] for body in found if body["type"] == "decisions.taken" and body["subject"] == call.decision

@@ -232,6 +232,22 @@ async def test_a_request_that_was_under_way_is_not_asked_again_by_itself(databas
         assert pool.statistics().begun_again == 0
 
 
+async def test_whoever_is_cancelled_at_any_moment_leaves_no_transaction_behind(database: str) -> None:
+    """While BEGIN is on its way, too: asyncpg takes that transaction for one that cannot be rolled back."""
+    complaints: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context["message"]))
+    async with pooled(database, size=1) as pool:
+        await answers(pool)
+        for turns in range(60):
+            asking = asyncio.create_task(answers(pool))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            asking.cancel()
+            await asyncio.wait([asking])
+        assert await answers(pool) == 1
+    assert complaints == []
+
+
 async def test_a_read_that_cannot_be_committed_has_its_answers_all_the_same(database: str) -> None:
     async with pooled(database, size=1) as pool:
         await loses_its_connection(pool, database, readonly=True)

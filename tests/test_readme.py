@@ -93,7 +93,7 @@ def walk(path: str, command: Any) -> Iterator[tuple[str, Any]]:
         yield from walk(f"{path} {name}", part)
 
 
-@pytest.mark.parametrize("page", ["README.md", "deploy/README.md", "deploy/recording.md"])
+@pytest.mark.parametrize("page", ["README.md", "deploy/README.md", "deploy/recording.md", "deploy/recipes.md"])
 def test_every_command_it_names_exists(page: str) -> None:
     known, text = commands(), (ROOT / page).read_text()
     groups = "|".join(sorted({path.partition(" ")[0] for path in known if " " in path} - {"archive"}))
@@ -103,7 +103,7 @@ def test_every_command_it_names_exists(page: str) -> None:
         for line in re.findall(r"^(?:[A-Z_]+=\S+ )*relight (.*?)(?:\s#.*)?$", block, re.MULTILINE):
             words = [word for word in line.split() if re.fullmatch(r"[a-z-]+", word)]
             path = max((" ".join(words[:n]) for n in (1, 2, 3) if " ".join(words[:n]) in known), key=len)
-            assert set(re.findall(r"\s(--[a-z-]+)", line)) <= known[path], line
+            assert set(re.findall(r"\s(--[a-z-]+)", line)) <= known[path] | {"--help"}, line
 
 
 def test_every_make_target_it_names_exists() -> None:

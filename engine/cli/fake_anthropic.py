@@ -79,6 +79,7 @@ def _announce(url: str, as_json: bool) -> None:
     out.print("[bold]A fake Anthropic listens[/], ends with Ctrl-C. Point a client at it:")
     for name, path in VARIABLES.items():
         _say(f"export {name}={url}{path}")
+    _say("export ANTHROPIC_API_KEY=any")
 
 
 def _say(what: str | dict[str, object]) -> None:

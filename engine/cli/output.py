@@ -21,6 +21,8 @@ T = TypeVar("T")
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 WIDTH_WITHOUT_TERMINAL = 200
+FOLDED_WIDTH = 36
+"""A cell may be folded to this; it is that of an id."""
 
 out = Console(width=None if sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL)
 err = Console(stderr=True)
@@ -74,22 +76,36 @@ def print_json(value: object) -> None:
 
 def print_table(title: str | None, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """A table as wide as it needs to be where the output is no terminal."""
-    table = Table(title=title, title_justify="left", header_style="bold")
+    _print_cells(title, columns, ([_cell(value) for value in row] for row in rows))
+
+
+def _print_cells(title: str | None, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    table = Table(title=title, title_justify="left", header_style="bold", show_header=any(columns))
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*(_cell(value) for value in row))
+        table.add_row(*row)
     out.print(table)
 
 
 def print_models(title: str | None, models: Sequence[object], *, empty: str) -> None:
-    """A table of pydantic models or dataclasses with their fields as columns."""
+    """A table of pydantic models or dataclasses with their fields as columns; too wide, one table for each of them."""
     if not models:
         out.print(empty)
         return
     first = models[0]
     columns = list(type(first).model_fields) if isinstance(first, BaseModel) else list(vars(first))
-    print_table(title, columns, ([getattr(model, column) for column in columns] for model in models))
+    rows = [[_cell(getattr(model, column)) for column in columns] for model in models]
+    widths = (max(len(name), *(len(row[n]) for row in rows)) for n, name in enumerate(columns))
+    if sum(min(width, FOLDED_WIDTH) + 3 for width in widths) < out.width:
+        _print_cells(title, columns, rows)
+        return
+    if title:
+        out.print(title, style="italic", highlight=False)
+    for n, row in enumerate(rows, 1):
+        _print_cells(
+            f"{n} of {len(rows)}", ("", ""), [pair for pair in zip(columns, row, strict=True) if pair[1] != "-"]
+        )
 
 
 def progress() -> Progress:

@@ -45,7 +45,6 @@ class LocalBreaker:
         "_draw",
         "_opening_us",
         "_policy",
-        "_turns_at_us",
         "calls",
         "epoch",
         "failures",
@@ -59,6 +58,7 @@ class LocalBreaker:
         "state",
         "successes",
         "tripped_failures",
+        "turns_at_us",
     )
 
     def __init__(self, policy: BreakerPolicy, draw: Callable[[], float]) -> None:
@@ -81,7 +81,8 @@ class LocalBreaker:
         self.failures_in_row = 0
         self.calls = self.failures = self.slow = 0
         self._buckets: deque[list[int]] = deque([[0, 0, 0]])
-        self._turns_at_us = 0
+        self.turns_at_us = 0
+        """When the next part of the window begins."""
 
     def ready(self, now_us: int) -> bool:
         """Whether `permit` would let a call pass."""
@@ -116,7 +117,7 @@ class LocalBreaker:
         self.failures_in_row = 0
         if policy.failure_rate is None and policy.slow_rate is None:
             return False
-        if now_us >= self._turns_at_us:
+        if now_us >= self.turns_at_us:
             self._turn(now_us)
         self.calls += 1
         self._buckets[-1][0] += 1
@@ -129,11 +130,17 @@ class LocalBreaker:
         self._trip(now_us, f"{self.slow} of {self.calls} calls took longer than {policy.slow_ms} ms", self.slow)
         return True
 
+    def answered(self, calls: int) -> None:
+        """So many calls succeeded since the last turn, none of them slow: as `succeeded` for each."""
+        self.failures_in_row = 0
+        self.calls += calls
+        self._buckets[-1][0] += calls
+
     def failed(self, now_us: int) -> bool:
         """Of a call that passed while it was closed. True: it tripped."""
         policy = self._policy
         self.failures_in_row += 1
-        if now_us >= self._turns_at_us:
+        if now_us >= self.turns_at_us:
             self._turn(now_us)
         self.calls += 1
         self.failures += 1
@@ -210,7 +217,7 @@ class LocalBreaker:
     def _turn(self, now_us: int) -> None:
         """The next part of the window begins; what fell out of it no longer counts."""
         width_us = max(1, round(self._policy.window_s * US_PER_S / BUCKETS))
-        passed = (now_us - self._turns_at_us) // width_us + 1 if self._turns_at_us else BUCKETS
+        passed = (now_us - self.turns_at_us) // width_us + 1 if self.turns_at_us else BUCKETS
         for _ in range(min(passed, BUCKETS)):
             self._buckets.append([0, 0, 0])
             if len(self._buckets) > BUCKETS:
@@ -218,4 +225,4 @@ class LocalBreaker:
                 self.calls -= calls
                 self.failures -= failures
                 self.slow -= slow
-        self._turns_at_us = (self._turns_at_us + passed * width_us) if self._turns_at_us else now_us + width_us
+        self.turns_at_us = (self.turns_at_us + passed * width_us) if self.turns_at_us else now_us + width_us

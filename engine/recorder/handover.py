@@ -128,5 +128,7 @@ def _take_over(new: Session, item: Item) -> None:
         case tuple():
             new.room.adopt_expected(item[3])
             new.writer.defer(item)
+            if new.writer.ended:
+                new.writer.look(at_once=False)
         case _:
             pass  # so is what was to be done there

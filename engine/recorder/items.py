@@ -1,6 +1,7 @@
 """What a recorder's writer is given, and what it writes together."""
 
 from collections.abc import Callable, Iterable
+from contextvars import Context
 from dataclasses import dataclass, field
 
 from relight.engine.recorder.receipts import Receipt
@@ -49,7 +50,7 @@ class Kept:
     body: bytes
 
 
-Deferral = tuple[Callable[..., Iterable[Made | Kept]], object, Scope, int]
+Deferral = tuple[Callable[..., Iterable[Made | Kept]], object, Scope | Context, int]
 """What makes events, of which fact, in which scope, and about how many; a tuple, for that is made in no time."""
 
 

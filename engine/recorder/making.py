@@ -9,7 +9,7 @@ from relight.engine.clock import Clock
 from relight.engine.log.topology import MAX_EVENT_BYTES
 from relight.engine.recorder.items import Deferral, Kept, Made, Taken
 from relight.engine.recorder.receipts import Receipt
-from relight.engine.scope import Scope
+from relight.engine.scope import Scope, scope_in
 from relight.engine.spool.rows import SpooledContent
 from relight.events.base import Control, Event
 from relight.events.envelope import data_json
@@ -51,7 +51,8 @@ class Maker:
 
     def made(self, deferral: Deferral) -> Making:
         """All events of a fact; those before a fault are kept, and the rest is refused."""
-        make, fact, scope, expected = deferral
+        make, fact, origin, expected = deferral
+        scope = origin if isinstance(origin, Scope) else scope_in(origin)
         making = Making()
         tenant = scope.tenant or self._tenant
         try:

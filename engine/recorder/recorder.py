@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from concurrent.futures import Future
+from contextvars import Context
 from dataclasses import replace
 from datetime import datetime, timedelta
 from types import TracebackType
@@ -131,26 +132,47 @@ class Recorder:
         self,
         make: Callable[[F], Iterable[Made | Kept]],
         fact: F,
-        scope: Scope,
+        scope: Scope | Context,
         events: int = 1,
         *,
         at_once: bool = False,
     ) -> int:
-        """Takes a fact, of which `make` makes about so many events later, in the writer's thread; a microsecond.
+        """Takes a fact, of which `make` makes about so many events later, in the writer's thread; half a microsecond.
 
         It is written within a quarter of a second; `at_once` wakes the writer for it, which costs some microseconds.
 
         They are recorded as if `record` had been called now: in this order, in this scope, counted where they cannot
         be. The fact belongs to the recorder from here on. `make` yields content before the event that has its digest.
-        Returns how many events wait for the disk.
+        `scope` may be a copy of the context that it stands in. Returns how many events wait to be made.
         """
         session = self._session or self._restarted()
         room = session.room
-        if cause := room.expect(events):
+        if room.expected_events < room.unlooked_until:
+            room.expected_events += events
+            cause = None
+        else:
+            cause = room.expect(events)
+        if cause is not None:
             session.writer.refusals.add(cause, events)
         else:
-            session.writer.defer((make, fact, scope, events), at_once=at_once)
-        return room.waiting_events
+            writer = session.writer
+            writer.defer((make, fact, scope, events))
+            if at_once or writer.ended:
+                writer.look(at_once=at_once)
+        return room.expected_events - room.made_events
+
+    def mark(self) -> Receipt:
+        """Of the last event of all that was recorded and deferred until now, by whomever."""
+        session = self._session or self._restarted()
+        receipt = Receipt(session, self.clock.next_id())
+
+        def written() -> None:
+            here = self._session or session  # recording may have gone on elsewhere since
+            receipt.moved_to(here)
+            receipt.settle(pseq=here.writer.last_pseq)
+
+        session.writer.put(written)
+        return receipt
 
     def content(self, body: bytes) -> Content:
         """Keeps `body` in the spool and then in the content store, under the tenant and its SHA-256.

@@ -9,6 +9,8 @@ EXPECTED_BYTES = 1_500
 """Of an event that is not made yet: what it counts for until then."""
 RESERVED_BYTES = 64 * 1024
 """Of the spool's cap: for `recorder.gap` and `recorder.closed`, so that a full spool can still say so."""
+UNLOOKED_PART = 64
+"""Of what is left below the caps, this part is let in without a look at them."""
 
 
 class Room:
@@ -26,12 +28,23 @@ class Room:
         self._max_waiting_events = max_waiting_events
         self._max_bytes = max_bytes
         self._in_memory = in_memory
-        self.waiting_events = 0
+        self._waiting_events = 0
+        self.expected_events = 0
+        """Events ever let in before they were made. Added to without the lock, which costs more than all the rest: the
+        interpreter lets no other thread in between reading a plain number and writing it back."""
+        self.made_events = 0
+        self.unlooked_until = 0
+        """As long as `expected_events` is below, nobody has to look at the caps."""
         self.exposed_events = sum(exposed.values())
         self.exposed_bytes = sum(size * count for size, count in exposed.items())
         self._stored_bytes = sum(stored_bytes(size) * count for size, count in exposed.items())
         self.wal_bytes = 0
         """Of a WAL that cannot be cut back, for somebody reads it: they are not there for events."""
+
+    @property
+    def waiting_events(self) -> int:
+        """For the disk, those that are yet to be made among them."""
+        return self._waiting_events + self.expected_events - self.made_events
 
     def take(self, size: int, *, events: int = 1) -> str | None:
         """Counts an event (or with `events=0` content) of this size; else says which cap is reached."""
@@ -39,33 +52,34 @@ class Room:
         with self._lock:
             if reached := self._reached(stored, events):
                 return reached
-            self.waiting_events += events
+            self._waiting_events += events
             self.exposed_bytes += size
             self._stored_bytes += stored
+            self.unlooked_until = 0
             return None
 
     def expect(self, events: int) -> str | None:
         """Counts events that are yet to be made; else says which cap is reached."""
+        if self.expected_events < self.unlooked_until:
+            self.expected_events += events
+            return None
         with self._lock:
             if reached := self._reached(events * EXPECTED_BYTES, events):
                 return reached
-            self.waiting_events += events
-            self._stored_bytes += events * EXPECTED_BYTES
+            self.expected_events += events
+            self.unlooked_until = self.expected_events + self._unlooked()
             return None
 
     def adopt_expected(self, events: int) -> None:
         """What another recorder's room had let in is yet to be made here, whatever the caps say."""
-        with self._lock:
-            self.waiting_events += events
-            self._stored_bytes += events * EXPECTED_BYTES
+        self.expected_events += events
 
     def expected(self, events: int, made: Iterable[int] = ()) -> None:
         """Such events are made, of these sizes, whatever the caps say: they had been let in."""
         with self._lock:
-            self.waiting_events -= events
-            self._stored_bytes -= events * EXPECTED_BYTES
+            self.made_events += events
             for size in made:
-                self.waiting_events += 1
+                self._waiting_events += 1
                 self.exposed_bytes += size
                 self._stored_bytes += stored_bytes(size)
 
@@ -77,14 +91,14 @@ class Room:
                 self.exposed_bytes += size - counted
                 self._stored_bytes += stored_bytes(size)
                 if counted:
-                    self.waiting_events -= 1
+                    self._waiting_events -= 1
                     self._stored_bytes -= stored_bytes(counted)
 
     def gave_up(self, counted: Iterable[int]) -> None:
         """Events that were taken are not written here."""
         with self._lock:
             for size in counted:
-                self.waiting_events -= 1
+                self._waiting_events -= 1
                 self.exposed_bytes -= size
                 self._stored_bytes -= stored_bytes(size)
 
@@ -93,7 +107,7 @@ class Room:
         with self._lock:
             for sizes, events_each in ((events, 1), (contents, 0)):
                 for size in sizes:
-                    self.waiting_events += events_each
+                    self._waiting_events += events_each
                     self.exposed_bytes += size
                     self._stored_bytes += stored_bytes(size)
 
@@ -106,12 +120,21 @@ class Room:
                 self._stored_bytes -= stored_bytes(size)
 
     def _reached(self, stored: int, events: int) -> str | None:
-        waiting = self.waiting_events + self.exposed_events if self._in_memory else self.waiting_events
-        if events and waiting >= self._max_waiting_events:
+        if events and self._counted_events >= self._max_waiting_events:
             return f"{self._max_waiting_events} events wait for the disk (RELIGHT_MEMORY_MAX_EVENTS)"
-        if self._stored_bytes + self.wal_bytes + stored > self._max_bytes - RESERVED_BYTES:
+        if self._used_bytes + stored > self._max_bytes - RESERVED_BYTES:
             return f"{self._max_bytes} bytes wait for the stream (RELIGHT_SPOOL_MAX_BYTES)"
         return None
+
+    def _unlooked(self) -> int:
+        """How many events may come before somebody looks at the caps again: a small part of what they leave."""
+        events = self._max_waiting_events - self._counted_events
+        of_bytes = (self._max_bytes - RESERVED_BYTES - self._used_bytes) // EXPECTED_BYTES
+        return max(0, min(events, of_bytes) // UNLOOKED_PART)
+
+    @property
+    def _counted_events(self) -> int:
+        return self.waiting_events + self.exposed_events if self._in_memory else self.waiting_events
 
     @property
     def full(self) -> bool:
@@ -125,4 +148,4 @@ class Room:
 
     @property
     def _used_bytes(self) -> int:
-        return self._stored_bytes + self.wal_bytes
+        return self._stored_bytes + (self.expected_events - self.made_events) * EXPECTED_BYTES + self.wal_bytes

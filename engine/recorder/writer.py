@@ -58,9 +58,13 @@ class Writer:
         self._maker = Maker(clock, tenant)
         self._pseq, self._prev = slot.spool.head()
         self._inbox = Inbox()
+        self.defer = self._inbox.defer
+        """Takes a fact that the thread comes to by itself, soon; `look` afterwards where it has `ended`."""
         self._in_hand: Group | None = None
         self._replacing = threading.Lock()
-        self._finished = self._ended = False
+        self._finished = False
+        self.ended = False
+        """The thread has had its last look at what was put."""
         self._generation = 0
         self._thread = self._new_thread()
         self.announces = True
@@ -82,15 +86,14 @@ class Writer:
 
     def put(self, item: Item) -> None:
         self._inbox.put(item)
-        if self._ended:  # after the thread's own last look, nobody else would
+        if self.ended:  # after the thread's own last look, nobody else would
             self.sweep()
 
-    def defer(self, deferral: Deferral, *, at_once: bool = False) -> None:
-        """A fact that the thread comes to by itself, soon, or is woken for."""
-        self._inbox.defer(deferral)
+    def look(self, *, at_once: bool) -> None:
+        """After a fact was deferred: to be written `at_once`, or that nobody will come to by itself any more."""
         if at_once:
             self._inbox.hurry()
-        if self._ended:
+        if self.ended:
             self.sweep()
 
     def finish(self, done: Callable[[], None]) -> None:
@@ -116,8 +119,8 @@ class Writer:
         self._inbox.put(_nothing)  # wakes it
         if self._thread.is_alive():
             self._thread.join(timeout_s)
-        self._ended = not self._thread.is_alive()
-        return self._ended
+        self.ended = not self._thread.is_alive()
+        return self.ended
 
     def unwritten(self) -> Group:
         """After `leave`: what was in hand; a commit that reported an error may have been written all the same."""
@@ -142,7 +145,7 @@ class Writer:
 
     @property
     def alive(self) -> bool:
-        return self._ended or self._thread.is_alive()
+        return self.ended or self._thread.is_alive()
 
     def revive(self) -> bool:
         """A new thread in place of one that died or hangs; False while that one is in the middle of a transaction.
@@ -213,7 +216,7 @@ class Writer:
                 return
             ends, self._in_hand = group.ends, None
             self.disk.beats += 1
-        self._ended = True
+        self.ended = True
         self.sweep()
 
     def _fill(self, group: Group, generation: int) -> None:

@@ -290,7 +290,8 @@ async def _roll_back(connection: Lent, transaction: Any) -> None:
     try:
         async with asyncio.timeout(ENDING_S):
             await transaction.rollback()
-    except (TimeoutError, asyncio.CancelledError):
+    except (TimeoutError, asyncio.CancelledError, asyncpg.InterfaceError):
+        # The last one of a transaction that was cancelled while it began: asyncpg does not roll it back.
         _cut(connection)
     except (asyncpg.PostgresError, *GONE):
         return  # what failed is being told already; a connection that is closed leaves the pool

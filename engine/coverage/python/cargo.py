@@ -9,6 +9,8 @@ from enum import IntEnum
 from relight.engine.coverage.python.sdk import ANTHROPIC, RELIGHT, client_class
 from relight.engine.coverage.python.state import Arguments
 from relight.engine.coverage.python.values import (
+    Alias,
+    Bound,
     Box,
     Class,
     Function,
@@ -18,8 +20,12 @@ from relight.engine.coverage.python.values import (
     Made,
     Nil,
     Outside,
+    Partial,
+    Provider,
     Something,
+    Super,
     Text,
+    Thing,
     Value,
     Values,
 )
@@ -48,8 +54,15 @@ def _most(values: Iterable[Value]) -> Cargo:
 
 def _of(value: Value) -> Cargo:
     match value:
-        case Text() | Nil() | Handed() | Something() | InsideModule():
+        case Text() | Nil() | Handed() | Something() | InsideModule() | Alias() | Super():
             return Cargo.NOTHING
+        case Thing() | Bound():
+            return Cargo.OBJECTS
+        case Provider(gives):
+            return _most(gives)
+        case Partial(function, before, keywords):
+            given = (one for values in (*before, *(held for _, held in keywords)) for one in values)
+            return max(_of(function), _most(given))
         case Instance(of):
             return Cargo.OBJECTS if of.module.concerned else Cargo.NOTHING
         case Class(module=module):

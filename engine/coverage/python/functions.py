@@ -33,7 +33,10 @@ from relight.engine.coverage.python.values import (
 
 DEEPEST = 14
 MOST_WITHIN_ITSELF = 2
-MOST_RUNS = {Cargo.NOTHING: 8, Cargo.OBJECTS: 12, Cargo.FUNCTIONS: 150, Cargo.CLIENTS: 500}
+MOST_IN_ALL = 10_000
+MOST_FOR_EACH = 10
+"""Runs in one pass, and for each function that there is: beyond, only calls that hand over clients are followed."""
+MOST_RUNS = {Cargo.NOTHING: 8, Cargo.OBJECTS: 12, Cargo.FUNCTIONS: 100, Cargo.CLIENTS: 500}
 """Of one function in one pass, by what the calls hand over: only calls with clients may be as many as they like."""
 ALONE = Arguments(alone=True)
 CONTAINERS = frozenset(
@@ -83,18 +86,22 @@ class Functions(Clients):
     def run_function(self, function: Function, arguments: Arguments) -> Values:
         """What it gives; the same arguments again are not looked at again in one pass."""
         arguments = arguments if arguments.verbatim else of_interest(arguments)
-        cargo = cargo_of(arguments, function.bound)
-        if not function.module.concerned and cargo < Cargo.OBJECTS:
-            return NOTHING
         key = (function, arguments)
         if key in self.memo:
             return self.memo[key]
+        cargo = cargo_of(arguments, function.bound)
+        if not function.module.concerned and cargo < Cargo.OBJECTS:
+            return NOTHING
         within = self.nested.get(function.node, 0)
         if key in self.running or self.depth > DEEPEST or within >= MOST_WITHIN_ITSELF:
             return NOTHING
         counted = (function.node, cargo)
         self.runs[counted] = self.runs.get(counted, 0) + 1
         if self.runs[counted] > MOST_RUNS[cargo] and not arguments.alone:
+            return NOTHING
+        self.done += 1
+        if self.done > self.most and cargo < Cargo.CLIENTS and not arguments.alone:
+            self.not_followed.setdefault(function.module, function.node.lineno)
             return NOTHING
         self.running.add(key)
         self.depth += 1

@@ -5,7 +5,8 @@ from __future__ import annotations
 import ast
 
 from relight.engine.coverage.models import Evidence, Guarded, Kind
-from relight.engine.coverage.python.calls import CONTENT, Calls, names_a_model
+from relight.engine.coverage.python.builtin_calls import Builtins, is_callable
+from relight.engine.coverage.python.calls import CONTENT, names_a_model
 from relight.engine.coverage.python.other_sdks import (
     BEDROCK,
     HOST,
@@ -30,20 +31,15 @@ from relight.engine.coverage.python.values import (
     Frame,
     Function,
     GuardMiddleware,
-    InsideModule,
     Made,
     Other,
     Outside,
     Part,
     Partial,
     Provider,
-    Super,
     Text,
     Thing,
-    Value,
     Values,
-    box,
-    boxed,
     texts,
     unboxed,
 )
@@ -73,7 +69,7 @@ REGISTERING = frozenset(
 )
 
 
-class Libraries(Calls):
+class Libraries(Builtins):
     """Knows what some libraries do with what they are handed; of all others, that they may hand a client on."""
 
     def call_outside(self, dotted: str, arguments: Arguments, at: ast.Call, frame: Frame) -> Values:
@@ -92,7 +88,7 @@ class Libraries(Calls):
             return self._other(dotted, sdk, arguments, at, frame)
         package, _, name = dotted.rpartition(".")
         if package == "builtins":
-            return self._builtin(name, arguments, at, frame)
+            return self.call_builtin(name, arguments, at, frame)
         if dotted in HTTP_CLIENTS and any(HOST in text for values in arguments.all() for text in texts(values)):
             why = f"it goes to {HOST} past the SDK and so past any Guard"
             return frozenset({Other(dotted, self.place(at, frame), HTTP_VERBS, Guarded.NO, why)})
@@ -103,7 +99,7 @@ class Libraries(Calls):
         match dotted:
             case "functools.partial" | "functools.partialmethod":
                 rest = arguments.positional[1:]
-                return frozenset(Partial(value, rest, arguments.keywords) for value in first if _callable(value))
+                return frozenset(Partial(value, rest, arguments.keywords) for value in first if is_callable(value))
             case "operator.attrgetter":
                 return frozenset({Partial(Outside(ATTRIBUTE), (first,), ())})
             case "operator.attrgetter()":
@@ -134,7 +130,7 @@ class Libraries(Calls):
         if name in {"Thread", "Process", "Timer"} and (target := arguments.get("target", 1)):
             given = arguments.get("args")
             handed = Arguments(tuple(unboxed(given, str(number)) for number in range(len(_entries(given)))))
-            self.call_all(frozenset(v for v in target if _callable(v)), handed, at, frame)
+            self.call_all(frozenset(v for v in target if is_callable(v)), handed, at, frame)
             return frozenset({Made(dotted)})
         if name in {"Depends", "Security", "Inject", "Provide", "FromDishka"}:
             return self._dependency(first | arguments.get("dependency"), at, frame)
@@ -179,7 +175,7 @@ class Libraries(Calls):
                     result |= self.call_part(value, rest, at, frame, how)
                 elif isinstance(value, Function | Class | Partial):
                     result |= self.call_value(value, rest, at, frame)
-                elif not _callable(value) and not isinstance(value, Text):
+                elif not is_callable(value) and not isinstance(value, Text):
                     result |= {value}
         return result
 
@@ -221,7 +217,7 @@ class Libraries(Calls):
                 for other in NOTHING.union(*rest):
                     if isinstance(other, Client):
                         given |= {other}
-                    elif _callable(other):
+                    elif is_callable(other):
                         given |= self.call_value(other, Arguments(), at, frame)
                 if not rest:
                     given = self.call_value(value, Arguments(), at, frame)
@@ -259,7 +255,7 @@ class Libraries(Calls):
             return frozenset({Provider(first)})
         made: Values = NOTHING
         for value in first:
-            if _callable(value):
+            if is_callable(value):
                 result = self.call_value(value, rest, at, frame)
                 made |= unboxed(result) or result
         return frozenset({Provider(made)})
@@ -292,71 +288,6 @@ class Libraries(Calls):
             )
         return frozenset({other})
 
-    def _builtin(self, name: str, arguments: Arguments, at: ast.Call, frame: Frame) -> Values:
-        first = arguments.get("", 0)
-        match name:
-            case "super":
-                return self._super(frame)
-            case "getattr":
-                found: Values = NOTHING
-                for text in texts(arguments.get("", 1)):
-                    found |= self.attribute(first, text, frame)
-                return found | arguments.get("", 2)
-            case "setattr":
-                for text in texts(arguments.get("", 1)):
-                    target = ast.Attribute(value=at.args[0], attr=text, ctx=ast.Store())
-                    self.assign(ast.copy_location(target, at), arguments.get("", 2), frame)
-                return NOTHING
-            case "__import__":
-                return self.imported(texts(first), frame)
-            case "list" | "tuple" | "set" | "frozenset" | "sorted" | "reversed" | "iter" | "aiter":
-                return first
-            case "dict":
-                entries: set[tuple[str | None, Values]] = {
-                    (key, values) for key, values in arguments.keywords if key is not None
-                }
-                spread = [values for key, values in arguments.keywords if key is None]
-                for value in NOTHING.union(first, *spread):
-                    entries |= value.entries if isinstance(value, Box) else set()
-                return frozenset({box(entries)})
-            case "next" | "anext" | "max" | "min":
-                return unboxed(first)
-            case "enumerate":
-                return boxed(frozenset({box({("0", NOTHING), ("1", unboxed(first))})}))
-            case "zip":
-                numbered = {(str(number), unboxed(values)) for number, values in enumerate(arguments.positional)}
-                return boxed(frozenset({box(numbered)}))
-            case "map":
-                rest = Arguments(tuple(unboxed(values) for values in arguments.positional[1:]))
-                return boxed(self.call_all(frozenset(v for v in first if _callable(v)), rest, at, frame))
-            case "type":
-                return frozenset(v.of for v in first if isinstance(v, Client) and v.of is not None)
-            case "object" | "property":
-                return first
-            case _:
-                return NOTHING
-
-    @staticmethod
-    def _super(frame: Frame) -> Values:
-        here: Frame | None = frame
-        while here is not None:
-            function = here.function
-            if function is not None and function.owner is not None and not isinstance(function.node, ast.Lambda):
-                named = [*function.node.args.posonlyargs, *function.node.args.args]
-                mine = here.names.get(named[0].arg, NOTHING) if named else NOTHING
-                return frozenset(Super(function.owner, me) for me in mine)
-            here = here.around
-        return NOTHING
-
-    def imported(self, names: list[str], frame: Frame) -> Values:
-        """A module by a name that stands in the source."""
-        found: Values = NOTHING
-        for name in names:
-            dotted = name if not name.startswith(".") else frame.module.package + name
-            module = self.modules.find(dotted, frame.module)
-            found |= {InsideModule(module) if module is not None else Outside(dotted)}
-        return found
-
 
 def package_of(dotted: str) -> str:
     return dotted.partition(".")[0]
@@ -364,7 +295,3 @@ def package_of(dotted: str) -> str:
 
 def _entries(values: Values) -> list[tuple[str | None, Values]]:
     return [entry for value in values if isinstance(value, Box) for entry in value.entries]
-
-
-def _callable(value: Value) -> bool:
-    return isinstance(value, Function | Class | Partial | Part | Provider | Outside)

@@ -27,6 +27,8 @@ class Module:
     functions: list[Function] = field(default_factory=list)
     classes: dict[ast.ClassDef, Class] = field(default_factory=dict)
     mentions_anthropic: bool = False
+    defines: int = 0
+    """How many functions, roughly."""
     concerned: bool = True
     """Whether a client may come by here; where not, only what is called with one is looked into."""
 

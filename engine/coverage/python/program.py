@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import ast
 
-from relight.engine.coverage.python.functions import ALONE
+from relight.engine.coverage.python.functions import ALONE, MOST_FOR_EACH, MOST_IN_ALL
 from relight.engine.coverage.python.modules import Module, origin
 from relight.engine.coverage.python.sdk import ANTHROPIC, RELIGHT
-from relight.engine.coverage.python.state import Arguments, qualified
+from relight.engine.coverage.python.state import Arguments, forget_functions, qualified
 from relight.engine.coverage.python.statements import Statements
 from relight.engine.coverage.python.values import (
     NOTHING,
@@ -43,7 +43,16 @@ class Program(Statements):
     def _one_pass(self) -> None:
         self.found.clear()
         self.memo.clear()
+        for store in (self.fields, self.registered, *self.things.values()):
+            forget_functions(store)
+        for module in self.modules.all:
+            forget_functions(module.assigned_elsewhere)
+            for of in module.classes.values():
+                forget_functions(of.attributes)
         self.runs.clear()
+        self.not_followed.clear()
+        functions = sum(module.defines for module in self.modules.all if module.concerned)
+        self.done, self.most = 0, MOST_IN_ALL + MOST_FOR_EACH * functions
         self.edges.clear()
         self.called_raw.clear()
         self.guarded_at.clear()

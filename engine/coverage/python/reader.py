@@ -43,6 +43,7 @@ class PythonReader:
         concerned: set[Module] = set()
         for source, tree, body in parsed:
             module = modules.add(source, tree, packages)
+            module.defines = body.count(b"def ")
             module.mentions_anthropic = MENTIONS.search(body) is not None
             if CONCERNS.search(body) is not None or _configured(module, config):
                 concerned.add(module)
@@ -56,6 +57,8 @@ class PythonReader:
             sys.setrecursionlimit(limit)
         for module, line in program.too_deep.items():
             yield NotUnderstood(module.path, line, "it is nested too deeply to be followed")
+        for module, line in program.not_followed.items():
+            yield NotUnderstood(module.path, line, "so many functions are handed around that not all were followed")
         yield from sites_of(program)
 
 

@@ -81,6 +81,11 @@ class State:
         """How often a function is being looked into at the moment."""
         self.aliases: set[ast.expr] = set()
         """Type aliases that are being looked into: one may name itself."""
+        self.done = 0
+        self.most = 0
+        """How many functions were looked into in this pass, and how many may be."""
+        self.not_followed: dict[Module, int] = {}
+        """Where so many functions were handed around that not all of them were followed."""
         self.depth = 0
         self.attributes: dict[tuple[str, str], Values] = {}
         """Of objects that are not known, by the last two names: `state.client`."""
@@ -162,7 +167,7 @@ class State:
         """More for a name that outlives the pass."""
         known = store.get(name, NOTHING)
         if not values <= known:
-            store[name] = known | values
+            store[name] = _widened(known | values)
             self.growth += any(_matters(value) for value in values - known)
 
 
@@ -196,12 +201,45 @@ class Arguments:
         return [*self.positional, *(values for _, values in self.keywords), self.starred]
 
 
+def forget_functions(store: dict[str, Values]) -> None:
+    """Those of the last pass, with the frames around them: this pass makes them anew."""
+    for name, values in store.items():
+        kept = frozenset(value for value in values if not _is_of_pass(value))
+        if len(kept) < len(values):
+            store[name] = kept
+
+
+def _is_of_pass(value: Value) -> bool:
+    match value:
+        case Function():
+            return True
+        case Partial(function, _, _):
+            return _is_of_pass(function)
+        case Box(entries):
+            return any(_is_of_pass(held) for _, values in entries for held in values)
+        case _:
+            return False
+
+
+MOST_VALUES = 48
+
+
+def _widened(values: Values) -> Values:
+    """Of something that may be very many things, only what leads to a client."""
+    return values if len(values) <= MOST_VALUES else frozenset(value for value in values if _matters(value))
+
+
 def _matters(value: Value) -> bool:
     """Whether another pass could find more by it; functions are made anew in each."""
     match value:
         case Box(entries):
             return any(_matters(held) for _, values in entries for held in values)
-        case Client() | Part() | GuardMiddleware() | MiddlewareOf() | Instance() | Provider() | Other() | Partial():
+        case Partial(function, before, keywords):
+            given = (*before, *(values for _, values in keywords))
+            return _matters(function) or any(_matters(one) for values in given for one in values)
+        case Provider(gives):
+            return any(_matters(one) for one in gives)
+        case Client() | Part() | GuardMiddleware() | MiddlewareOf() | Instance() | Other() | Thing():
             return True
         case _:
             return False

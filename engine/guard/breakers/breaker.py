@@ -30,7 +30,9 @@ class Breaker:
 
     __slots__ = (
         "_alone_rev",
+        "_answers",
         "_circle",
+        "_counts_answers",
         "_fleet",
         "_lease_left",
         "_lease_successes",
@@ -54,6 +56,9 @@ class Breaker:
         """Knows of nothing, as in a fork()ed child, where the lock may have been held by a thread that is not there."""
         self._lock = threading.RLock()  # a stream that is dropped may say so from within the garbage collector
         self._local = LocalBreaker(self.policy, random.random)
+        self._counts_answers = self.policy.slow_rate is None
+        self._answers = 0
+        """That `_local` was not told of yet. Added to without the lock: should one get lost, then out of many."""
         self._fleet = FleetState(service_name=self.name)
         self._linked = False
         self._alone_rev = 0
@@ -65,10 +70,16 @@ class Breaker:
         # One attribute, which is only ever replaced under the lock: a closed breaker costs its callers nothing else.
         return CLOSED if self._passes else self._ask(now_us)
 
-    def succeeded(self, permit: Permit, latency_us: int) -> None:
+    def succeeded(self, permit: Permit, latency_us: int, now_us: int | None = None) -> None:
         """The dependency answered."""
-        now_us = self._circle.now_us()
+        if now_us is None:
+            now_us = self._circle.now_us()
+        # What a failure is to be measured by is put together when there is one, or when the window turns.
+        if permit is CLOSED and self._passes and self._counts_answers and now_us < self._local.turns_at_us:
+            self._answers += 1
+            return
         with self._lock:
+            self._tell_answers()
             if permit is not CLOSED:
                 self._answered(permit, now_us, latency_us)
             elif self._local.state is State.CLOSED and self._local.succeeded(now_us, latency_us):
@@ -78,6 +89,7 @@ class Breaker:
         """It did not, or not with what can be used."""
         now_us = self._circle.now_us()
         with self._lock:
+            self._tell_answers()
             if permit is not CLOSED:
                 self._unanswered(permit, now_us)
             elif self._local.state is State.CLOSED and self._local.failed(now_us):
@@ -115,6 +127,11 @@ class Breaker:
     def linked(self) -> bool:
         """Rulings of the fleet arrive, and the last one is known."""
         return self._linked
+
+    @property
+    def rev(self) -> int:
+        """Of the fleet's last ruling that is known here; a ruling that is only expected has none yet."""
+        return self._fleet.rev
 
     def link(self, linked: bool) -> None:
         """Whether rulings of the fleet arrive."""
@@ -211,6 +228,13 @@ class Breaker:
             self._vote()
         self._settle()
 
+    def _tell_answers(self) -> None:
+        """Before anything else of the same kind, and before the window turns."""
+        if answers := self._answers:
+            self._answers -= answers
+            if self._local.state is State.CLOSED:
+                self._local.answered(answers)
+
     def _holds(self, permit: Permit) -> bool:
         """The permit is of the lease that this process holds now."""
         fleet = self._fleet
@@ -261,6 +285,7 @@ class Breaker:
         )
 
     def _settle(self) -> None:
+        self._tell_answers()
         allowed = self._fleet.state is State.CLOSED or self._is_alone()
         self._passes = allowed and self._local.state is State.CLOSED and self._circle.joined
 

@@ -15,6 +15,7 @@ from relight.engine import scope
 from relight.engine.errors import ControlError, RelightError, Superseded
 from relight.engine.guard.breakers.breaker import Breaker
 from relight.engine.guard.breakers.followed import CLOCKS_S, Followed
+from relight.engine.guard.breakers.stream_clock import StreamClock
 from relight.engine.log.control import ControlLog
 from relight.engine.log.following import Follower
 from relight.engine.log.reader import TRANSIENT, Message
@@ -22,9 +23,9 @@ from relight.engine.policies.fleet_breaker import MAX_VOTE_S, FleetPolicy, Ruled
 from relight.engine.recorder.recorder import Recorder
 from relight.events.base import Event
 from relight.events.breakers import BreakerOpened, BreakerReset, BreakerTripped
-from relight.events.catalog import decode, decode_message, prepare
+from relight.events.catalog import CLOCK_TOLERANCE_MS, decode, decode_message, id_ms, prepare
 from relight.events.envelope import Recorded
-from relight.events.errors import Undecodable
+from relight.events.errors import Reason, Undecodable
 from relight.events.subjects import CONTROLS, OBSERVATIONS, token
 
 POLICY = "breaker-1"
@@ -88,7 +89,6 @@ class Fleet:
         said = str(error) or type(error).__name__
         if said != self.failure:
             log.info("breakers do not follow the fleet now: %s", said, extra={"action": "fleet_retry"})
-        self.failure = said
         for followed in self._followed.values():
             if followed.ruling is not None:
                 followed.ruling.cancel()
@@ -96,6 +96,7 @@ class Fleet:
             if (found := self._followed.get(name)) is not None and found.known:
                 breaker.told(found.state)  # of what was only expected nobody tells now
             breaker.link(False)
+        self.failure = said  # other threads read it: not before breakers act accordingly
 
     async def _follow(self) -> None:
         client, control = await self._recorder.client(), await self._recorder.with_control(_itself)
@@ -108,17 +109,19 @@ class Fleet:
             self._announcements(client),
         ):
             self._followed = {}
-            linked = False
+            clock = await StreamClock.compared(client, self._recorder.clock)
             while True:
                 self._woken.clear()
+                clock.check()
                 while (message := follower.take()) is not None:
                     self._fold(message)
                 if not follower.behind:
-                    for name, breaker in list(self._breakers.items()):
-                        if breaker.policy.fleet is not None and not self._of(name).known:
+                    shared = [(name, one) for name, one in self._breakers.items() if one.policy.fleet is not None]
+                    for name, breaker in shared:
+                        if not self._of(name).known:
                             await self._know(name, breaker, control, follower.position)
-                    self.failure = None if linked else self.failure
-                    linked = True
+                    if all(self._of(name).known for name, _ in shared):
+                        self.failure = None
                     self._rule(client, control, follower.position)
                 with suppress(TimeoutError):
                     async with asyncio.timeout(self._pause_s()):
@@ -134,6 +137,8 @@ class Fleet:
         async def on_announcement(message: Msg) -> None:
             with suppress(Undecodable):
                 event = decode(message.data)
+                if id_ms(event.id) > self._recorder.clock.now_us() // 1_000 + CLOCK_TOLERANCE_MS:
+                    return  # the stream's readers pass over it, too
                 followed, breaker = self._followed.get(event.subject), self._breakers.get(event.subject)
                 if event.tenant == self._tenant and followed is not None and followed.known and breaker is not None:
                     breaker.told(observe(followed.state, event))
@@ -156,12 +161,27 @@ class Fleet:
             event = decode_message(message.subject, message.body, message.timestamp_ms)
         except Undecodable as error:
             log.warning("message %d tells breakers nothing: %s", message.seq, error, extra={"action": "undecodable"})
+            self._pass_over(message, error.reason)
             return
         followed, breaker = self._of(event.subject), self._breakers.get(event.subject)
         if followed.fold(message, event) and breaker is not None:
             breaker.told(followed.state)
+            if followed.known and not breaker.linked:
+                breaker.link(not followed.unread)
         if followed.known and breaker is not None:
             self._see_due(followed, breaker, own=self._is_own(event))
+
+    def _pass_over(self, message: Message, reason: Reason) -> None:
+        """A ruling that decides nothing here: where we cannot even rule after it, we do without the fleet."""
+        if reason is Reason.CLOCK_AHEAD:
+            if (event := decode(message.body)).rev is not None:
+                self._of(event.subject).pass_over(message, event)
+            return
+        for name, followed in self._followed.items():
+            if followed.tail.subject == message.subject:
+                followed.unread = True
+                if (breaker := self._breakers.get(name)) is not None:
+                    breaker.link(False)
 
     async def _know(self, name: str, breaker: Breaker, control: ControlLog, position: int) -> None:
         """Its last ruling, where that is older than what is read."""
@@ -170,9 +190,12 @@ class Fleet:
             tail = await control.tail(BreakerOpened, tenant=self._tenant, entity=name, timeout_s=RULING_S)
         except ControlError as error:
             log.warning("%s", error, extra={"action": "unreadable_ruling"})
-        followed.know(tail if tail is not None and tail.seq <= position else None)
+            followed.unread = True
+        if tail is not None and tail.seq > position:
+            return  # it arrives at once, and wakes: until then nothing else is taken for the last ruling
+        followed.know(tail, now=self._now())
         breaker.told(followed.state, anew=True)
-        breaker.link(True)
+        breaker.link(not followed.unread)
         cause = followed.cause
         self._see_due(followed, breaker, own=cause is not None and self._is_own(cause))
 
@@ -193,7 +216,13 @@ class Fleet:
         for name, followed in self._followed.items():
             breaker = self._breakers.get(name)
             policy = None if breaker is None else breaker.policy.fleet
-            if breaker is None or policy is None or not followed.known or followed.ruling is not None:
+            if (
+                breaker is None
+                or policy is None
+                or not followed.known
+                or followed.unread
+                or followed.ruling is not None
+            ):
                 continue
             if name in self._wanted and followed.due_at is None:
                 if decide(followed.state, now, policy, caller=self._process):
@@ -255,7 +284,7 @@ class Fleet:
         due = [
             max(followed.due_at, followed.quiet_until) - now
             for followed in self._followed.values()
-            if followed.due_at is not None and followed.ruling is None
+            if followed.due_at is not None and followed.ruling is None and not followed.unread
         ]
         return max(0.0, min([LOOK_EVERY_S, *due]))
 

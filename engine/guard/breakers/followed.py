@@ -3,7 +3,7 @@
 import asyncio
 from collections import deque
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Self
 
 from relight.engine.log.chain import body_sha256
@@ -27,6 +27,8 @@ class Followed:
     tail: Tail
     recent: deque[tuple[int, Recorded[Event]]] = field(default_factory=deque)
     known: bool = False
+    unread: bool = False
+    """The last ruling is none that we can read: nobody of us can rule after it."""
     cause: Recorded[Event] | None = None
     """The last event that was folded: what a ruling follows from."""
     due_at: float | None = None
@@ -54,11 +56,16 @@ class Followed:
             self.recent.popleft()
         return False
 
-    def know(self, tail: Tail | None) -> None:
+    def pass_over(self, message: Message, event: Recorded[Event]) -> None:
+        """A ruling from ahead of the stream's clock decides nothing, but the next one has to follow it."""
+        self._move(message, event)
+
+    def know(self, tail: Tail | None, *, now: datetime) -> None:
         """All of the stream that matters was folded; `tail` is the last ruling, if that may be older."""
         if tail is not None and tail.event is not None and tail.rev > self.tail.rev:
             self.tail = tail
-            self.recent.append((tail.seq, tail.event))
+            if tail.event.time <= now + timedelta(seconds=CLOCKS_S):
+                self.recent.append((tail.seq, tail.event))
         self.state = FleetState(service_name=self.state.service_name)
         for _, event in sorted(self.recent, key=lambda one: one[0]):
             self.state = observe(self.state, event)
@@ -68,6 +75,7 @@ class Followed:
 
     def _move(self, message: Message, event: Recorded[Event]) -> None:
         """The tail as the server has it: also where an older revision, which decides nothing, was put back on top."""
+        self.unread = False
         tail, rev = self.tail, event.rev or 0
         if rev < tail.rev:
             self.tail = Tail(subject=tail.subject, seq=message.seq, rev=tail.rev, sha256=tail.sha256)

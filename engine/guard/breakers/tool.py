@@ -12,6 +12,7 @@ from typing import NamedTuple, ParamSpec, Self, TypeVar, cast
 from relight.engine.errors import CircuitOpen
 from relight.engine.guard.breakers.breaker import Breaker, Permit, Refused
 from relight.engine.guard.breakers.breakers import Breakers
+from relight.engine.guard.calls.deadlines import deadline_us
 from relight.engine.guard.recording.journal import Journal
 from relight.engine.guard.routes.capacity import capacity_s
 from relight.engine.guard.routes.refusals import moment, refused_until
@@ -109,8 +110,10 @@ class ToolBreaker:
         self._left(error)
 
     def _asking(self) -> Iterator[float]:
-        """Asks, and yields how long to wait before asking again. Raises `CircuitOpen`."""
-        until_us = self._breakers.now_us() + max(SOON_US, round(capacity_s(0) * 1e6))
+        """Asks, and yields how long to wait before asking again, until the caller's deadline. Raises `CircuitOpen`."""
+        until_us = self._breakers.now_us() + max(SOON_US, capacity_s(0) * 1e6)
+        if (deadline := deadline_us()) is not None:
+            until_us = min(until_us, deadline)
         while True:
             now_us = self._breakers.now_us()
             answer = self._breaker.permit(now_us)

@@ -1,23 +1,22 @@
 """Ends attempts at their deadline: one timer for all calls of a loop, for `asyncio.timeout` costs 3 us a call."""
 
 import asyncio
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from itertools import count
 
+SWEPT = 16
+"""So many that are over may stand in a heap."""
 _NEVER = float("inf")
 
 
 class Alarm:
     """Rings at a moment, unless it is taken back before; `at_s` is of the clock of whoever rings it."""
 
-    __slots__ = ("at_s", "cancelling", "fired", "over", "target")
-
-    def __init__(self) -> None:
-        self.at_s = 0.0
-        self.target: object = None
-        self.over = False
-        self.fired = False
-        self.cancelling = 0
+    at_s = 0.0
+    target: object = None
+    over = False
+    fired = False
+    cancelling = 0
 
     def caught(self) -> bool:
         """Whether the cancellation of a task is this alarm's, and nobody else asked for one."""
@@ -28,16 +27,19 @@ class Agenda:
     """Alarms by their moment.
 
     Most have the same time left, so that they come in the order of their moments: a dict holds those, and forgets at
-    once what is taken back. The rest stand in a heap. Threads add to the dict and take from it without a lock.
+    once what is taken back. The rest stand in a heap, which is swept when most in it are over: each holds its call,
+    with all that was asked and answered. Threads add to the dict and take from it without a lock.
     """
 
-    __slots__ = ("_heap", "_last_s", "_numbers", "_ordered")
+    __slots__ = ("_heap", "_last_s", "_numbers", "_ordered", "_over")
 
     def __init__(self) -> None:
         self._ordered: dict[Alarm, None] = {}
         self._last_s = 0.0
         self._heap: list[tuple[float, int, Alarm]] = []
         self._numbers = count()
+        self._over = 0
+        """Of those that were inserted, since the heap was swept."""
 
     def append(self, alarm: Alarm) -> bool:
         """False where it would come before one that is there: `insert` it."""
@@ -53,6 +55,15 @@ class Agenda:
     def take_back(self, alarm: Alarm) -> bool:
         """False where it was inserted, or has rung."""
         return self._ordered.pop(alarm, alarm) is None
+
+    def over(self, alarm: Alarm) -> None:
+        """One that was inserted is not to ring any more."""
+        alarm.over = True
+        self._over += 1
+        if self._over > SWEPT and self._over > len(self._heap) // 2:
+            self._heap = [entry for entry in self._heap if not entry[2].over]
+            heapify(self._heap)
+            self._over = 0
 
     def next_s(self) -> float:
         """When the next one rings; infinity where there is none."""
@@ -105,7 +116,7 @@ class LoopAlarms:
 
     def clear(self, alarm: Alarm) -> None:
         if not self._agenda.take_back(alarm):
-            alarm.over = True
+            self._agenda.over(alarm)
 
     def _arm(self, at_s: float) -> None:
         if self._timer is not None:

@@ -43,14 +43,16 @@ class Conduct:
 
     def __init__(self, parts: Parts, first: First, *, asynchronous: bool) -> None:
         self._parts = parts
-        self._call = first.call
+        self._call = call = first.call
         self._request = first.request
         self._call_next = first.call_next
         self._until_us = first.until_us
         self._parses = first.parses
         self._asynchronous = asynchronous
-        self._first: Send | None = first if first.may else None
+        self._first: Send | None = None
         """Until it is looked at."""
+        if first.may:
+            self._first, call.attempts = first, 1
         self._refused = first.refused
         self._breaker = first.breaker
         self._permit = first.permit
@@ -132,14 +134,13 @@ class Conduct:
         if self._purse is not None and call.attempts:
             self._purse.again(started_us, self._failed)
         call.attempts = number = call.attempts + 1
-        left_s = (self._until_us - started_us) / _US
         if way is None:
             self._attempt = attempt = Attempt(number, call.dependency, started_us, waited_s)
-            return attempt, Send(self._request, self._call_next, left_s, self._parses)
+            return attempt, Send(self._request, self._call_next, started_us, self._until_us, parses=self._parses)
         way.attempts += 1
         route = way.route
         self._attempt = attempt = Attempt(number, route.dependency, started_us, waited_s, fallback_reason=route.reason)
-        return attempt, Send(route.adapt(self._request), route.send, left_s, self._parses)
+        return attempt, Send(route.adapt(self._request), route.send, started_us, self._until_us, parses=self._parses)
 
     def _asks(self, now_us: int) -> Refused | None:
         """The breaker, for leave."""
@@ -269,6 +270,8 @@ class Conduct:
         call, attempt = self._call, self._attempt
         if attempt is None:
             call.ended_us = self._parts.clock.now_us()
+            if self._permit is not None and self._breaker is not None:
+                self._breaker.released(self._permit)  # it let the call pass, and then the budget did not
         else:
             if attempt.ended_us is None:
                 attempt.ended_us = self._parts.clock.now_us()

@@ -50,7 +50,7 @@ class ThreadAlarms:
         """Once this returns, nothing of the thread is cut any more."""
         if not self._agenda.take_back(alarm):
             with self._lock:
-                alarm.over = True
+                self._agenda.over(alarm)
 
     def _add(self, alarm: Alarm, appended: bool) -> None:
         with self._lock:

@@ -1,5 +1,6 @@
 """The caller's deadline: `with relight.deadline(30):` bounds every guarded call inside, with its retries and waits."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -18,6 +19,8 @@ def deadline(seconds: float, *, clock: Clock | None = None) -> Iterator[None]:
     """
     if not seconds > 0:
         raise ValueError(f"a deadline of {seconds} s is over before it begins")
+    if seconds == math.inf:
+        raise ValueError("a deadline in infinity is none: leave it out")
     outer_us = _until_us.get()
     until_us = (clock or _clock).now_us() + round(seconds * 1_000_000)
     token = _until_us.set(until_us if outer_us is None else min(outer_us, until_us))
@@ -27,6 +30,5 @@ def deadline(seconds: float, *, clock: Clock | None = None) -> Iterator[None]:
         _until_us.reset(token)
 
 
-def deadline_us() -> int | None:
-    """Unix microseconds; None where the caller set none."""
-    return _until_us.get()
+deadline_us = _until_us.get
+"""Unix microseconds; None where the caller set none."""

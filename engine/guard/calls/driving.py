@@ -1,8 +1,10 @@
 """Does what the core of a call asks for: a driver for each kind of client."""
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Generator
 from contextlib import suppress
+from inspect import GEN_CLOSED, getgeneratorstate
+from types import coroutine
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
@@ -51,6 +53,8 @@ class SyncDriver:
             try:
                 if type(step) is Send:
                     self.send(step)
+                    if step.http is not None and getgeneratorstate(steps) == GEN_CLOSED:
+                        step.http.close()  # whoever wanted the answer has gone
                 elif type(step) is Pause:
                     self._waits.sleep(step.seconds)
                 elif type(step) is Release:
@@ -79,29 +83,55 @@ class SyncDriver:
             THREAD_ALARMS.clear(step)
 
 
-class _SyncWatcher:
-    """Goes on with a call whose stream was handed out."""
+class _Going:
+    """A call whose stream was handed out, and how it goes on."""
 
-    __slots__ = ("_driver", "_out", "_steps")
+    __slots__ = ("_asks", "_left", "_out", "_steps")
 
-    def __init__(self, driver: SyncDriver, steps: Steps, out: HandOut) -> None:
-        self._driver = driver
+    def __init__(self, steps: Steps, out: HandOut) -> None:
         self._steps = steps
         self._out = out
+        self._asks = self._left = False
+        """Another response is asked for; whoever wanted one has closed the stream meanwhile."""
 
-    def again(self, end: StreamEnd) -> httpx2.Response | None:
-        self._out.end = end
-        came = self._driver.run(self._steps)
+    def ended(self, end: StreamEnd) -> None:
+        if not self._asks:
+            _tell_end(self._steps, self._out, end)
+            return
+        self._left = True
+        with suppress(ValueError):  # another thread is at it just now, and looks afterwards
+            self._steps.close()
+
+    def _came(self, came: HandOut | AnyResponse | None) -> httpx2.Response | None:
+        """The response that came, of whatever status; None where there is none, or nobody wants it any more."""
         if isinstance(came, HandOut):
             self._out = came
-            return None if came.nothing else came.take().http_response
-        http = _http(came)
+        self._asks = False
+        if self._left:
+            self._steps.close()
+        if came is None or (isinstance(came, HandOut) and came.nothing):
+            return None
+        return (came.take() if isinstance(came, HandOut) else came).http_response
+
+
+class _SyncWatcher(_Going):
+    """Of a synchronous client."""
+
+    __slots__ = ("_driver",)
+
+    def __init__(self, driver: SyncDriver, steps: Steps, out: HandOut) -> None:
+        super().__init__(steps, out)
+        self._driver = driver
+
+    def again(self, end: StreamEnd) -> httpx2.Response | None:
+        self._out.end, self._asks = end, True
+        came = self._driver.run(self._steps)
+        http = self._came(came)
+        if http is None or isinstance(came, HandOut):
+            return http
         if not http.is_closed:
             http.read()
         return _accepted(came, http)
-
-    def ended(self, end: StreamEnd) -> None:
-        _tell_end(self._steps, self._out, end)
 
 
 class AsyncDriver:
@@ -135,6 +165,8 @@ class AsyncDriver:
             try:
                 if type(step) is Send:
                     await self.send(step)
+                    if step.http is not None and getgeneratorstate(steps) == GEN_CLOSED:
+                        await step.http.aclose()  # whoever wanted the answer has gone
                 elif type(step) is Pause:
                     await self._waits.sleep_async(step.seconds)
                 elif type(step) is Release:
@@ -147,15 +179,24 @@ class AsyncDriver:
             else:
                 step = _next(steps)
 
-    async def send(self, step: Send) -> None:
-        """One attempt. What its caller is told meanwhile is raised: that it is cancelled."""
-        alarms = self._alarms_here()
-        alarms.set(step, step.left_s)
+    @coroutine
+    def send(self, step: Send) -> Generator[Any, Any, None]:
+        """One attempt. What its caller is told meanwhile is raised: that it is cancelled.
+
+        A generator, for it has to see when the attempt waits for the first time: nothing before can be ended, and to
+        ask asyncio for its loop and task takes as long as all else here. It is done while the request is on its way.
+        """
         try:
-            response = await cast("Awaitable[AsyncAPIResponse[Any]]", step.call_next(step.request))
+            going = cast("Awaitable[AsyncAPIResponse[Any]]", step.call_next(step.request)).__await__()
+            try:
+                waits = next(going)
+            except StopIteration as came:
+                response = came.value
+            else:
+                response = yield from self._waited(step, going, waits)
             if step.came(response):
                 try:
-                    step.parsed = await response.parse()
+                    step.parsed = yield from response.parse()
                 except Exception as error:
                     step.unparsed = error
         except asyncio.CancelledError:
@@ -164,6 +205,22 @@ class AsyncDriver:
             step.error = TimeoutError()
         except Exception as error:
             step.error = error
+
+    def _waited(self, step: Send, going: Generator[Any, Any, Any], waits: object) -> Generator[Any, Any, Any]:
+        """Goes on with what waits, and ends it at its deadline."""
+        alarms = self._alarms_here()
+        alarms.set(step, step.left_s)
+        try:
+            while True:
+                try:
+                    yield waits
+                except BaseException as error:
+                    try:
+                        waits = going.throw(error)
+                    except StopIteration as came:
+                        return came.value
+                else:
+                    return (yield from going)
         finally:
             alarms.clear(step)
 
@@ -177,29 +234,24 @@ class AsyncDriver:
         return alarms
 
 
-class _AsyncWatcher:
-    """Goes on with a call whose stream was handed out."""
+class _AsyncWatcher(_Going):
+    """Of an asynchronous client."""
 
-    __slots__ = ("_driver", "_out", "_steps")
+    __slots__ = ("_driver",)
 
     def __init__(self, driver: AsyncDriver, steps: Steps, out: HandOut) -> None:
+        super().__init__(steps, out)
         self._driver = driver
-        self._steps = steps
-        self._out = out
 
     async def again(self, end: StreamEnd) -> httpx2.Response | None:
-        self._out.end = end
+        self._out.end, self._asks = end, True
         came = await self._driver.run(self._steps)
-        if isinstance(came, HandOut):
-            self._out = came
-            return None if came.nothing else came.take().http_response
-        http = _http(came)
+        http = self._came(came)
+        if http is None or isinstance(came, HandOut):
+            return http
         if not http.is_closed:
             await http.aread()
         return _accepted(came, http)
-
-    def ended(self, end: StreamEnd) -> None:
-        _tell_end(self._steps, self._out, end)
 
 
 def _next(steps: Steps) -> object:
@@ -222,11 +274,6 @@ def _tell_end(steps: Steps, out: HandOut, end: StreamEnd) -> None:
     # The call may be over already, by what `again` raised.
     with suppress(StopIteration):
         next(steps)
-
-
-def _http(came: AnyResponse | None) -> httpx2.Response:
-    assert came is not None
-    return came.http_response
 
 
 def _accepted(came: AnyResponse | None, http: httpx2.Response) -> httpx2.Response:

@@ -2,6 +2,8 @@
 
 import logging
 from collections import Counter
+from itertools import count
+from typing import TYPE_CHECKING
 
 from relight.engine.clock import Clock
 from relight.engine.guard.breakers.breaker import Breaker, Permit, Refused
@@ -11,8 +13,13 @@ from relight.engine.guard.calls.waits import Waits
 from relight.engine.guard.facts import Attempt, Call, Dependency
 from relight.engine.guard.policy import GuardPolicy
 from relight.engine.guard.recording.events import AGAINST_THE_DEPENDENCY
-from relight.engine.guard.recording.records import Records
+from relight.engine.guard.recording.records import QuickRecords
 from relight.engine.guard.routes.chain import Routes
+
+if TYPE_CHECKING:
+    from relight.engine.guard.clients.known_clients import KnownClients
+
+_US = 1_000_000
 
 log = logging.getLogger(__name__)
 
@@ -24,13 +31,20 @@ class Parts:
         "_breaker_policy",
         "_breakers",
         "budgets",
+        "clients",
         "clock",
+        "deadline_us",
         "falls_back",
         "faults",
         "journal",
+        "name",
+        "now_us",
+        "numbers",
+        "retried_outside",
         "retry",
         "routes",
         "tenant",
+        "unserved",
         "wait_for_capacity_s",
         "waits",
     )
@@ -40,32 +54,36 @@ class Parts:
         policy: GuardPolicy,
         *,
         clock: Clock,
+        name: str,
         tenant: str,
         waits: Waits,
-        journal: Records,
+        journal: QuickRecords,
         breakers: Breakers | None,
         routes: Routes,
         budgets: Budgets | None,
+        clients: "KnownClients",
     ) -> None:
         self.clock = clock
+        self.name = name
         self.tenant = tenant
         self.waits = waits
         self.journal = journal
+        self.now_us = clock.now_us
+        self.numbers = count(1)
+        self.retried_outside = 0
+        self.clients = clients
+        self.unserved = None if routes.asynchronous is None else not routes.asynchronous
+        """The kind of clients that its fallbacks cannot stand in for."""
         self.routes = routes
         self.falls_back = bool(routes)
         self.budgets = budgets
         self.retry = policy.retry
+        self.deadline_us = round(policy.deadline_s * _US)
         self.wait_for_capacity_s = policy.wait_for_capacity_s
         self._breakers = breakers
         self._breaker_policy = policy.breaker
         self.faults: Counter[str] = Counter()
         """How often which part failed."""
-
-    def taken(self, call: Call) -> None:
-        try:
-            self.journal.taken(call)
-        except Exception as error:
-            self.failed("journal", error)
 
     def attempted(self, call: Call, attempt: Attempt) -> None:
         try:

@@ -14,37 +14,32 @@ CallAny = CallNext | AsyncCallNext
 
 
 class Send(Alarm):
-    """One attempt: `call_next(request)`, and where `parses`, parsing the answer, all within `left_s`.
+    """One attempt: `call_next(request)`, and where `parses`, parsing the answer, all until `until_us`.
 
     The driver fills in `response` or `error`; `parsed`, or `unparsed` with why it could not be. It `fired` where the
-    deadline ended it.
+    deadline ended it. What is None or False for most of them is so by the class: to set it for each one costs a call
+    more than its breaker does.
     """
 
-    __slots__ = (
-        "call_next",
-        "error",
-        "http",
-        "left_s",
-        "parsed",
-        "parses",
-        "request",
-        "response",
-        "unparsed",
-        "whole",
-    )
+    response: AnyResponse | None = None
+    http: httpx2.Response | None = None
+    whole = False
+    parsed: object = None
+    unparsed: Exception | None = None
+    error: Exception | None = None
 
-    def __init__(self, request: APIRequest, call_next: CallAny, left_s: float, parses: bool) -> None:
+    def __init__(
+        self, request: APIRequest, call_next: CallAny, started_us: int, until_us: int, *, parses: bool
+    ) -> None:
         self.request = request
         self.call_next = call_next
-        self.left_s = left_s
+        self.started_us = started_us
+        self.until_us = until_us
         self.parses = parses
-        self.response: AnyResponse | None = None
-        self.http: httpx2.Response | None = None
-        self.whole = False
-        self.parsed: object = None
-        self.unparsed: Exception | None = None
-        self.error: Exception | None = None
-        self.fired = self.over = False
+
+    @property
+    def left_s(self) -> float:
+        return (self.until_us - self.started_us) / 1_000_000
 
     def came(self, response: AnyResponse) -> bool:
         """Takes what `call_next` returned; True where it is to be parsed now."""
@@ -54,8 +49,8 @@ class Send(Alarm):
             self.whole = True  # a middleware inside has answered in its own way
             return False
         self.http = http
-        self.whole = http.is_closed
-        return self.parses and self.whole and 200 <= http.status_code < 300
+        self.whole = whole = http.is_closed
+        return whole and self.parses and 200 <= http.status_code < 300
 
 
 class Pause:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -11,6 +12,7 @@ from anthropic._base_client import BaseClient
 from relight.engine.guard.breakers.breaker import Breaker
 from relight.engine.guard.calls.parts import Parts
 from relight.engine.guard.clients.clients import ANTHROPIC, ANYWHERE, is_client, is_guard, provider_of, region_of
+from relight.engine.guard.clients.endpoints import model_of
 from relight.engine.guard.facts import Dependency
 
 log = logging.getLogger(__name__)
@@ -19,8 +21,15 @@ MAX_MODELS = 1_000
 """Kept per client; a program that makes up names of models does not fill the memory."""
 
 
-Lane = tuple[Dependency, Breaker | None]
-"""A dependency and its breaker."""
+class Lane:
+    """Calls of one client to one model. `max_retries` as the client's."""
+
+    __slots__ = ("breaker", "dependency", "max_retries")
+
+    def __init__(self, dependency: Dependency, breaker: Breaker | None, max_retries: int | None) -> None:
+        self.dependency = dependency
+        self.breaker = breaker
+        self.max_retries = max_retries
 
 
 class KnownClient:
@@ -41,7 +50,7 @@ class KnownClient:
             if len(self.lanes) >= MAX_MODELS:
                 self.lanes.clear()
             dependency = Dependency(self.provider, self.region, model)
-            known = self.lanes[model] = (dependency, parts.breaker(dependency))
+            known = self.lanes[model] = Lane(dependency, parts.breaker(dependency), self.max_retries)
         return known
 
 
@@ -59,10 +68,16 @@ class KnownClients:
         self.doubled = 0
         """Clients that two guards serve."""
 
-    def of(self, call_next: Callable[..., object]) -> KnownClient:
+    def lane(self, call_next: Callable[..., object], body: Any, parts: Parts) -> Lane:
         last, known = self._last
-        if last is call_next:
-            return known
+        if last is not call_next:
+            known = self._of(call_next)
+        try:
+            return known.lanes[body["model"]]
+        except (LookupError, TypeError):  # a new model, or a body that names none
+            return known.lane(model_of(body), parts)
+
+    def _of(self, call_next: Callable[..., object]) -> KnownClient:
         client = client_behind(call_next)
         if client is None:
             return self._unknown
@@ -122,4 +137,9 @@ _LINKS = 100
 
 def is_model(cast_to: object) -> bool:
     """Whether an answer is parsed into one of the SDK's models."""
-    return isinstance(cast_to, type) and issubclass(cast_to, BaseModel)
+    return isinstance(cast_to, type) and _is_model(cast_to)
+
+
+@lru_cache(maxsize=1_024)
+def _is_model(kind: type) -> bool:
+    return issubclass(kind, BaseModel)

@@ -1,10 +1,19 @@
 """The span that a call belongs to: the SDK's own, for the guard makes none."""
 
+from contextvars import Context
+
 from opentelemetry import trace
 
 
-def traceparent() -> str | None:
-    """W3C trace context of the current span; None where there is none."""
+def traceparent_in(context: Context) -> str | None:
+    """W3C trace context of the span that was current where the context was copied; None where there was none.
+
+    From any thread: the copy is copied again, for one context cannot be entered twice at once.
+    """
+    return context.copy().run(_traceparent)
+
+
+def _traceparent() -> str | None:
     span = trace.get_current_span()
     if span is trace.INVALID_SPAN:
         return None

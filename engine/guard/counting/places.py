@@ -7,7 +7,7 @@ from concurrent.futures import thread
 from contextvars import ContextVar
 from enum import Enum, auto
 from pathlib import Path
-from types import CodeType, FrameType
+from types import FrameType
 
 import anthropic
 
@@ -31,6 +31,7 @@ class Owner(Enum):
 
 
 _HERE = Path(__file__).parent
+_GUARD = str(_HERE.parent)
 _OURS = str(_HERE.parent.parent)
 _SDK = str(Path(anthropic.__file__).parent)
 _STANDARD = tuple({sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")})
@@ -51,7 +52,7 @@ class Places:
 
     def __init__(self) -> None:
         self._owners: dict[str, Owner] = {}
-        self._sites: dict[tuple[CodeType, int], str] = {}
+        self._sites: dict[tuple[str, int], str] = {}
 
     def of_caller(self, frame: FrameType | None) -> str | None:
         """`app/agent.py:12`; None for a call that a Guard makes itself, as to a fallback.
@@ -83,7 +84,8 @@ class Places:
         return owner
 
     def _site(self, frame: FrameType) -> str:
-        key = (frame.f_code, frame.f_lineno)
+        # Not by the code object: that of the same function in another file is equal to it.
+        key = (frame.f_code.co_filename, frame.f_lineno)
         site = self._sites.get(key)
         if site is None:
             site = f"{_relative(frame.f_code.co_filename)}:{frame.f_lineno}"
@@ -95,7 +97,7 @@ def _owner_of(file: str) -> Owner:
     if file in _COUNTING:
         return Owner.STANDARD
     if file.startswith(_OURS):
-        return Owner.GUARD if file.startswith(str(_HERE)) else Owner.STANDARD
+        return Owner.GUARD if file.startswith(_GUARD) else Owner.STANDARD
     if file.startswith(_SDK):
         return Owner.SDK
     if file.startswith(_LOOPS) or "/trio/_core/" in file:

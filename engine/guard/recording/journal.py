@@ -13,6 +13,7 @@ from relight.engine.guard.recording import events
 from relight.engine.guard.recording.answers import read_answer, read_json
 from relight.engine.guard.recording.content import Contents, Redact
 from relight.engine.guard.recording.prices import Prices
+from relight.engine.guard.recording.records import QuickCall
 from relight.engine.recorder.items import Kept, Made
 from relight.engine.recorder.making import said
 from relight.engine.recorder.recorder import Recorder
@@ -69,6 +70,26 @@ class Journal:
         """Contents of which nothing was recorded, since a hook failed or they could not be read."""
         return self._contents.refused
 
+    def begun(self, call: QuickCall) -> None:
+        """A call begins: half a microsecond."""
+        if self._waiting > PRESSED_EVENTS:
+            self.taken(call.call)
+            return
+        try:
+            self._waiting = self._defer(self._made_of_begun, call, call.context)
+        except RecorderError as error:
+            self._miss(call.call.decision, error)
+
+    def worked(self, call: QuickCall) -> None:
+        """The call is over, with its first attempt: half a microsecond."""
+        if self._waiting > PRESSED_EVENTS:
+            self.known(*call.outcome())
+            return
+        try:
+            self._waiting = self._defer(self._made_of_worked, call, call.context, 3)
+        except RecorderError as error:
+            self._miss(call.call.decision, error)
+
     def taken(self, call: Call) -> None:
         """A call begins."""
         if self._waiting > PRESSED_EVENTS:
@@ -104,6 +125,12 @@ class Journal:
             self._waiting = self._defer(make, (call, attempt), call.scope, count, at_once=failed)
         except RecorderError as error:
             self._miss(call.decision, error)
+
+    def _made_of_begun(self, call: QuickCall) -> Iterator[Made | Kept]:
+        return self._made_of_taken(call.call)
+
+    def _made_of_worked(self, call: QuickCall) -> Iterator[Made | Kept]:
+        return self._made_of_known(call.outcome())
 
     def _made_of_taken(self, call: Call) -> Iterator[Made | Kept]:
         with _named(call):

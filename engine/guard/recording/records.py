@@ -1,5 +1,6 @@
 """What a guard needs of a journal."""
 
+from contextvars import Context
 from typing import Protocol
 
 from relight.engine.guard.facts import Attempt, Call
@@ -16,3 +17,42 @@ class Records(Protocol):
 
     def known(self, call: Call, attempt: Attempt | None) -> None:
         """The call is over; `attempt` is its last one, None where there was none since the last `attempted`."""
+
+
+class QuickCall(Protocol):
+    """A call as it begins, and as nearly all end: what is to be said of it is put together by whoever asks."""
+
+    context: Context
+    """A copy of the caller's."""
+
+    @property
+    def call(self) -> Call:
+        """From any thread, and always the same."""
+
+    def outcome(self) -> tuple[Call, Attempt]:
+        """Once its first attempt worked."""
+
+
+class QuickRecords(Records, Protocol):
+    """A journal that puts them together itself, and not on the caller's time."""
+
+    def begun(self, call: QuickCall) -> None:
+        """A call begins."""
+
+    def worked(self, call: QuickCall) -> None:
+        """The call is over, with its first attempt."""
+
+
+class Quickened:
+    """A journal of the plain kind."""
+
+    def __init__(self, records: Records) -> None:
+        self.taken = records.taken
+        self.attempted = records.attempted
+        self.known = records.known
+
+    def begun(self, call: QuickCall) -> None:
+        self.taken(call.call)
+
+    def worked(self, call: QuickCall) -> None:
+        self.known(*call.outcome())

@@ -1,5 +1,6 @@
 """One attempt through another client, for a caller who asked the first one."""
 
+import re
 from typing import Any, cast
 
 from anthropic import APIRequest, APIResponse, AsyncAPIResponse, AsyncCallNext, CallNext, Middleware
@@ -22,6 +23,8 @@ CREDENTIALS = frozenset(
     )
 )
 """Headers of a request that are meant for the provider it was made for, and for nobody else."""
+_SECRETIVE = re.compile(r"auth|cookie|credential|passw|secret|signature|token|(^|[-_])(key|pat|jwt)($|[-_])|apikey")
+"""In the names of those that gateways of somebody's own are opened with."""
 
 
 class _Whole:
@@ -41,6 +44,11 @@ class _HandOver(Middleware):
 
     async def handle_async(self, request: APIRequest, call_next: AsyncCallNext) -> AsyncAPIResponse[Any]:
         return cast("AsyncAPIResponse[Any]", _Whole(await call_next(request)))
+
+
+def is_credential(name: str) -> bool:
+    """Whether a header of that name may open something."""
+    return name.lower() in CREDENTIALS or _SECRETIVE.search(name.lower()) is not None
 
 
 def sender(client: SyncAPIClient) -> CallNext:
@@ -78,5 +86,5 @@ def _options(request: APIRequest) -> FinalRequestOptions:
     """The body is not copied: it may be megabytes, and clients that rewrite it do so in a copy of theirs."""
     options = request.options.model_copy()
     options.max_retries = 0
-    options.headers = {name: value for name, value in request.headers.items() if name.lower() not in CREDENTIALS}
+    options.headers = {name: value for name, value in request.headers.items() if not is_credential(name)}
     return options

@@ -55,7 +55,7 @@ class Body:
             stream = response.stream
             if not isinstance(stream, httpx2.SyncByteStream):
                 raise TypeError(
-                    f"the response of {response.request.url} is an async client's: watch it with watch_async"
+                    f"the response of {response.request.url.host} is an async client's: watch it with watch_async"
                 )
             return cls(iter(stream), stream.close)
         inner = _inner(response)
@@ -84,7 +84,9 @@ class AsyncBody:
         if not _encoded(response):
             stream = response.stream
             if not isinstance(stream, httpx2.AsyncByteStream):
-                raise TypeError(f"the response of {response.request.url} is a sync client's: watch it with watch_sync")
+                raise TypeError(
+                    f"the response of {response.request.url.host} is a sync client's: watch it with watch_sync"
+                )
             return cls(aiter(stream), stream.aclose)
         inner = _inner(response)
         return cls(inner.aiter_bytes(), inner.aclose)

@@ -121,6 +121,7 @@ class WatchedStream(Watched[Watcher], httpx2.SyncByteStream):
             self._check_open()
             response = self._again(end)
             if response is None:
+                self._check_open()
                 return held, self._give_up(end)
             self._body = Body.whole(response)
             self._went_on(response)
@@ -251,6 +252,7 @@ class AsyncWatchedStream(Watched[AsyncWatcher], httpx2.AsyncByteStream):
             self._check_open()
             response = await self._again(end)
             if response is None:
+                self._check_open()
                 return held, self._give_up(end)
             self._body = AsyncBody.whole(response)
             self._went_on(response)

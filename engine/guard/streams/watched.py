@@ -190,4 +190,6 @@ class Watched(Generic[WatcherT]):
         response = self._response()
         headers = httpx2.Headers() if response is None else response.headers
         request_id = headers.get("request-id") or headers.get("x-amzn-requestid")
-        return f"to request {request_id}" if request_id else f"of {self._request.url}"
+        if request_id:
+            return f"to request {request_id}"
+        return f"of {self._request.url.host}{self._request.url.path}"  # the rest of an address may hold a key
