@@ -2,13 +2,14 @@
 
 from pathlib import Path
 
-from playing import chaos
+from playing import playing
 
 
-async def test_thirty_kills_of_publishers_drainers_projectors_nats_and_postgresql_lose_and_double_nothing(
+def test_thirty_kills_of_publishers_drainers_projectors_nats_and_postgresql_lose_and_double_nothing(
     tmp_path: Path,
 ) -> None:
-    found = await chaos(tmp_path, "kills", "--rounds", "30", "--moment-s", "0.5", "--seed", "7")
+    with playing(tmp_path, kills=("kills", "--rounds", "30", "--moment-s", "0.5", "--seed", "7")) as runs:
+        found = runs["kills"].figures()
     kills = found["figures"]["kills"]["kills"]
     assert len(kills) == 30
     assert {kill["victim"] for kill in kills} == {"publisher", "drainer", "projector", "NATS", "PostgreSQL"}
