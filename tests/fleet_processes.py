@@ -16,11 +16,13 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import orjson
 from nats.aio.msg import Msg
+from nats.errors import FlushTimeoutError
 
 from relight.engine.errors import CircuitOpen
 from relight.engine.guard.breakers.breaker import Breaker
@@ -175,7 +177,11 @@ class Child:
         async def subscribe() -> None:
             client = await self.recorder.client()
             await client.subscribe(control_subject("breaker", TENANT, name), cb=on_message)
-            await client.flush(timeout=round(DEADLINE_S / 2))
+            for _ in range(round(DEADLINE_S / 5)):
+                with suppress(FlushTimeoutError):  # what a reconnection swallowed is never answered
+                    await client.flush(timeout=5)
+                    return
+            raise TimeoutError("NATS answers no ping")
 
         self.recorder.in_loop(subscribe()).result(DEADLINE_S)
 
