@@ -23,7 +23,7 @@ class Breath:
 
     def take(self, waiting_events: int) -> None:
         """Between two facts: sleeps where a lot is over."""
-        if waiting_events > BEHIND_EVENTS or (now_s := time.monotonic()) < self._next_s:
+        if waiting_events > BEHIND_EVENTS or time.monotonic() < self._next_s:
             return
         time.sleep(BREATH_S)
         self._next_s = time.monotonic() + LOT_S
