@@ -7,7 +7,6 @@ from functools import partial
 
 from relight.engine.clock import Clock
 from relight.engine.errors import SpoolUnusable
-from relight.engine.recorder.breath import Breath
 from relight.engine.recorder.committing import RETRY_S, Committer, Replaced
 from relight.engine.recorder.encoding import Encoder
 from relight.engine.recorder.gaps import Refusals
@@ -57,7 +56,6 @@ class Writer:
         self._max_bytes = max_bytes
         self._encoder = Encoder(slot.publisher, region, clock)
         self._maker = Maker(clock, tenant)
-        self._breath = Breath()
         self._pseq, self._prev = slot.spool.head()
         self._inbox = Inbox()
         self.defer = self._inbox.defer
@@ -239,7 +237,6 @@ class Writer:
                 group.add(item)
             if group.unmade is not None:
                 self._make(group, group.unmade, generation)
-                self._breath.take(self._room.expected_events - self._room.made_events)
 
     def _make(self, group: Group, deferral: Deferral, generation: int) -> None:
         """Puts the events of a fact into the group, all or none of them. Raises `Replaced`."""
