@@ -18,6 +18,7 @@ from pathlib import Path
 import nats
 import psutil
 import pytest
+from places import temporary
 
 from relight.engine.log.topology import connect
 from relight.engine.proving.asking import Attestations
@@ -29,7 +30,7 @@ Relight = Callable[..., subprocess.CompletedProcess[str]]
 @pytest.fixture(scope="module")
 def home() -> Iterator[Path]:
     """A folder that PostgreSQL's user can enter when root runs the tests."""
-    folder = Path(tempfile.mkdtemp(prefix="relight-cli-"))
+    folder = Path(tempfile.mkdtemp(prefix="relight-cli-", dir=temporary()))
     folder.chmod(0o755)
     yield folder / "home"
     shutil.rmtree(folder, ignore_errors=True)
@@ -269,7 +270,7 @@ def test_only_one_up_serves_a_home(up: dict[str, str], relight: Relight) -> None
 
 
 async def test_health_says_503_while_postgres_does_not_answer_and_recovers() -> None:
-    folder = Path(tempfile.mkdtemp(prefix="relight-cli-"))
+    folder = Path(tempfile.mkdtemp(prefix="relight-cli-", dir=temporary()))
     folder.chmod(0o755)
     try:
         with _up(folder / "home") as (_, addresses):
@@ -291,7 +292,7 @@ async def test_health_says_503_while_postgres_does_not_answer_and_recovers() -> 
 
 @pytest.mark.parametrize("command", [["status"], ["event", "count"], ["digest", "--store", "memory"]])
 def test_a_new_home_is_healthy_and_empty(command: list[str], relight: Relight) -> None:
-    folder = Path(tempfile.mkdtemp(prefix="relight-cli-"))
+    folder = Path(tempfile.mkdtemp(prefix="relight-cli-", dir=temporary()))
     folder.chmod(0o755)
     try:
         ran = relight(*command, "--json", RELIGHT_HOME=str(folder / "home"))
@@ -303,7 +304,7 @@ def test_a_new_home_is_healthy_and_empty(command: list[str], relight: Relight) -
 
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 async def test_nothing_outlives_up(stop: signal.Signals) -> None:
-    folder = Path(tempfile.mkdtemp(prefix="relight-cli-"))
+    folder = Path(tempfile.mkdtemp(prefix="relight-cli-", dir=temporary()))
     folder.chmod(0o755)
     try:
         with _up(folder / "home") as (process, _):

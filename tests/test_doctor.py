@@ -19,6 +19,7 @@ import pytest
 import stack
 from nats.js.api import StreamConfig
 from observing import recorded
+from places import temporary
 from stack import connected, nats_server, projecting
 
 from relight.engine.app.looking import examine_installation
@@ -365,7 +366,7 @@ async def test_servers_that_are_away_fail_soon_and_each_by_itself(house: Path) -
 
 
 def test_the_command_examines_a_new_home_and_a_running_one() -> None:
-    folder = Path(tempfile.mkdtemp(prefix="relight-doctor-"))
+    folder = Path(tempfile.mkdtemp(prefix="relight-doctor-", dir=temporary()))
     folder.chmod(0o755)
     plain = {name: value for name, value in os.environ.items() if not name.startswith("RELIGHT_")}
     environment = plain | {"RELIGHT_HOME": str(folder / "home")}

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from places import temporary
 from typer.main import get_command
 
 from relight.engine.cli.main import app
@@ -25,7 +26,7 @@ README = (ROOT / "README.md").read_text()
 @pytest.fixture
 def reachable_home() -> Iterator[Path]:
     """A folder that PostgreSQL's user can enter when root runs the tests."""
-    home = Path(tempfile.mkdtemp(prefix="relight-readme-"))
+    home = Path(tempfile.mkdtemp(prefix="relight-readme-", dir=temporary()))
     home.chmod(0o755)
     yield home
     shutil.rmtree(home, ignore_errors=True)

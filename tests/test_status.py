@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 import pytest
 from observing import frozen
+from places import temporary
 
 COMMAND = [sys.executable, "-m", "relight.engine.cli.main"]
 FLAT = {
@@ -46,7 +47,7 @@ def environment(home: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def home() -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix="relight-status-"))
+    folder = Path(tempfile.mkdtemp(prefix="relight-status-", dir=temporary()))
     folder.chmod(0o755)
     yield folder / "home"
     shutil.rmtree(folder, ignore_errors=True)
