@@ -58,6 +58,11 @@ class Event(BaseModel):
         """Whom the fact is about: the CloudEvents `subject`."""
         return str(getattr(self, self.ENTITY))
 
+    @property
+    def written_version(self) -> int:
+        """Of its data: the lowest that can say it, so that what says nothing new keeps its bytes in later releases."""
+        return self.VERSION
+
     @classmethod
     def model_construct(cls, _fields_set: set[str] | None = None, **values: Any) -> Self:
         """Validates all the same: an instance is always a valid event, so the recorder need not ask again."""

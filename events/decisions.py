@@ -83,7 +83,12 @@ class DecisionOutcomeKnown(
     request_id: Key | None = None
     first_token_ms: Count | None = None
     attempts: Count | None = None
-    attributes: JsonObject = {}
+    attributes: JsonObject | None = None
+
+    @property
+    def written_version(self) -> int:
+        told = (self.first_token_ms, self.attempts, self.attributes)
+        return 2 if told == (None, None, None) else self.VERSION
 
 
 class DecisionCallsCounted(Event, type="decisions.calls_counted", entity="site"):

@@ -113,7 +113,7 @@ def outcome_known(event: Recorded[DecisionOutcomeKnown]) -> Iterator[Change]:
     known: dict[str, object] = {"outcome": data.outcome.value, "error_class": data.error_class}
     if data.attempts is not None:
         known |= {"attempts": data.attempts, "first_token_ms": data.first_token_ms}
-    yield _audit(data.decision, "outcome_known", {**data.attributes, **known})
+    yield _audit(data.decision, "outcome_known", {**(data.attributes or {}), **known})
 
 
 @projection.on(DecisionCallsCounted)

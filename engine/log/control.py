@@ -124,7 +124,7 @@ class ControlLog:
         head = Head(
             id=event_id or self._clock.next_id(),
             type=event.TYPE,
-            version=event.VERSION,
+            version=event.written_version,
             entity=event.entity,
             time=now,
             tenant=tenant,

@@ -32,7 +32,7 @@ class Encoder:
         return Taken(
             receipt=Receipt(None, self._clock.next_id()),
             type=event.TYPE,
-            version=event.VERSION,
+            version=event.written_version,
             entity=event.entity,
             time_us=self._clock.now_us(),
             tenant=PLATFORM,

@@ -80,7 +80,7 @@ class Maker:
         return Taken(
             receipt=Receipt(None, made.id or self._clock.next_id()),
             type=event.TYPE,
-            version=event.VERSION,
+            version=event.written_version,
             entity=event.entity,
             time_us=made.time_us,
             tenant=made.tenant or tenant,

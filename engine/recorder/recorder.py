@@ -115,7 +115,7 @@ class Recorder:
             Taken(
                 receipt=receipt,
                 type=event.TYPE,
-                version=event.VERSION,
+                version=event.written_version,
                 entity=event.entity,
                 time_us=self.clock.now_us() if time is None else (time - _EPOCH) // _MICROSECOND,
                 tenant=here.tenant or self.options.tenant,
