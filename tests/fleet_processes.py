@@ -22,7 +22,7 @@ from typing import Any
 
 import orjson
 from nats.aio.msg import Msg
-from nats.errors import FlushTimeoutError
+from nats.errors import Error as NatsError
 
 from relight.engine.errors import CircuitOpen
 from relight.engine.guard.breakers.breaker import Breaker
@@ -175,10 +175,10 @@ class Child:
                 self.raw_ns.setdefault(str(event["id"]), time.time_ns())
 
         async def subscribe() -> None:
-            client = await self.recorder.client()
-            await client.subscribe(control_subject("breaker", TENANT, name), cb=on_message)
-            for _ in range(round(DEADLINE_S / 5)):
-                with suppress(FlushTimeoutError):  # what a reconnection swallowed is never answered
+            for _ in range(round(DEADLINE_S / 10)):
+                client = await self.recorder.client()  # on a busy machine another one may take its place meanwhile
+                with suppress(NatsError, OSError):
+                    await client.subscribe(control_subject("breaker", TENANT, name), cb=on_message)
                     await client.flush(timeout=5)
                     return
             raise TimeoutError("NATS answers no ping")
