@@ -8,6 +8,8 @@ LOCK := $(BIN)/uv --quiet --no-config pip compile pyproject.toml --extra embedde
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
+# Many build images set it: then each of the some hundred processes that the tests start would compile all modules again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup check test format demo bench drill chaos lock wheel clean
 .DELETE_ON_ERROR:

@@ -17,6 +17,7 @@ from relight.engine.guard.budgets.estimates import PriceList
 from relight.engine.guard.budgets.limits import load_limits
 from relight.engine.guard.budgets.spent_elsewhere import SpentElsewhere
 from relight.engine.guard.policy import GuardPolicy
+from relight.engine.guard.process_health import ProcessHealth, process_health
 from relight.engine.guard.recording.content import Redact
 from relight.engine.guard.recording.prices import Prices
 from relight.engine.log.content import fetch_content
@@ -151,6 +152,10 @@ class Relight:
         where the breaker is named for the first time in this process.
         """
         return ToolBreaker(self.breakers, name, counts=counts, ignores=ignores, policy=policy)
+
+    def health(self) -> ProcessHealth:
+        """How recording and guarding go in this process; its `warnings` say what is wrong, a sentence each."""
+        return process_health(self.recorder)
 
     async def tail(self, kind: type[Control], entity: str, *, tenant: str | None = None) -> Tail:
         """The last ruling on this entity, to fold and to append after."""

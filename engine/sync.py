@@ -16,6 +16,7 @@ from relight.engine.guard.breakers.tool import Counted, ToolBreaker
 from relight.engine.guard.budgets.budgets import Budgets
 from relight.engine.guard.budgets.estimates import PriceList
 from relight.engine.guard.policy import GuardPolicy
+from relight.engine.guard.process_health import ProcessHealth
 from relight.engine.guard.recording.content import Redact
 from relight.engine.log.control import Tail
 from relight.engine.policies.breaker import BreakerPolicy
@@ -122,6 +123,9 @@ class SyncRelight:
         policy: BreakerPolicy | None = None,
     ) -> ToolBreaker:
         return self._relight.breaker(name, counts=counts, ignores=ignores, policy=policy)
+
+    def health(self) -> ProcessHealth:
+        return self._relight.health()
 
     def tail(self, kind: type[Control], entity: str, *, tenant: str | None = None) -> Tail:
         return self._portal.call(partial(self._relight.tail, kind, entity, tenant=tenant))

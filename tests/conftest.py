@@ -232,7 +232,7 @@ def _own(*paths: Path) -> None:
 HOT = "hot"
 """The name that half of a column's values are; of a key, one row's."""
 AGE_MS = 100_000
-"""Between two rows of a history: 100,000 of them lie in four monthly partitions."""
+"""Between two rows of a history, unless told otherwise."""
 PARTITIONED = "SELECT relkind = 'p' FROM pg_class WHERE oid = $1::text::regclass"
 """Not so before migration 204."""
 Fill = Callable[..., Coroutine[Any, Any, None]]
@@ -240,16 +240,24 @@ Fill = Callable[..., Coroutine[Any, Any, None]]
 
 @pytest.fixture(scope="session")
 def fill() -> Fill:
-    """`await fill(connection, table, rows, tenant, nulls=False)`: rows like a fleet's, the same in every run.
+    """`await fill(connection, table, rows, tenant, nulls=False, age_ms=…)`: rows like a fleet's, the same in every run.
 
     `tenant` is SQL over n = 1..rows. Of texts with a CHECK the first value is 95 % of them, of others `HOT` is
     half; with `nulls`, a twentieth of the times and sets that may be NULL are.
     """
 
-    async def fill(connection: Any, table: State | History, rows: int, tenant: str, *, nulls: bool = False) -> None:
+    async def fill(
+        connection: Any,
+        table: State | History,
+        rows: int,
+        tenant: str,
+        *,
+        nulls: bool = False,
+        age_ms: int = AGE_MS,
+    ) -> None:
         allowed, nullable = await _constraints(connection, table)
         values = {
-            name: _value(table, name, column, allowed.get(name, []), nulls and name in nullable)
+            name: _value(table, name, column, allowed.get(name, []), nulls and name in nullable, age_ms)
             for name, column in table.columns().items()
         } | {"tenant": tenant}
         if isinstance(table, History) and await connection.fetchval(PARTITIONED, table.name):
@@ -275,7 +283,7 @@ async def _constraints(connection: Any, table: State | History) -> tuple[Mapping
     return {name: re.findall(r"'([^']*)'::text", check) for name, check in checks}, {name for (name,) in nullable}
 
 
-def _value(table: State | History, name: str, column: Column, allowed: list[str], nullable: bool) -> str:
+def _value(table: State | History, name: str, column: Column, allowed: list[str], nullable: bool, age_ms: int) -> str:
     """SQL over n."""
     salt = sum(name.encode()) * 1_000_003
     chance = f"(hashint8(n + {salt}) & 2147483647)"
@@ -299,11 +307,11 @@ def _value(table: State | History, name: str, column: Column, allowed: list[str]
         case Column.BOOLEAN:
             return f"{chance} % 20 = 0"
         case Column.TIME:
-            moment = f"timestamptz '2026-01-01Z' + {age} * {AGE_MS} * interval '1 ms'"
+            moment = f"timestamptz '2026-01-01Z' + {age} * {age_ms} * interval '1 ms'"
             return f"CASE WHEN {chance} % 20 > 0 THEN {moment} END" if nullable else moment
         case Column.UUID:
             return (
-                f"(lpad(to_hex(1767225600000 + {age} * {AGE_MS}), 12, '0') || '7000a000' ||"
+                f"(lpad(to_hex(1767225600000 + {age} * {age_ms}), 12, '0') || '7000a000' ||"
                 " lpad(to_hex(n), 12, '0'))::uuid"
             )
         case Column.OBJECT:

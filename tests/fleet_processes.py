@@ -16,11 +16,13 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import orjson
 from nats.aio.msg import Msg
+from nats.errors import FlushTimeoutError
 
 from relight.engine.errors import CircuitOpen
 from relight.engine.guard.breakers.breaker import Breaker
@@ -32,13 +34,14 @@ from relight.engine.recorder.recorder import Recorder, RecorderOptions
 from relight.events.catalog import prepare
 from relight.events.subjects import control_subject
 
-FLEET = FleetPolicy(open_s=1, growth=1.5, lease_s=10)
+FLEET = FleetPolicy(open_s=0.5, growth=2, lease_s=10)
 POLICY = BreakerPolicy(consecutive_failures=2, failure_rate=None, open_s=0.4, open_max_s=0.4, fleet=FLEET)
 TENANT = "acme"
 DOMAINS = 5
 PACE_S = (0.2, 0.4)
 """Between two calls of a process."""
-DEADLINE_S = 60.0
+DEADLINE_S = 120.0
+"""Of each step; only what hangs takes that long, on however busy a machine."""
 PR_SET_PDEATHSIG = 1
 
 # What the parent asks for, and how far a child has come in it.
@@ -79,8 +82,8 @@ class Shared:
         self._map[16 + child] = 0
         self._map[16 + self.children + child] = round_ + 1
 
-    def all_ready(self) -> bool:
-        return all(value == self.round_ + 1 for value in self._map[16 + self.children :])
+    def count_ready(self) -> int:
+        return sum(value == self.round_ + 1 for value in self._map[16 + self.children : 16 + 2 * self.children])
 
     def count(self, bit: int) -> int:
         return sum(bool(value & bit) for value in self._map[16 : 16 + self.children])
@@ -106,7 +109,7 @@ class Child:
         shared, number = self.shared, self.number
         breakers = Breakers.beside(self.recorder)
         breakers.of("warm-up", POLICY)
-        wait_until(lambda: breakers.health().failure is None)
+        wait_until(lambda: breakers.health().failure is None, "rulings arrive")
         for round_ in range(256):
             self.known_ns, self.raw_ns, self.closed, self.after_trip = {}, {}, False, 0
             name = f"crm-{round_}"
@@ -115,7 +118,7 @@ class Child:
             self._watch_raw(name)
             self._warm(tool.breaker)
             shared.ready(number, round_)
-            wait_until(lambda: shared.phase not in (WAIT, REPORT))
+            wait_until(lambda: shared.phase not in (WAIT, REPORT), "all others are ready")
             while shared.phase not in (REPORT, STOP):
                 self._call(tool)
             if shared.phase == STOP:
@@ -123,13 +126,14 @@ class Child:
             report = {"known_ns": self.known_ns, "raw_ns": self.raw_ns, "after_trip": self.after_trip}
             self.folder.joinpath(f"report-{number}").write_bytes(orjson.dumps(report, option=orjson.OPT_NON_STR_KEYS))
             shared.reached(number, REPORTED)
-            wait_until(lambda: shared.phase == STOP or shared.round_ > round_)  # noqa: B023  # called at once
+            goes_on = lambda: shared.phase == STOP or shared.round_ > round_  # noqa: B023, E731  # called at once
+            wait_until(goes_on, "the next round begins")
             if shared.phase == STOP:
                 return
 
     def _warm(self, breaker: Breaker) -> None:
         """Its last ruling, that there is none, has been read."""
-        wait_until(lambda: breaker.linked)
+        wait_until(lambda: breaker.linked, "the last ruling is known")
 
     def _call(self, tool: ToolBreaker) -> None:
         shared = self.shared
@@ -173,7 +177,11 @@ class Child:
         async def subscribe() -> None:
             client = await self.recorder.client()
             await client.subscribe(control_subject("breaker", TENANT, name), cb=on_message)
-            await client.flush()
+            for _ in range(round(DEADLINE_S / 5)):
+                with suppress(FlushTimeoutError):  # what a reconnection swallowed is never answered
+                    await client.flush(timeout=5)
+                    return
+            raise TimeoutError("NATS answers no ping")
 
         self.recorder.in_loop(subscribe()).result(DEADLINE_S)
 
@@ -189,11 +197,11 @@ def ask(port: int, number: int) -> None:
             raise ConnectionError("no answer")
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
+def wait_until(condition: Callable[[], bool], what: str) -> None:
     deadline = time.monotonic() + DEADLINE_S
     while not condition():
         if time.monotonic() > deadline:
-            raise TimeoutError("the fleet does not go on")
+            raise TimeoutError(f"not within {DEADLINE_S:g} s: {what}")
         time.sleep(0.01)
 
 
@@ -248,7 +256,7 @@ def fork(number: int, shared: Shared, url: str, folder: Path) -> int:
         recorder = Recorder(options)
         recorder.start()
         Child(number, shared, recorder, folder).run()
-        recorder.stop(deadline_s=1)
+        recorder.stop(deadline_s=0)
         status = 0
     except BaseException as error:
         print(f"child {number}: {error!r}", file=sys.stderr, flush=True)
@@ -262,12 +270,12 @@ async def conduct(shared: Shared, rounds: int, folder: Path, *, until_told: bool
     shared.set(phase=WAIT, port=server.sockets[0].getsockname()[1])
     for round_ in range(rounds):
         began = time.monotonic()
-        await reach(shared.all_ready)
+        await all_ready(shared)
         ready_s = time.monotonic() - began
         print(json.dumps(await one_round(shared, round_, dependency, folder) | {"ready_s": ready_s}), flush=True)
         shared.set(phase=WAIT, round_=round_ + 1)
     if until_told:
-        await reach(shared.all_ready)
+        await all_ready(shared)
         shared.set(phase=CALM)
         await all_reach(shared, CALLED)
         await asyncio.to_thread(sys.stdin.read)
@@ -283,11 +291,14 @@ async def one_round(shared: Shared, round_: int, dependency: Dependency, folder:
     shared.set(phase=CALM)
     await all_reach(shared, CALLED)
     shared.set(phase=ONE_FAULTY)
-    await reach(lambda: shared.has(0, TRIPPED))
+    await reach(lambda: shared.has(0, TRIPPED), "the faulty one trips")
     from_ns = time.time_ns()
     others = set(range(1, shared.children))
     # Longer, too, than anybody would leave a ruling to another.
-    await reach(lambda: others <= {number for at_ns, number in dependency.calls_ns if at_ns > from_ns + 300_000_000})
+    await reach(
+        lambda: others <= {number for at_ns, number in dependency.calls_ns if at_ns > from_ns + 300_000_000},
+        "all others go on calling",
+    )
     alone = shared.count(KNOWS) == 0 and shared.count(TRIPPED) == 1
     dependency.broken = True
     shared.set(phase=BROKEN)
@@ -306,14 +317,31 @@ async def one_round(shared: Shared, round_: int, dependency: Dependency, folder:
     }
 
 
+SAYS = {
+    CALLED: "had an answer",
+    TRIPPED: "tripped",
+    KNOWS: "know that it is open",
+    REOPENED: "know that the probe failed",
+    CLOSED: "make calls again",
+    REPORTED: "reported",
+}
+
+
+async def all_ready(shared: Shared) -> None:
+    await reach(lambda: shared.count_ready() == shared.children, "all are ready", shared.count_ready)
+
+
 async def all_reach(shared: Shared, bit: int) -> None:
-    await reach(lambda: shared.count(bit) == shared.children)
+    await reach(lambda: shared.count(bit) == shared.children, f"all {SAYS[bit]}", lambda: shared.count(bit))
 
 
-async def reach(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(DEADLINE_S):
-        while not condition():
-            await asyncio.sleep(0.005)
+async def reach(condition: Callable[[], bool], what: str, count: Callable[[], int] | None = None) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        if time.monotonic() > deadline:
+            so_far = "" if count is None else f": {count()} by then"
+            raise TimeoutError(f"not within {DEADLINE_S:g} s: {what}{so_far}")
+        await asyncio.sleep(0.005)
 
 
 if __name__ == "__main__":

@@ -121,9 +121,7 @@ async def test_a_fact_alone_is_written_soon_although_nobody_wakes_the_writer(nat
         for n in range(3):
             written = recorder.health().recorded_events
             recorder.defer(one, n, Scope())
-            await until(
-                lambda written=written: recorder.health().recorded_events > written, "it is spooled", within_s=2
-            )
+            await until(lambda written=written: recorder.health().recorded_events > written, "it is spooled")
 
 
 async def test_a_mark_is_reached_once_all_before_it_is(nats: EmbeddedNats, client: Client, spools: Path) -> None:
@@ -439,7 +437,7 @@ async def test_of_a_killed_process_every_fact_that_is_recorded_is_recorded_whole
 async def test_the_writer_is_woken_by_every_event_and_by_no_fact_that_can_wait(
     nats: EmbeddedNats, spools: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("relight.engine.recorder.inbox.LINGER_S", 2.0)
+    monkeypatch.setattr("relight.engine.recorder.inbox.LINGER_S", 3_600.0)
     async with Recorder(options(nats, spools)) as recorder:
         await drained(recorder)
         inbox = writer_of(recorder)._inbox
@@ -448,22 +446,20 @@ async def test_the_writer_is_woken_by_every_event_and_by_no_fact_that_can_wait(
             recorder.defer(one, n, Scope())
         assert inbox._waits
         assert recorder.health().recorded_events == 1
-        began = time.monotonic()
         await recorder.record(failed(1_000)).reached(Ack.SPOOLED)
         assert recorder.health().recorded_events == 1_002
         recorder.defer(one, 1_001, Scope())
         recorder.defer(one, 1_002, Scope(), at_once=True)
         await until(lambda: recorder.health().recorded_events == 1_004, "what is told at once takes the rest along")
-        assert time.monotonic() - began < 1.5
 
 
 async def test_more_facts_than_one_group_holds_are_written_without_waiting_in_between(
     nats: EmbeddedNats, spools: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("relight.engine.recorder.items.GROUP_EVENTS", 10)
-    monkeypatch.setattr("relight.engine.recorder.inbox.LINGER_S", 0.5)
+    monkeypatch.setattr("relight.engine.recorder.inbox.LINGER_S", 1.0)
     async with Recorder(options(nats, spools)) as recorder:
         await drained(recorder)
         for n in range(500):
             recorder.defer(one, n, Scope())
-        await until(lambda: recorder.health().recorded_events == 501, "all are spooled", within_s=5)
+        await until(lambda: recorder.health().recorded_events == 501, "all 50 groups are spooled", within_s=30)

@@ -134,7 +134,8 @@ def test_the_command_tells_people_where_it_is_and_heeds_sigterm(capsys: pytest.C
 
     def ask() -> None:
         try:
-            with anthropic.Anthropic(base_url=url, api_key="k", max_retries=0, timeout=5) as client:
+            key = {"key": "sk-secret"}  # that ends up in the address, which was printed once
+            with anthropic.Anthropic(base_url=url, api_key="k", max_retries=0, timeout=5, default_query=key) as client:
                 assert _listens(port)
                 client.messages.create(**ASK)
         except anthropic.APIStatusError as error:

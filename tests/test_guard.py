@@ -433,6 +433,18 @@ async def test_a_client_that_retries_too_is_reported_once(
     assert health.retried_outside == (2 if steps else 0)
 
 
+async def test_a_client_that_is_derived_for_every_call_is_reported_once(
+    bench: Bench, both: Both, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Found: a warning for every call."""
+    claude = both.client(bench.fake, guard := bench.guard())
+    with caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            await both.text(claude.with_options(max_retries=3))
+    assert [record.message.startswith("attempts would multiply") for record in caplog.records] == [True]
+    assert guard.health().multiplying_clients == 3
+
+
 async def test_two_guards_of_one_client_are_reported(
     bench: Bench, both: Both, caplog: pytest.LogCaptureFixture
 ) -> None:

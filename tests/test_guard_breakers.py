@@ -550,7 +550,7 @@ def _nowhere() -> EmbeddedNats:
 
 
 FORKING = """
-import os, sys
+import os, sys, time
 from relight.engine.guard.breakers.breaker import CLOSED, Refused
 from relight.engine.guard.breakers.breakers import Breakers
 from relight.engine.recorder.recorder import Recorder, RecorderOptions
@@ -567,7 +567,7 @@ if (child := os.fork()) == 0:
         assert breakers.process != before
         assert breaker.permit(recorder.clock.now_us()) is CLOSED, "it knows of nothing"
         while breakers.health().failure is not None:
-            pass
+            time.sleep(0.01)
         for _ in range(5):
             breaker.failed(breaker.permit(recorder.clock.now_us()))
         assert isinstance(breaker.permit(recorder.clock.now_us()), Refused)
@@ -656,6 +656,7 @@ async def test_relight_gives_breakers_that_all_of_the_process_share(nats: Embedd
             raise AssertionError("not entered")
         [health] = plain.breakers.health().breakers
         assert (health.name, health.refused_calls) == ("crm", 2)
+        assert any(said.startswith("breaker crm is open until") for said in plain.health().warnings)
 
 
 async def test_plain_functions_and_blocks_with_and_without_a_loop(nats: EmbeddedNats) -> None:

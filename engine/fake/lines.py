@@ -27,7 +27,7 @@ class Line:
         return cls(
             number=seen.number,
             method=seen.method,
-            path=seen.path,
+            path=seen.path.partition("?")[0],  # what stands behind may be a key
             model=seen.asked.model,
             streams=seen.asked.streams,
             served=seen.misbehaved or str(seen.step.status),

@@ -15,7 +15,7 @@ from relight.engine.guard.calls.first import First
 from relight.engine.guard.calls.parts import Parts
 from relight.engine.guard.calls.waits import Waits
 from relight.engine.guard.clients.known_clients import KnownClients
-from relight.engine.guard.health import GuardHealth
+from relight.engine.guard.health import GuardHealth, Guarding
 from relight.engine.guard.policy import GuardPolicy
 from relight.engine.guard.recording.content import Redact
 from relight.engine.guard.recording.journal import Journal
@@ -68,6 +68,7 @@ class Guard(Middleware):
         self._told = (self.recorder, self.policy, region, tuple(fallbacks), budgets, breakers, journal, tuple(redact))
         self._sync = SyncDriver(clock, waits)
         self._async = AsyncDriver(clock, waits)
+        self.recorder.beside(Guarding, Guarding).guards.add(self)
 
     def handle(self, request: APIRequest, call_next: CallNext) -> APIResponse[Any]:
         first = First(self._parts, request, call_next, asynchronous=False)

@@ -10,6 +10,7 @@ from relight.engine.errors import SpoolFault, SpoolUnusable
 from relight.engine.log.chain import body_sha256
 from relight.engine.spool import eviction
 from relight.engine.spool.addresses import address_of
+from relight.engine.spool.forking import INSIDE_SQLITE
 from relight.engine.spool.rows import Acked as Acked
 from relight.engine.spool.rows import ControlCopy as ControlCopy
 from relight.engine.spool.rows import Exposure as Exposure
@@ -51,7 +52,8 @@ class Spool:
     @contextmanager
     def _errors(self) -> Iterator[None]:
         try:
-            yield
+            with INSIDE_SQLITE:
+                yield
         except sqlite3.Error as error:
             raise SpoolUnusable(
                 f"spool {self.path}: {error}; check the disk, or set RELIGHT_HOME to another folder",
@@ -284,7 +286,8 @@ class Spool:
         return Spool(self.path, read_only=True) if self.durable else self
 
     def close(self) -> None:
-        self._db.close()
+        with INSIDE_SQLITE:
+            self._db.close()
 
     def _damaged(self, what: str) -> SpoolUnusable:
         return SpoolUnusable(f"spool {self.path}: {what}", fault=SpoolFault.CORRUPT)

@@ -1,6 +1,7 @@
 """Wraps one function in what others offer for a call that may fail, each set up as its own pages show it."""
 
 from collections.abc import Awaitable, Callable
+from types import FunctionType
 from typing import Any
 
 import stamina
@@ -16,6 +17,9 @@ ATTEMPTS = 5
 THRESHOLD = 5
 RETRY_AND_BREAKER = "hyx retry + breaker"
 SPAN = "OpenTelemetry span"
+NOTHING = "a middleware that does nothing"
+STAMINA_CIRCUIT = "stamina + circuitbreaker"
+TENACITY_PURGATORY = "tenacity + purgatory"
 
 Call = Callable[[Any], Any]
 AsyncCall = Callable[[Any], Awaitable[Any]]
@@ -41,11 +45,19 @@ def sync_peers(bare: Call) -> dict[str, Call]:
         retry=tenacity.retry_if_exception_type(ConnectionError),
         reraise=True,
     )
+    stamina_retries = stamina.retry(on=ConnectionError, attempts=ATTEMPTS)
+
+    def nothing(request: object, call_next: Call) -> object:
+        return call_next(request)
+
     return {
         "circuitbreaker": circuit(failure_threshold=THRESHOLD)(_fresh(bare)),
         "purgatory": SyncCircuitBreakerFactory(default_threshold=THRESHOLD)("anthropic")(_fresh(bare)),
-        "stamina": stamina.retry(on=ConnectionError, attempts=ATTEMPTS)(_fresh(bare)),
+        "stamina": stamina_retries(_fresh(bare)),
         "tenacity": retries(_fresh(bare)),
+        STAMINA_CIRCUIT: stamina_retries(circuit(failure_threshold=THRESHOLD)(_fresh(bare))),
+        TENACITY_PURGATORY: retries(SyncCircuitBreakerFactory(default_threshold=THRESHOLD)("anthropic")(_fresh(bare))),
+        NOTHING: lambda request: nothing(request, bare),
         SPAN: span,
     }
 
@@ -64,32 +76,29 @@ def async_peers(bare: AsyncCall) -> dict[str, AsyncCall]:
         retry=tenacity.retry_if_exception_type(ConnectionError),
         reraise=True,
     )
+    stamina_retries = stamina.retry(on=ConnectionError, attempts=ATTEMPTS)
+
+    async def nothing(request: object, call_next: AsyncCall) -> object:
+        return await call_next(request)
+
     hyx_retry = retry(on=ConnectionError, attempts=ATTEMPTS, backoff=1)
     hyx_breaker = consecutive_breaker(exceptions=(ConnectionError,), failure_threshold=THRESHOLD)
     return {
-        RETRY_AND_BREAKER: hyx_retry(hyx_breaker(_fresh_async(bare))),
-        "circuitbreaker": circuit(failure_threshold=THRESHOLD)(_fresh_async(bare)),
-        "purgatory": AsyncCircuitBreakerFactory(default_threshold=THRESHOLD)("anthropic")(_fresh_async(bare)),
-        "stamina": stamina.retry(on=ConnectionError, attempts=ATTEMPTS)(_fresh_async(bare)),
-        "tenacity": retries(_fresh_async(bare)),
+        RETRY_AND_BREAKER: hyx_retry(hyx_breaker(_fresh(bare))),
+        "circuitbreaker": circuit(failure_threshold=THRESHOLD)(_fresh(bare)),
+        "purgatory": AsyncCircuitBreakerFactory(default_threshold=THRESHOLD)("anthropic")(_fresh(bare)),
+        "stamina": stamina_retries(_fresh(bare)),
+        "tenacity": retries(_fresh(bare)),
+        STAMINA_CIRCUIT: stamina_retries(circuit(failure_threshold=THRESHOLD)(_fresh(bare))),
+        TENACITY_PURGATORY: retries(AsyncCircuitBreakerFactory(default_threshold=THRESHOLD)("anthropic")(_fresh(bare))),
+        NOTHING: lambda request: nothing(request, bare),
         SPAN: span,
     }
 
 
-def _fresh(bare: Call) -> Call:
-    """Decorators keep their state by the function's name, or on it."""
-
-    def call(request: object) -> object:
-        return bare(request)
-
-    return call
-
-
-def _fresh_async(bare: AsyncCall) -> AsyncCall:
-    async def call(request: object) -> object:
-        return await bare(request)
-
-    return call
+def _fresh(bare: Any) -> Any:
+    """The same function once more, and no frame around it: decorators keep their state by the function, or on it."""
+    return FunctionType(bare.__code__, bare.__globals__, bare.__name__, bare.__defaults__, bare.__closure__)
 
 
 def _tracer() -> Any:

@@ -1,13 +1,14 @@
 """What a guard costs: added to a call, beside what others add; its CPU in all, recorded; and the event loop's lag."""
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from guard_peers import RETRY_AND_BREAKER, SPAN, async_peers, sync_peers
+from guard_peers import NOTHING, RETRY_AND_BREAKER, STAMINA_CIRCUIT, TENACITY_PURGATORY, async_peers, sync_peers
 from measuring import Bench, Figure, alternate, percentile
 from model_calls import ASK, async_bare_call, async_client, bare_call, client
 from servers import connected, new_stream
@@ -35,8 +36,9 @@ async def measure(bench: Bench) -> AsyncIterator[Figure]:
     async with _recording(bench) as recorder:
         guard = Guard(recorder)
         for kind, sides, best in (
-            ("sync", _sync_sides(guard), SPAN),
-            ("async", await _async_sides(guard), RETRY_AND_BREAKER),
+            ("sync call", _sync_sides(guard), STAMINA_CIRCUIT),
+            ("async call", await _async_sides(guard), RETRY_AND_BREAKER),
+            ("async call that waits", await _waiting_sides(guard), RETRY_AND_BREAKER),
         ):
             async for figure in _added(bench, kind, sides, best):
                 yield figure
@@ -109,6 +111,35 @@ async def _async_sides(guard: Guard) -> dict[str, Side]:
     return {name: side(call) for name, call in sides.items()}
 
 
+async def _waiting_sides(guard: Guard) -> dict[str, Side]:
+    """Calls that wait once for their answer, as all real ones do, driven by hand: the wait itself takes no time."""
+    request, bare = await async_bare_call(waits=True)
+
+    async def guarded_call(request: Any) -> Any:
+        return await guard.handle_async(request, bare)
+
+    def side(call: Callable[[Any], Any]) -> Side:
+        async def run(calls: int) -> list[float]:
+            taken = []
+            for _ in range(0, calls, BURST):
+                for _ in range(BURST):
+                    started = time.perf_counter_ns()
+                    going = call(request)
+                    going.send(None)
+                    with suppress(StopIteration):
+                        going.send(None)
+                    taken.append((time.perf_counter_ns() - started) / 1e3)
+                await asyncio.sleep(PAUSE_S)
+            return taken
+
+        return run
+
+    peers = async_peers(bare)
+    shown = (NOTHING, RETRY_AND_BREAKER, STAMINA_CIRCUIT, TENACITY_PURGATORY)
+    sides = {"bare": bare, "guard": guarded_call, **{name: peers[name] for name in shown}}
+    return {name: side(call) for name, call in sides.items()}
+
+
 async def _added(bench: Bench, kind: str, sides: dict[str, Side], best: str) -> AsyncIterator[Figure]:
     """What each adds to the median of the bare function; `best` is the one that ours is held to."""
     calls, rounds = bench.count(2_000, 400), bench.count(7, 3)
@@ -136,7 +167,7 @@ async def _added(bench: Bench, kind: str, sides: dict[str, Side], best: str) -> 
         ours = added.pop("guard")
         for peer, theirs in added.items():
             yield Figure(
-                name=f"guard, added to {kind} call, {title}",
+                name=f"guard, added to {kind}, {title}",
                 unit="us",
                 ours=ours,
                 against=peer,
@@ -184,18 +215,24 @@ async def _at_a_rate(bench: Bench, recorder: Recorder) -> AsyncIterator[Figure]:
     """CPU of the whole process, the recorder's threads and their sending to NATS included, and the loop's lag."""
     seconds, rounds = bench.count(4, 1), bench.count(5, 2)
     clients = {"bare": async_client(), "guarded": guarded(async_client(), recorder)}
-    lags: Microseconds = {name: [] for name in clients}
+    lags: dict[float, Microseconds] = {part: {name: [] for name in clients} for part in (0.5, 0.99)}
+    shares: Microseconds = {}
 
     def one_round(name: str) -> Callable[[], Awaitable[float]]:
         async def run() -> float:
             calls = seconds * RATE
-            cpu_s, lag = time.process_time(), asyncio.create_task(_lag(seconds))
+            threads_s, cpu_s, lag = _cpu_s_by_thread(), time.process_time(), asyncio.create_task(_lag(seconds))
             await _paced(clients[name], calls)
             if name == "guarded":  # what was recorded before this has been sent as well
                 event = BreakerSucceeded(service_name="bench", latency_ms=1)
                 await recorder.record(event).reached(Ack.REPLICATED)
             used_us = (time.process_time() - cpu_s) / calls * 1e6
-            lags[name].append(percentile(await lag, 0.99))
+            late_ms = await lag
+            for part in lags:
+                lags[part][name].append(percentile(late_ms, part))
+            if name == "guarded":
+                for thread, used_s in _cpu_s_by_thread().items():
+                    shares.setdefault(thread, []).append((used_s - threads_s.get(thread, 0.0)) / calls * 1e6)
             return used_us
 
         return run
@@ -207,13 +244,32 @@ async def _at_a_rate(bench: Bench, recorder: Recorder) -> AsyncIterator[Figure]:
     yield Figure(
         name=f"guarded call's CPU in all, {RATE}/s", unit="us", ours=taken["guarded"], against="bare client", limit=bare
     )
-    yield Figure(
-        name=f"event loop's lag at {RATE} guarded calls/s, p99",
-        unit="ms",
-        ours=lags["guarded"],
-        against="bare client",
-        limit=lags["bare"],
-    )
+    for thread, used in shares.items():
+        if thread in _THREADS:
+            yield Figure(name=f"of it, {_THREADS[thread]}", unit="us", ours=used)
+    for part, of_clients in lags.items():
+        yield Figure(
+            name=f"event loop's lag at {RATE} guarded calls/s, p{part * 100:.0f}",
+            unit="ms",
+            ours=of_clients["guarded"],
+            against="bare client",
+            limit=of_clients["bare"],
+        )
+
+
+_THREADS = {
+    "MainThread": "the SDK and the guard on the caller's path",
+    "relight-writer": "making events, and the disk",
+    "relight-uplink": "sending to NATS",
+}
+
+
+def _cpu_s_by_thread() -> dict[str, float]:
+    found = {}
+    for thread in threading.enumerate():
+        if thread.ident is not None:
+            found[thread.name] = time.clock_gettime(time.pthread_getcpuclockid(thread.ident))
+    return found
 
 
 async def _paced(asked: Any, calls: int) -> None:

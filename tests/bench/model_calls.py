@@ -1,6 +1,7 @@
 """Calls of a model that cost nothing but what the SDK itself takes: the transport has the answer ready."""
 
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
+from types import coroutine
 from typing import Any
 
 import anthropic
@@ -68,12 +69,13 @@ def bare_call() -> tuple[APIRequest, Callable[[APIRequest], Any]]:
     return seen.request, _closed_over(made, seen.response)
 
 
-async def async_bare_call() -> tuple[APIRequest, Callable[[APIRequest], Any]]:
+async def async_bare_call(*, waits: bool = False) -> tuple[APIRequest, Callable[[APIRequest], Any]]:
+    """`waits`: once, as for a server; whoever drives the coroutine lets it go on."""
     seen = _Seen()
     made = async_client(middleware=[seen])
     await made.messages.create(**ASK)
     assert seen.request is not None
-    return seen.request, _async_closed_over(made, seen.response)
+    return seen.request, (_waiting if waits else _async_closed_over)(made, seen.response)
 
 
 def _closed_over(self: anthropic.Anthropic, response: Any) -> Callable[[APIRequest], Any]:
@@ -92,6 +94,20 @@ def _async_closed_over(self: anthropic.AsyncAnthropic, response: Any) -> Callabl
         return response
 
     return call_next
+
+
+def _waiting(self: anthropic.AsyncAnthropic, response: Any) -> Callable[[APIRequest], Any]:
+    async def call_next(request: APIRequest) -> Any:
+        assert self is not None
+        await _once()
+        return response
+
+    return call_next
+
+
+@coroutine
+def _once() -> Generator[None, None, None]:
+    yield
 
 
 def events(deltas: int) -> Iterator[bytes]:

@@ -107,7 +107,7 @@ class LoopAlarms:
 
     def set(self, alarm: Alarm, left_s: float) -> None:
         """For the current task."""
-        alarm.target = asyncio.current_task()
+        alarm.target = asyncio.current_task(self._loop)  # to be told the loop saves half of the time
         alarm.at_s = at_s = self._now_s() + left_s
         if not self._agenda.append(alarm):
             self._agenda.insert(alarm)

@@ -31,17 +31,6 @@ _STATUSES = {
     429: Failure.RATE_LIMITED,
     529: Failure.OVERLOADED,
 }
-_ERROR_TYPES = {
-    "api_error": Failure.SERVER_ERROR,
-    "authentication_error": Failure.AUTHENTICATION,
-    "invalid_request_error": Failure.INVALID_REQUEST,
-    "not_found_error": Failure.NOT_FOUND,
-    "overloaded_error": Failure.OVERLOADED,
-    "permission_error": Failure.PERMISSION,
-    "rate_limit_error": Failure.RATE_LIMITED,
-    "request_too_large": Failure.TOO_LARGE,
-    "timeout_error": Failure.REQUEST_TIMEOUT,
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,11 +62,6 @@ def of_status(status: int) -> Failure:
     if status >= 500:
         return Failure.SERVER_ERROR
     return Failure.CLIENT_ERROR if status >= 400 else Failure.UNKNOWN
-
-
-def of_error_type(error_type: str | None) -> Failure:
-    """Of an error event inside a stream, by its `error.type`."""
-    return _ERROR_TYPES.get(error_type or "", Failure.SERVER_ERROR)
 
 
 def of_error(error: BaseException, *, now_us: int) -> Fault:

@@ -67,6 +67,7 @@ class KnownClients:
         """Clients whose own retries are on."""
         self.doubled = 0
         """Clients that two guards serve."""
+        self._said: set[str] = set()
 
     def lane(self, call_next: Callable[..., object], body: Any, parts: Parts) -> Lane:
         last, known = self._last
@@ -94,24 +95,23 @@ class KnownClients:
             max_retries=client.max_retries or None,
             guards=sum(map(is_guard, client.middleware)),
         )
+        name = type(client).__name__
         if known.max_retries:
             self.multiplying += 1
-            log.warning(
-                "attempts would multiply: %s has max_retries=%d beside its guard; use relight.guarded(client), or "
-                "max_retries=0",
-                type(client).__name__,
-                known.max_retries,
-                extra={"action": "attempts_multiply"},
+            self._warn(
+                f"{name} has max_retries={known.max_retries} beside its guard; use relight.guarded(client), or "
+                "max_retries=0"
             )
         if known.guards > 1:
             self.doubled += 1
-            log.warning(
-                "attempts would multiply: %s has %d guards among its middlewares; leave one",
-                type(client).__name__,
-                known.guards,
-                extra={"action": "attempts_multiply"},
-            )
+            self._warn(f"{name} has {known.guards} guards among its middlewares; leave one")
         return known
+
+    def _warn(self, what: str) -> None:
+        """Once: some programs make a client of their client for every call."""
+        if what not in self._said:
+            self._said.add(what)
+            log.warning("attempts would multiply: %s", what, extra={"action": "attempts_multiply"})
 
 
 def client_behind(call_next: object) -> BaseClient[Any, Any] | None:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from relight.engine import scope
 from relight.engine.errors import RecorderError
 from relight.engine.guard.facts import Answer, Attempt, Call, Failure
+from relight.engine.guard.health import Guarding, JournalHealth
 from relight.engine.guard.recording import events
 from relight.engine.guard.recording.answers import read_answer, read_json
 from relight.engine.guard.recording.content import Contents, Redact
@@ -60,6 +61,7 @@ class Journal:
         """Facts that came while the recorder did not run."""
         self.let_go = 0
         """Bodies of which nothing was recorded, since too much waited for the disk."""
+        recorder.beside(Guarding, Guarding).journals.add(self)
 
     def redacting(self, redact: Sequence[Redact]) -> "Journal":
         """Another one for the same recorder, with the same policy and prices, whose contents these hooks change."""
@@ -89,6 +91,14 @@ class Journal:
             self._waiting = self._defer(self._made_of_worked, call, call.context, 3)
         except RecorderError as error:
             self._miss(call.call.decision, error)
+
+    def health(self) -> JournalHealth:
+        return JournalHealth(
+            unrecorded=self.unrecorded,
+            let_go=self.let_go,
+            refused_contents=self.refused_contents,
+            unpriced=dict(self.unpriced),
+        )
 
     def taken(self, call: Call) -> None:
         """A call begins."""
