@@ -28,6 +28,7 @@ from relight.projections.base import Column, History, State
 
 DEBIAN_15 = Path("/usr/lib/postgresql/15/bin")
 PGBOUNCER = Path("/usr/sbin/pgbouncer")
+os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(temporary()))  # where tmp_path is
 START_S = 20.0
 TEMPLATE = "relight_template"
 NUMBERS = count(1)

@@ -74,9 +74,10 @@ class Scene:
             else BreakerClosed(service_name="refunds", reason="test")
         )
         after = self.tail
-        self.tail = await self.recorder.with_control(
+        appending = self.recorder.with_control(
             lambda log: log.append(ruling, after=after, tenant="acme", policy_version="1")
         )
+        self.tail = await asyncio.wrap_future(self.recorder.in_loop(appending))
         return self.tail
 
     async def trim(self, *, older_than: datetime = LATER, record: Record | None = None) -> StreamTrimmed:
@@ -96,7 +97,8 @@ class Scene:
 
 
 async def tail_of(recorder: Recorder) -> Tail:
-    return await recorder.with_control(lambda log: log.tail(BreakerOpened, tenant="acme", entity="refunds"))
+    looking = recorder.with_control(lambda log: log.tail(BreakerOpened, tenant="acme", entity="refunds"))
+    return await asyncio.wrap_future(recorder.in_loop(looking))
 
 
 @asynccontextmanager
