@@ -36,7 +36,7 @@ class Folded:
 
     @property
     def publisher(self) -> str:
-        return named(self.messages[0])[0]
+        return next(named(message)[0] for message in self.messages if ".acme." in message.subject)
 
     def of(self, publisher: str) -> list[Message]:
         return [message for message in self.messages if named(message)[0] == publisher]

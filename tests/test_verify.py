@@ -43,7 +43,7 @@ class Scene:
 
     @property
     def publisher(self) -> str:
-        return named(self.messages[0])[0]
+        return next(named(message)[0] for message in self.messages if ".acme." in message.subject)
 
     async def audited(self) -> Audit:
         archive = await ArchiveReader.open(FolderStore(self.folder))

@@ -109,7 +109,7 @@ async def _capped(plan: ChaosPlan, report: Report, step: Step) -> None:
         told, found = await here.judged()
         _tell_caps(report, here, before.rss_bytes, gone, back, cap=CAPPED_BYTES)
         tell_costs(report, PHASE, "at the cap, refusals among them", here.costs(gone, back))
-        said = await gaps(here.nats)
+        said = await gaps(here.nats, len(told.refused))
         report.promise(
             PHASE,
             "events refused at the cap; recorder.gap says",

@@ -89,7 +89,7 @@ async def _store_full(plan: ChaosPlan, report: Report, step: Step) -> None:
 
 async def _tell(report: Report, here: Outage, name: str, began: float) -> None:
     told, found = await here.judged()
-    said = await gaps(here.nats)
+    said = await gaps(here.nats, len(told.refused))
     report.promise(
         PHASE,
         f"{name}: events refused; recorder.gap says",

@@ -37,6 +37,7 @@ from relight.engine.tables.migrate import migrate
 
 SAMPLE_EVERY_S = 0.5
 DRAINED_S = 120.0
+SAID_WITHIN_S = 20.0
 BLOCKED_MS = 1.0
 """What callers may wait for record() at most: p99."""
 
@@ -227,11 +228,16 @@ async def outage(
         await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
 
-async def gaps(nats: EmbeddedNats) -> int:
-    """Refused events, as the stream holds it for ever."""
-    async with connected(nats) as client:
-        bodies = [orjson.loads(message.body) for message in await on_stream(client)]
-    return sum(body["data"]["refused_events"] for body in bodies if body["type"] == "recorder.gap")
+async def gaps(nats: EmbeddedNats, refused: int) -> int:
+    """Refused events, as the stream holds it for ever; what was said last may be on its way for a while."""
+    deadline = time.monotonic() + SAID_WITHIN_S
+    while True:
+        async with connected(nats) as client:
+            bodies = [orjson.loads(message.body) for message in await on_stream(client)]
+        said = sum(body["data"]["refused_events"] for body in bodies if body["type"] == "recorder.gap")
+        if said == refused or time.monotonic() > deadline:
+            return said
+        await asyncio.sleep(0.2)
 
 
 async def _health(http: aiohttp.ClientSession, url: str) -> tuple[int | None, float | None]:
