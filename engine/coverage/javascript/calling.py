@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from relight.engine.coverage.javascript.evaluation import Evaluation
     from relight.engine.coverage.javascript.frames import Frame
 
-MOST_PLUMBING = 24
+MOST_PLUMBING = 12
 """Functions and objects that a foreign function may return: of more, none is followed."""
 REBOUND = frozenset({"bind", "call", "apply"})
 LOOKED_UP = frozenset({"get", "resolve", "inject", "getInstance", "make", "use", "useContext", "retrieve"})

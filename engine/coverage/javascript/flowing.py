@@ -24,7 +24,7 @@ from relight.engine.coverage.javascript.values import (
 
 MOST_VISITS = 40
 """Of each node, on average."""
-MOST_HELD = 24
+MOST_HELD = 12
 """Values in one place: more are held only if they are clients. What holds so much is a program's plumbing."""
 ALWAYS_HELD = (Client, ClientClass, Method, Wrapper)
 
