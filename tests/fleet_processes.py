@@ -6,6 +6,7 @@
 
 import asyncio
 import ctypes
+import faulthandler
 import gc
 import json
 import mmap
@@ -41,6 +42,9 @@ DOMAINS = 5
 PACE_S = (0.2, 0.4)
 """Between two calls of a process."""
 DEADLINE_S = 120.0
+READY_S = 40.0
+"""Then a process says where each of its threads is, and the fleet gives up with `NOT_READY`."""
+NOT_READY = 75
 """Of each step; only what hangs takes that long, on however busy a machine."""
 PR_SET_PDEATHSIG = 1
 
@@ -118,6 +122,7 @@ class Child:
             self._watch_raw(name)
             self._warm(tool.breaker)
             shared.ready(number, round_)
+            faulthandler.cancel_dump_traceback_later()
             wait_until(lambda: shared.phase not in (WAIT, REPORT), "all others are ready")
             while shared.phase not in (REPORT, STOP):
                 self._call(tool)
@@ -232,9 +237,12 @@ def main() -> None:
         shared.set(phase=STOP)
         for pid in pids:
             os.waitpid(pid, 0)
-    except BaseException:
+    except BaseException as error:
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
+        if isinstance(error, NotReady):
+            print(error, file=sys.stderr, flush=True)
+            os._exit(NOT_READY)
         raise
 
 
@@ -253,6 +261,7 @@ def fork(number: int, shared: Shared, url: str, folder: Path) -> int:
             spools=folder / f"spool-{number}",
             fault_domain=f"zone-{number % DOMAINS}",
         )
+        faulthandler.dump_traceback_later(READY_S - 10)
         recorder = Recorder(options)
         recorder.start()
         Child(number, shared, recorder, folder).run()
@@ -327,20 +336,35 @@ SAYS = {
 }
 
 
+class NotReady(Exception):
+    """The machine was too busy for so many processes to come up."""
+
+
 async def all_ready(shared: Shared) -> None:
-    await reach(lambda: shared.count_ready() == shared.children, "all are ready", shared.count_ready)
+    try:
+        await reach(
+            lambda: shared.count_ready() == shared.children, "all are ready", shared.count_ready, within_s=READY_S
+        )
+    except TimeoutError as error:
+        raise NotReady(str(error)) from error
 
 
 async def all_reach(shared: Shared, bit: int) -> None:
     await reach(lambda: shared.count(bit) == shared.children, f"all {SAYS[bit]}", lambda: shared.count(bit))
 
 
-async def reach(condition: Callable[[], bool], what: str, count: Callable[[], int] | None = None) -> None:
-    deadline = time.monotonic() + DEADLINE_S
+async def reach(
+    condition: Callable[[], bool],
+    what: str,
+    count: Callable[[], int] | None = None,
+    *,
+    within_s: float = DEADLINE_S,
+) -> None:
+    deadline = time.monotonic() + within_s
     while not condition():
         if time.monotonic() > deadline:
             so_far = "" if count is None else f": {count()} by then"
-            raise TimeoutError(f"not within {DEADLINE_S:g} s: {what}{so_far}")
+            raise TimeoutError(f"not within {within_s:g} s: {what}{so_far}")
         await asyncio.sleep(0.005)
 
 
