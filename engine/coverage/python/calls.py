@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from abc import abstractmethod
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -135,11 +136,11 @@ class Calls(Guessing):
     def call_all(self, values: Values, arguments: Arguments, at: ast.Call, frame: Frame) -> Values:
         return NOTHING.union(*(self.call_value(value, arguments, at, frame) for value in values))
 
-    def call_outside(self, dotted: str, arguments: Arguments, at: ast.Call, frame: Frame) -> Values:
-        raise NotImplementedError
+    @abstractmethod
+    def call_outside(self, dotted: str, arguments: Arguments, at: ast.Call, frame: Frame) -> Values: ...
 
-    def call_made(self, made: Made, arguments: Arguments, at: ast.Call, frame: Frame) -> Values:
-        raise NotImplementedError
+    @abstractmethod
+    def call_made(self, made: Made, arguments: Arguments, at: ast.Call, frame: Frame) -> Values: ...
 
     def _guarding_here(self, function: Function) -> set[str]:
         """Names of functions of its module that configuration names by an import path of another root."""
@@ -227,9 +228,9 @@ class Calls(Guessing):
         given = self.resolved(value.path[-1] if value.path else "", arguments)
         return given or frozenset({replace(value, path=(*value.path[:3], "()"))})
 
+    @abstractmethod
     def resolved(self, name: str, arguments: Arguments) -> Values:
         """What a container gives that is asked for a client's class, `container.resolve(AsyncAnthropic)`."""
-        raise NotImplementedError
 
     def passed_on(self, arguments: Arguments, at: ast.Call, frame: Frame, to: str) -> Values:
         """Methods handed to something that will call them: the call is made from there, and listed here."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+from abc import abstractmethod
 from collections.abc import Callable
 
 from relight.engine.coverage.python.attributes import Attributes
@@ -130,8 +131,8 @@ class Expressions(Attributes):
         frame.names = before
         return first | self.evaluate(node.orelse, frame)
 
-    def narrow(self, test: ast.expr, frame: Frame) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def narrow(self, test: ast.expr, frame: Frame) -> None: ...
 
     def _walrus(self, node: ast.NamedExpr, frame: Frame) -> Values:
         values = self.evaluate(node.value, frame)
@@ -235,8 +236,8 @@ class Expressions(Attributes):
     def _call(self, node: ast.Call, frame: Frame) -> Values:
         return self.call(node, frame)
 
-    def call(self, node: ast.Call, frame: Frame) -> Values:
-        raise NotImplementedError
+    @abstractmethod
+    def call(self, node: ast.Call, frame: Frame) -> Values: ...
 
     _HOW: dict[type[ast.expr], Callable[..., Values]] = {
         ast.Name: _name,

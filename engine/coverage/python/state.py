@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
 from relight.engine.coverage.config import CoverageConfig
@@ -64,7 +65,7 @@ class Edge:
     node: ast.AST
 
 
-class State:
+class State(ABC):
     """Nothing here is ever run or imported: names, assignments and calls are followed in the syntax."""
 
     def __init__(self, modules: Modules, config: CoverageConfig) -> None:
@@ -111,35 +112,35 @@ class State:
         self.growth = 0
         """How often something that outlives a pass became more."""
 
-    def evaluate(self, node: ast.expr | None, frame: Frame) -> Values:
-        raise NotImplementedError
+    @abstractmethod
+    def evaluate(self, node: ast.expr | None, frame: Frame) -> Values: ...
 
-    def annotated(self, node: ast.expr | None, frame: Frame, name: str, at: ast.AST) -> Values:
-        raise NotImplementedError
+    @abstractmethod
+    def annotated(self, node: ast.expr | None, frame: Frame, name: str, at: ast.AST) -> Values: ...
 
-    def run_function(self, function: Function, arguments: Arguments) -> Values:
-        raise NotImplementedError
+    @abstractmethod
+    def run_function(self, function: Function, arguments: Arguments) -> Values: ...
 
-    def attribute(self, values: Values, name: str, frame: Frame) -> Values:
-        raise NotImplementedError
+    @abstractmethod
+    def attribute(self, values: Values, name: str, frame: Frame) -> Values: ...
 
-    def call_function(self, function: Function, arguments: Arguments, at: ast.AST, frame: Frame) -> Values:
-        raise NotImplementedError
+    @abstractmethod
+    def call_function(self, function: Function, arguments: Arguments, at: ast.AST, frame: Frame) -> Values: ...
 
-    def call_value(self, value: Value, arguments: Arguments, at: ast.Call, frame: Frame) -> Values:
-        raise NotImplementedError
+    @abstractmethod
+    def call_value(self, value: Value, arguments: Arguments, at: ast.Call, frame: Frame) -> Values: ...
 
-    def execute_module(self, module: Module) -> Frame:
-        raise NotImplementedError
+    @abstractmethod
+    def execute_module(self, module: Module) -> Frame: ...
 
-    def run_body(self, body: list[ast.stmt], frame: Frame) -> bool:
-        raise NotImplementedError
+    @abstractmethod
+    def run_body(self, body: list[ast.stmt], frame: Frame) -> bool: ...
 
-    def assign(self, target: ast.expr, values: Values, frame: Frame, of: ast.expr | None = None) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def assign(self, target: ast.expr, values: Values, frame: Frame, of: ast.expr | None = None) -> None: ...
 
-    def module_attribute(self, module: Module, name: str) -> Values:
-        raise NotImplementedError
+    @abstractmethod
+    def module_attribute(self, module: Module, name: str) -> Values: ...
 
     def place(self, node: ast.AST, frame: Frame) -> Place:
         line, column = getattr(node, "lineno", 1), getattr(node, "col_offset", 0)
