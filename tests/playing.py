@@ -11,8 +11,6 @@ from typing import Any
 
 CHAOS = Path(__file__).parent / "chaos"
 WITHIN_S = 240.0
-BLOCKED_MS = "50"
-"""Several runs at once wait for a core as well; who waited for disk or network would wait longer. `make chaos`: 1."""
 
 
 class Played:
@@ -26,7 +24,7 @@ class Played:
                 [sys.executable, CHAOS / "run.py", *arguments, "--json", self._told],
                 stdout=said,
                 stderr=subprocess.STDOUT,
-                env=os.environ | {"PYTHONPATH": str(CHAOS.parent), "RELIGHT_TEST_BLOCKED_MS": BLOCKED_MS},
+                env=os.environ | {"PYTHONPATH": str(CHAOS.parent)},
             )
 
     def figures(self) -> dict[str, Any]:

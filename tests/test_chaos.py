@@ -1,7 +1,8 @@
 """Chaos in small: outages, faults of the network and full disks; and that a broken promise would be noticed."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,30 +12,27 @@ from playing import CHAOS, Played, playing
 from stack import encoded, failed
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Played]]:
-    """All at once: of the hundred seconds that they take together they work for fifteen."""
-    with playing(
-        tmp_path_factory.mktemp("chaos"),
-        away=("away", "--away-s", "6", "--events-per-s", "500"),
-        wires=("wires", "--wires-s", "3", "--events-per-s", "500"),
-        disk=("disk", "--wires-s", "2", "--events-per-s", "1500"),
-    ) as begun:
-        yield begun
+@pytest.fixture
+def play(tmp_path: Path) -> Iterator[Callable[..., Played]]:
+    """One run after the other: what their callers wait for is measured."""
+    with ExitStack() as stack:
+        yield lambda *arguments: stack.enter_context(playing(tmp_path, run=arguments))["run"]
 
 
-def test_nats_and_postgresql_away_and_a_cap_reached_block_nobody_and_lose_nothing(runs: dict[str, Played]) -> None:
-    kept = kept_promises(runs["away"])
+def test_nats_and_postgresql_away_and_a_cap_reached_block_nobody_and_lose_nothing(play: Callable[..., Played]) -> None:
+    kept = kept_promises(play("away", "--away-s", "6", "--events-per-s", "500"))
     assert sum("record()" in name for name in kept) == 2
     assert any("recorder.gap says" in name for name in kept)
 
 
-def test_nats_frozen_flapping_deaf_and_half_open_blocks_nobody_and_loses_nothing(runs: dict[str, Played]) -> None:
-    assert sum("record()" in name for name in kept_promises(runs["wires"])) == 4
+def test_nats_frozen_flapping_deaf_and_half_open_blocks_nobody_and_loses_nothing(play: Callable[..., Played]) -> None:
+    assert (
+        sum("record()" in name for name in kept_promises(play("wires", "--wires-s", "3", "--events-per-s", "500"))) == 4
+    )
 
 
-def test_full_disks_under_the_spool_and_under_nats_are_said_and_survived(runs: dict[str, Played]) -> None:
-    found = runs["disk"].figures()
+def test_full_disks_under_the_spool_and_under_nats_are_said_and_survived(play: Callable[..., Played]) -> None:
+    found = play("disk", "--wires-s", "2", "--events-per-s", "1500").figures()
     skipped = [verdict["figure"] for verdict in found["verdicts"] if verdict["name"] == "skipped"]
     if skipped:
         lacking(f"a small disk ({skipped[0]})")
