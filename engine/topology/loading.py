@@ -24,7 +24,7 @@ MESH: Final = "mesh"
 
 
 def load_topology(named: str | Path) -> Topology:
-    """The file's, or that of a word: `embedded`, `zone`, `stretch`. Raises `TopologyRefused`."""
+    """That of a file or of a word: `embedded`, `zone`, `stretch`. Raises `TopologyRefused`."""
     if str(named) in tuple(Kind):
         return built_in(Kind(str(named)))
     try:
@@ -47,8 +47,8 @@ def parse_topology(text: str, *, where: str = "the topology") -> Topology:
     if isinstance(fleet, dict) and fleet.get("kind") == MESH:
         raise TopologyRefused(
             "known_kind",
-            f"{where}: a mesh (a stream for each region, mirrored) is not built yet: choose stretch, which loses nothing"
-            " when a region is lost; between its regions expect one round trip per acknowledgement",
+            f"{where}: a mesh (a stream for each region, mirrored) is not built yet: choose stretch, which loses"
+            " nothing when a region is lost; between its regions expect one round trip per acknowledgement",
         )
     try:
         return checked(Topology.model_validate(given))

@@ -6,6 +6,7 @@ from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from relight.engine.errors import TopologyRefused
 from relight.events.failover import Manner
 from relight.events.values import Name
 
@@ -111,6 +112,15 @@ class Topology(_Frozen):
     def local(self) -> bool:
         """Whether its servers are started here, rather than told by their addresses."""
         return all(region.nats is None for region in self.regions.values())
+
+    def known(self, region: str) -> str:
+        """The same name. Raises `TopologyRefused` when there is no such region."""
+        if region not in self.regions:
+            known = ", ".join(self.regions)
+            raise TopologyRefused(
+                "known_regions", f"there is no region {region}: RELIGHT_REGION has to be one of {known}"
+            )
+        return region
 
     def others(self, region: str) -> tuple[str, ...]:
         return tuple(name for name in self.regions if name != region)

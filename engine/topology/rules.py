@@ -99,7 +99,7 @@ def _policies(topology: Topology) -> Iterator[TopologyRefused]:
         if (votes := policy.conditions.suspected_by) is not None and votes > voters:
             yield TopologyRefused(
                 "reachable_votes",
-                f"{where} waits for {votes} regions to suspect {policy.source}, and there are {voters} others: ask less",
+                f"{where} waits for {votes} regions to suspect {policy.source}, and {voters} others can: ask fewer",
             )
 
 
