@@ -1,1 +1,1 @@
-"""What a region's service does beside projecting and answering: hears others, rules, moves work."""
+"""What the regions of one fleet know of each other, and do when one of them is lost."""
