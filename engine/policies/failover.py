@@ -26,6 +26,7 @@ from relight.engine.policies.failover_rules import check
 from relight.engine.policies.routing import (
     RoutingState,
     begun_within,
+    in_force,
     kept_in_place,
     may_stand_in,
     moved,
@@ -137,8 +138,11 @@ def _due(state: RoutingState, routing: Routing, now: datetime, sights: Sights) -
     if going is not None:
         yield from _next_step(state, routing, going, now, sights)
         return
+    holding = {override.override for override in in_force(routing, now)}
     for one in routing.standing:
-        if one.override is not None and not may_stand_in(routing, one.source_region, moved(routing, one.source_region)):
+        if one.override in (None, *holding):
+            continue
+        if not may_stand_in(routing, one.source_region, moved(routing, one.source_region)):
             yield Back(source=one.source_region, reason="the override that let it go ended", ordered_by="relight")
     for policy in routing.policies:
         sight = sights.get(policy.source_region, Sight())

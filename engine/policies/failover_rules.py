@@ -31,7 +31,7 @@ from relight.engine.policies.routing import (
     standing,
     under_way,
 )
-from relight.events.failover import Phase, Routing, StandIn
+from relight.events.failover import Manner, Phase, Routing, StandIn
 
 
 def check(state: RoutingState, command: Command, now: datetime, sights: Sights) -> tuple[RuleResult, ...]:
@@ -102,6 +102,8 @@ def _start(routing: Routing, command: Start, now: datetime, sights: Sights) -> I
         )
     else:
         yield _is_under_way(going, command.failover)
+        forced = f"{command.failover} is under way already: what goes on with it is forced"
+        yield _result(Rule.UNDER_WAY, command.manner is Manner.FORCED, "it is forced", forced)
         same = going is None or going.source_region == source
         yield _result(Rule.SOURCE_ACTIVE, same, f"{source} is what it moves", f"it does not move {source}")
     yield _result(

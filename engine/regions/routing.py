@@ -94,7 +94,7 @@ class RoutingTable:
         """Called in the recorder's loop with every ruling, and as soon as it is known."""
         self._changed.append(callback)
 
-    async def known(self, *, timeout_s: float = 30) -> "RoutingTable":
+    async def known(self, *, timeout_s: float | None = 30) -> "RoutingTable":
         """Waits, in the recorder's loop, until all that was ruled before is read. Raises `AckTimeout`."""
         if not self._read:
             ready = asyncio.Event()
@@ -104,7 +104,7 @@ class RoutingTable:
                     await ready.wait()
             except TimeoutError:
                 raise AckTimeout(
-                    f"the routing of fleet {self.fleet} was not read within {timeout_s:g} s: {self.failure}"
+                    f"the routing of fleet {self.fleet} was not read within {timeout_s} s: {self.failure}"
                 ) from None
             finally:
                 self._ready.remove(ready)
