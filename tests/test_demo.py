@@ -99,9 +99,11 @@ async def test_a_day_fills_every_table_and_can_be_told_from_the_stream_alone(tem
     happened = Counter(event.type for event in stream.values())
     of_bad_days = {f"recorder.{fact}" for fact in ("gap", "lost", "healed", "trimmed", "erased", "drained")}
     of_guards = {"decisions.calls_counted"}
+    of_regions = {f"faults.{fact}" for fact in ("suspected", "trusted")}
     of_workers = {"tasks.released", "tasks.checkpointed"}
     of_fleets = {f"failover.{fact}" for fact in ("fleet_declared", "overridden", "override_ended")}
-    assert event_types().keys() - happened.keys() == of_bad_days | of_guards | of_workers | of_fleets, (
+    others = of_guards | of_regions | of_workers | of_fleets
+    assert event_types().keys() - happened.keys() == of_bad_days | others, (
         "every other kind of event happens on that day"
     )
     assert {event.tenant for event in stream.values()} == {"-", "acme", "globex"}

@@ -79,6 +79,7 @@ class Follower:
                 filter_subjects=self._subjects,
                 ack_policy=AckPolicy.NONE,
                 idle_heartbeat=IDLE_HEARTBEAT_S,
+                flow_control=self._since is None,  # there may be more at once than a client takes in
                 mem_storage=True,
                 num_replicas=1,
                 inactive_threshold=INACTIVE_S,
@@ -123,6 +124,8 @@ class Follower:
         self._heard_at = asyncio.get_running_loop().time()
         headers = message.headers or {}
         if headers.get("Status") == "100":
+            if message.reply:
+                await message.respond(b"")  # all that came before it is here
             last = headers.get("Nats-Last-Consumer")
             self._missed |= last is not None and int(last) != self._received
         elif message.reply.startswith("$JS.ACK."):
