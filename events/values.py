@@ -156,6 +156,10 @@ Fraction = Annotated[
     float, BeforeValidator(_a_number), Field(ge=0, le=1, allow_inf_nan=False), AfterValidator(_no_negative_zero)
 ]
 """0..1: a confidence, a risk, a score."""
+Phi = Annotated[
+    float, BeforeValidator(_a_number), Field(ge=0, le=300, allow_inf_nan=False), AfterValidator(_no_negative_zero)
+]
+"""A suspicion: minus the decimal logarithm of how likely it is that a heartbeat still comes."""
 Time = Annotated[AwareDatetime, BeforeValidator(_no_number), AfterValidator(_utc)]
 """Aware, held in UTC, to the microsecond."""
 JsonObject = Annotated[dict[str, JsonValue], AfterValidator(_storable_object)]

@@ -57,6 +57,7 @@ BY_TYPE: list[tuple[object, st.SearchStrategy[Any]]] = [
     (values.Whole, st.sampled_from((0, -1, 1, -values.MAX_INTEGER, values.MAX_INTEGER)) | st.integers(-10, 10)),
     (values.Ordinal, st.sampled_from((1, 2, values.MAX_INTEGER)) | st.integers(1, 10_000)),
     (values.Fraction, st.sampled_from((0.0, -0.0, 1.0)) | st.floats(0, 1)),
+    (values.Phi, st.sampled_from((0.0, -0.0, 300.0)) | st.floats(0, 300)),
     (values.Time, times),
     (values.JsonObject, st.dictionaries(texts, json_values, max_size=3)),
     (values.Content, st.builds(values.Content, sha256=st.sampled_from(HASHES), size_bytes=counts)),
