@@ -161,6 +161,7 @@ class Owner(NamedTuple):
     claimant: Claimant
     silent_s: float
     unheld_s: float = 0
+    left: bool = False
     isolated: bool = False
     region_isolated: bool = False
 
@@ -172,6 +173,8 @@ def lost(owner: Owner, *, lease_s: float = LEASE_S) -> tuple[ReleaseCause, str] 
         return ReleaseCause.REGION_LOST, f"region {region} is isolated"
     if owner.isolated:
         return ReleaseCause.OWNER_LOST, f"{name} is isolated"
+    if owner.left:
+        return ReleaseCause.OWNER_LOST, f"{name} stopped with it"
     if owner.silent_s > lease_s:
         return ReleaseCause.LEASE_OVER, f"{name} was silent for {owner.silent_s:.0f} s"
     if owner.unheld_s > UNHELD_S:

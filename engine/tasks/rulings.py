@@ -1,4 +1,4 @@
-"""Rulings on tasks as one process appends them: each after the revision that it knows, so that one owner at most wins."""
+"""Rulings on tasks as one process appends them, each after the revision that it knows: so that one owner wins."""
 
 import asyncio
 import hashlib
@@ -77,8 +77,13 @@ class TaskLog:
                 )
         return there
 
-    async def claim(self, tenant: str, task: str, who: Claimant) -> Owned | None:
-        """The task, if it waits for an owner and is due, and nobody was faster."""
+    async def claim(
+        self, tenant: str, task: str, who: Claimant, *, taking: Callable[[int], None] | None = None
+    ) -> Owned | None:
+        """The task, if it waits for an owner and is due, and nobody was faster.
+
+        `taking` is told the epoch beforehand: whether the claim was won may come to be known late.
+        """
         tail = await self.tail(tenant, task)
         state = state_of(tail)
         if state is None or state.status is not TaskStatus.PENDING:
@@ -90,6 +95,8 @@ class TaskLog:
         epoch = tail.rev + 1
         ruling = reassignment.claimed(task, state, who, rev=epoch, reason=reason)
         assert ruling.state is not None
+        if taking is not None:
+            taking(epoch)
         try:
             tail = await self._append(tenant, ruling, tail)
         except Superseded:
