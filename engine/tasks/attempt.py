@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -95,24 +94,28 @@ class Attempt:
             await self._work(task)
 
     async def _work(self, task: Task) -> None:
-        if self._fenced:
-            return
-        if self._given_back is None:
-            self._running = asyncio.ensure_future(_called(self._job, task))
-            with suppress(asyncio.CancelledError):
-                await asyncio.wait([self._running])
+        if not self._fenced and self._given_back is None:
+            running = self._running = asyncio.ensure_future(_called(self._job, task))
+            try:
+                await asyncio.wait([running])
+            finally:
+                running.cancel()
+        await self._ended(task)
+
+    async def _ended(self, task: Task) -> None:
         running = self._running
+        error = None if running is None or running.cancelled() else running.exception()
         if self._fenced:
             log.info("task %s of %s is another's now", task.id, task.tenant, extra={"action": "task_fenced"})
-        elif running is not None and running.done() and not running.cancelled() and running.exception() is None:
+        elif error is not None:
+            await self._failed(task, error)
+        elif running is not None and not running.cancelled():
             await self._completed(task, running.result())
-        elif self._given_back is not None and (running is None or running.cancelled()):
+        elif self._given_back is None:
+            await self._failed(task, asyncio.CancelledError("it cancelled itself"))
+        else:
             reason = self._given_back
             await self._rule(task, lambda now: self._tasks.release(now, ReleaseCause.GIVEN_BACK, reason))
-        elif running is None or not running.done() or running.cancelled():
-            await self._failed(task, asyncio.CancelledError("it was cancelled"))
-        else:
-            await self._failed(task, running.exception() or RuntimeError("it ended"))
 
     async def _completed(self, task: Task, result: Result) -> None:
         try:

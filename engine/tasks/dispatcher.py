@@ -4,7 +4,6 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Protocol
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -17,6 +16,7 @@ from relight.engine.policies.reassignment import LEASE_S, Claimant, Owner, lost
 from relight.engine.recorder.recorder import Recorder
 from relight.engine.regions.heard import Heard
 from relight.engine.regions.heartbeats import WORKER, Heartbeat
+from relight.engine.regions.liveness import Liveness, Standing
 from relight.engine.tasks.asking import WORK, Asking, Offer, Offers, Release, Waiter, Waiters, fenced_subject
 from relight.engine.tasks.board import Board, Held, Key
 from relight.engine.tasks.leading import Leading, RegionRouting
@@ -38,14 +38,6 @@ HOLDS: TypeAdapter[list[tuple[str, str, int]]] = TypeAdapter(list[tuple[str, str
 log = logging.getLogger(__name__)
 
 
-class Isolations(Protocol):
-    """What is asked of whoever watches over regions and workers (`relight.engine.regions.liveness`)."""
-
-    def region_isolated(self, region: str) -> bool: ...
-
-    def worker_isolated(self, worker: str) -> bool: ...
-
-
 class Dispatcher:
     """Runs in the recorder's loop, for as long as that does. Several may run, in one region or in many: what each
     offers or releases is settled by compare-and-set, so that the others only waste a question.
@@ -59,14 +51,14 @@ class Dispatcher:
         heard: Heard,
         *,
         routing: RegionRouting | None = None,
-        isolations: Isolations | None = None,
+        liveness: Liveness | None = None,
         weights: Mapping[str, int] | None = None,
         lease_s: float = LEASE_S,
     ) -> None:
         self._recorder = recorder
         self._region = recorder.options.region
         self._heard = heard
-        self._isolations = isolations
+        self._liveness = liveness
         self._lease_s = lease_s
         self._board = Board(weights)
         self._waiters = Waiters()
@@ -79,6 +71,8 @@ class Dispatcher:
         self.failure: str | None = "the tasks were not read yet"
         """Why no tasks are given out now."""
         heard.on_heartbeat(self._on_heartbeat)
+        if liveness is not None:
+            liveness.changed.append(lambda _kind, _name, _standing: self.wake())
 
     def task_count(self, queue: str) -> int | None:
         """Tasks of the queue that are not finished; None while that is not known."""
@@ -184,10 +178,8 @@ class Dispatcher:
         return True
 
     def _may_work(self, asking: Asking) -> bool:
-        isolated = self._isolations is not None and (
-            self._isolations.worker_isolated(asking.worker) or self._isolations.region_isolated(asking.region)
-        )
-        return not isolated and self.leading.takes_work(asking.region)
+        standing = None if self._liveness is None else self._liveness.worker(asking.worker)
+        return standing in (None, Standing.ALIVE, Standing.UNKNOWN) and self.leading.takes_work(asking.region)
 
     def _on_heartbeat(self, beat: Heartbeat) -> None:
         if beat.kind != WORKER:
@@ -221,14 +213,14 @@ class Dispatcher:
     def _owner(self, name: str, held: Held, now_s: float) -> Owner:
         silent_ms, since_s = self._heard.silent_ms(WORKER, name), now_s - held.since_s
         unheld_s = 0.0 if held.unheld_since_s is None else now_s - held.unheld_since_s
-        watching, beat = self._isolations, self._heard.last(WORKER, name)
+        beat, live = self._heard.last(WORKER, name), self._liveness
         return Owner(
             held.who,
             silent_s=since_s if silent_ms is None else min(since_s, silent_ms / 1_000),
             unheld_s=min(since_s, unheld_s),
             left=beat is not None and beat.leaving,
-            isolated=watching is not None and watching.worker_isolated(name),
-            region_isolated=watching is not None and watching.region_isolated(held.who.region),
+            isolated=live is not None and live.worker(name) is Standing.ISOLATED,
+            region_isolated=live is not None and live.region(held.who.region) is Standing.ISOLATED,
         )
 
     async def _release(self, client: Client, key: Key, held: Held, cause: ReleaseCause, reason: str) -> None:

@@ -14,7 +14,7 @@ from nats.aio.msg import Msg
 from nats.errors import NoRespondersError
 from pydantic import JsonValue, ValidationError
 
-from relight.engine.errors import RecorderError, RelightError, TaskFenced
+from relight.engine.errors import RecorderError, RelightError, TaskFenced, Unreachable
 from relight.engine.log.answers import answered
 from relight.engine.log.reader import TRANSIENT
 from relight.engine.policies.reassignment import LEASE_S, Claimant
@@ -129,8 +129,9 @@ class Worker:
             reply = await answered(client, request, within_s=WAIT_S + 2)
             return Offers.model_validate_json(reply.data).offers
         except NoRespondersError:
-            await asyncio.sleep(RETRY_S)
-            return ()
+            raise Unreachable(
+                f"nobody gives out tasks of queue {job.queue}: is a `relight up` or `relight serve` running?"
+            ) from None
         except (TimeoutError, ValidationError):
             return ()
 
