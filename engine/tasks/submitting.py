@@ -45,7 +45,7 @@ class Submitter:
         delay_s: float = 0,
         max_attempts: int = MAX_ATTEMPTS,
     ) -> Submitted:
-        """Raises `TaskRefused`, `Unreachable`, `AckTimeout`; after the latter two the same again is safe, with `task`."""
+        """Raises `TaskRefused`, `Unreachable`, `AckTimeout`; after the latter two, the same `task` again is safe."""
         name = task or self._recorder.clock.next_id()
         here = scope.current()
         body = None
