@@ -143,9 +143,11 @@ def completed(task: str, state: TaskState, result: Content | None) -> TaskComple
     return TaskCompleted(task=task, result=result, state=done)
 
 
-def checkpointed(task: str, state: TaskState, step: int, snapshot: Content | None) -> TaskCheckpointed:
-    """The owner goes on; whoever comes after it would go on from here."""
-    there = state.model_copy(update={"step": step, "snapshot": snapshot})
+def checkpointed(
+    task: str, state: TaskState, step: int, snapshot: Content | None, *, previous: Content | None = None
+) -> TaskCheckpointed:
+    """The owner goes on; whoever comes after it would go on from here, or from `previous` if that cannot be read."""
+    there = state.model_copy(update={"step": step, "snapshot": snapshot, "previous": previous})
     return TaskCheckpointed(task=task, step=step, snapshot=snapshot, state=there)
 
 

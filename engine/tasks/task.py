@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Collection, Coroutine
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any, TypeVar
@@ -42,6 +42,8 @@ class Task:
         self.epoch = owned.epoch
         self.payload = payload
         """Its bytes; None where it was submitted without."""
+        self.done: set[str] = set()
+        """Steps that this owner did."""
 
     @property
     def state(self) -> TaskState:
@@ -105,13 +107,26 @@ class Task:
 
     def did(self, step: str) -> Receipt:
         """Records that the step was done, by this owner under this epoch: so those that were done twice are known."""
+        self.done.add(step)
         done: dict[str, JsonValue] = {"step": step, "epoch": self.epoch, "key": self.key(step)}
         return self._recorder.record(DecisionCheckpointed(decision=self.id, checkpoint_type=STEP, state_snapshot=done))
 
-    async def checkpoint(self, step: int, snapshot: Content | None) -> None:
-        """The task is as far as `step`; `snapshot` is in the content store already. Raises `TaskFenced`."""
+    async def checkpoint(
+        self,
+        step: int,
+        snapshot: Content | None,
+        *,
+        previous: Content | None = None,
+        after: Collection[Content | None] | None = None,
+    ) -> Owned:
+        """The task is as far as `step`; `snapshot` is in the content store already. Raises `TaskFenced`.
+
+        `previous` and `after`: see `TaskLog.checkpoint`.
+        """
         async with self._lock:
-            self._owned = await self._in_loop(self._log.checkpoint(self._owned, step, snapshot))
+            checkpoint = self._log.checkpoint(self._owned, step, snapshot, previous=previous, after=after)
+            self._owned = await self._in_loop(checkpoint)
+            return self._owned
 
     async def keep(self, body: bytes) -> Content:
         """Bytes in the content store of the task's tenant; durable once this returns."""
