@@ -34,6 +34,7 @@ from relight.engine.tables.connecting import Session, connect_probe, connect_ses
 from relight.engine.tables.pools import PROJECTOR_ROLE as PROJECTOR_ROLE
 from relight.engine.tables.pools import Pool
 from relight.engine.tables.projector import Projector
+from relight.engine.tasks.serving import dispatching
 from relight.engine.topology.loading import load_topology
 from relight.events.catalog import prepare
 
@@ -152,8 +153,16 @@ async def serving(
             ingest = Ingest(recorder)
         region = None
         if recorder is not None and settings.topology is not None:
-            ground = Ground(recorder=recorder, region=settings.region, pool=pool, projector=projector, servers=servers)
+            ground = Ground(
+                recorder=recorder,
+                region=settings.region,
+                projector=projector,
+                servers=servers,
+                spools=settings.home / "spool",
+            )
             region = await stack.enter_async_context(regional(load_topology(settings.topology), ground))
+        elif recorder is not None:
+            await stack.enter_async_context(dispatching(recorder))
         if parts.projector and parts.healing:
             turn = region.heals if region is not None else _always
             await stack.enter_async_context(healing_beside(servers, settings, recorder, turn=turn))
