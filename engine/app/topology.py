@@ -63,7 +63,8 @@ async def run_regions(
 ) -> None:
     """All regions until SIGINT or SIGTERM. A process that ends by itself is started again, unless told otherwise.
 
-    `announce` is called once all are ready, and what the topology says is declared; `said` is told of each end. Raises `EmbeddedServerError`.
+    `announce` is called once all are ready and what the topology says is declared, `said` is told of each end.
+    Raises `EmbeddedServerError`.
     """
     topology = local_topology(named)
     where = named if named in tuple(Kind) else str(Path(named).absolute())
