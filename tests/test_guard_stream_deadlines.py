@@ -19,14 +19,7 @@ from relight.engine.guard.facts import Failure
 from relight.engine.guard.streams.watching import How
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-server, fake, http, sync_http, side, async_side = (
-    watched.server,
-    watched.fake,
-    watched.http,
-    watched.sync_http,
-    watched.side,
-    watched.async_side,
-)
+ground, fake, side, async_side = watched.ground, watched.fake, watched.side, watched.async_side
 
 
 async def test_a_read_timeout_before_the_first_delta_asks_again(side: Side, fake: FakeAnthropic) -> None:

@@ -31,7 +31,7 @@ ENDS_SILENTLY = [
     (Step(fault=Fault.EMPTY_BODY), Failure.TRUNCATED),
     (Step(fault=Fault.WRONG_CONTENT_TYPE), Failure.MALFORMED),
 ]
-server, fake, http, sync_http, side = watched.server, watched.fake, watched.http, watched.sync_http, watched.side
+ground, fake, side = watched.ground, watched.fake, watched.side
 
 
 @faults(FAILS_EARLY, ENDS_SILENTLY)

@@ -1,4 +1,4 @@
-"""Streams that are closed, dropped or cancelled before their end: told as left, once, and their connections are free."""
+"""Streams that are closed, dropped or cancelled before their end: told once, and their connections are free."""
 
 import asyncio
 import gc
@@ -16,14 +16,7 @@ from relight.engine.guard.facts import Failure
 from relight.engine.guard.streams.watching import How
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-server, fake, http, sync_http, side, async_side = (
-    watched.server,
-    watched.fake,
-    watched.http,
-    watched.sync_http,
-    watched.side,
-    watched.async_side,
-)
+ground, fake, side, async_side = watched.ground, watched.fake, watched.side, watched.async_side
 
 
 async def test_a_stream_that_is_closed_early_is_abandoned_and_its_connection_free(

@@ -23,7 +23,7 @@ from relight.engine.guard.streams.streams import Expected
 from relight.engine.guard.streams.watching import How
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-server, fake, http, sync_http, side = watched.server, watched.fake, watched.http, watched.sync_http, watched.side
+ground, fake, side = watched.ground, watched.fake, watched.side
 
 
 async def test_the_end_tells_the_answer_its_bytes_and_their_digest(side: Side) -> None:

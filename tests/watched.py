@@ -92,31 +92,6 @@ class AsyncWatched:
         self.watching.ended.append(end)
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[FakeAnthropic]:
-    with fake_anthropic_thread() as fake:
-        yield fake
-
-
-@pytest.fixture
-def fake(server: FakeAnthropic) -> FakeAnthropic:
-    server.play([GOOD.model_copy(update={"times": 10})])
-    return server
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def http() -> AsyncIterator[httpx2.AsyncClient]:
-    """One connection: whoever does not give it back is the last to get one."""
-    async with httpx2.AsyncClient(limits=httpx2.Limits(max_connections=1), timeout=5) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
-def sync_http() -> Iterator[httpx2.Client]:
-    with httpx2.Client(limits=httpx2.Limits(max_connections=1), timeout=5) as client:
-        yield client
-
-
 class Side:
     """A kind of client; what a test does, it does with both."""
 
@@ -163,16 +138,29 @@ class Side:
         return [event async for event in self.each(stream)]
 
 
-@pytest.fixture(params=["async", "sync"])
-def side(
-    request: pytest.FixtureRequest, fake: FakeAnthropic, http: httpx2.AsyncClient, sync_http: httpx2.Client
-) -> Side:
-    return Side(fake, http, sync_http, is_async=request.param == "async")
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def ground() -> AsyncIterator[Side]:
+    """What the sides of a file share. A pool has one connection: whoever does not give it back is the last to get one."""
+    one = httpx2.Limits(max_connections=1)
+    with fake_anthropic_thread() as fake, httpx2.Client(limits=one, timeout=5) as sync_http:
+        async with httpx2.AsyncClient(limits=one, timeout=5) as http:
+            yield Side(fake, http, sync_http, is_async=True)
 
 
 @pytest.fixture
-def async_side(fake: FakeAnthropic, http: httpx2.AsyncClient, sync_http: httpx2.Client) -> Side:
-    return Side(fake, http, sync_http, is_async=True)
+def fake(ground: Side) -> FakeAnthropic:
+    ground.fake.play([GOOD.model_copy(update={"times": 10})])
+    return ground.fake
+
+
+@pytest.fixture(params=["async", "sync"])
+def side(request: pytest.FixtureRequest, ground: Side, fake: FakeAnthropic) -> Side:
+    return Side(fake, ground.http, ground.sync_http, is_async=request.param == "async")
+
+
+@pytest.fixture
+def async_side(ground: Side, fake: FakeAnthropic) -> Side:
+    return ground
 
 
 def faults(*lists: list[tuple[Step, Failure]]) -> Any:
