@@ -140,7 +140,7 @@ class Side:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def ground() -> AsyncIterator[Side]:
-    """What the sides of a file share. Each pool has one connection: who does not give it back is the last to get one."""
+    """What the sides of a file share. A pool has one connection: who does not give it back is the last to get one."""
     one = httpx2.Limits(max_connections=1)
     with fake_anthropic_thread() as fake, httpx2.Client(limits=one, timeout=5) as sync_http:
         async with httpx2.AsyncClient(limits=one, timeout=5) as http:
