@@ -98,7 +98,12 @@ async def test_a_reconnection_that_stopped_half_way_leaves_no_connection_behind(
 ) -> None:
     monkeypatch.setattr(Client.flush, "__defaults__", (0.2,))  # nats-py waits 10 s for what it sent again
     async with through_proxy(nats) as (client, proxy):
-        once_reconnecting(monkeypatch, proxy.stall)
+
+        def stop_half_way() -> None:
+            proxy.stall()
+            client._ps.buf.extend(b"MSG half.a.message 1 9999\r\n")
+
+        once_reconnecting(monkeypatch, stop_half_way)
         proxy.cut()
         await until(lambda: client.stats["reconnects"] == 2 and client.is_connected, "it tries again")
         proxy.go_on()

@@ -25,13 +25,17 @@ class SteadyClient(Client):
         await super()._process_pong()
 
     async def _connect_to_server(self, s: Any) -> None:
-        """Ends what the attempt before has left: its reader would take the next connection's answers."""
+        """Ends what the attempt before has left: its reader would take the next connection's answers.
+
+        Half a message that it read would be taken for the beginning of them, too.
+        """
         tasks = (self._reading_task, self._ping_interval_task, self._flusher_task)
         if left := [task for task in tasks if task is not None and not task.done()]:
             self._abort()
             for task in left:
                 task.cancel()
             await asyncio.wait(left, timeout=CLOSING_S)
+        self._ps.reset()
         await super()._connect_to_server(s)
 
     async def _process_connect_init(self) -> None:
