@@ -106,10 +106,10 @@ async def test_a_reconnection_that_stopped_half_way_leaves_no_connection_behind(
         once_reconnecting(monkeypatch, stop_half_way)
         proxy.cut()
         await until(lambda: client.stats["reconnects"] == 2 and client.is_connected, "it tries again")
-        proxy.go_on()
-        await until(lambda: len(proxy.writers) == CONNECTION, "the one that failed was closed", within_s=SOON_S)
         reading = [task for task in asyncio.all_tasks() if "_read_loop" in repr(task.get_coro())]
         assert len(reading) == 1
+        proxy.go_on()
+        await until(lambda: len(proxy.writers) == CONNECTION, "the one that failed was closed", within_s=SOON_S)
         await answers(client)
 
 
@@ -139,5 +139,6 @@ async def test_a_recorder_lends_no_client_that_was_closed(nats: EmbeddedNats, sp
         assert second.is_connected
         recorder.record(failed(1))
         await drained(recorder)
+        assert recorder.health().restarts == 1, "NATS' being away is no restart, the closed client is one"
     async with connected(nats) as client:
         assert numbers(await on_stream(client)) == [1]

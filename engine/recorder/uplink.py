@@ -181,7 +181,7 @@ class Uplink:
                 await self._converse()
             except Exception as error:  # a daemon's edge: recording goes on meanwhile, and health says why
                 failure = error.exceptions[0] if isinstance(error, ExceptionGroup) else error
-                if not isinstance(failure, TRANSIENT) or isinstance(failure, Ended):
+                if not isinstance(failure, (*TRANSIENT, Unreachable)) or isinstance(failure, Ended):
                     self.restarts += 1
                 if str(failure) != self._failure:
                     log.warning("recorder cannot work with NATS: %r", failure, extra={"action": "uplink_retry"})
@@ -313,4 +313,4 @@ class Ended(RecorderError):
 async def _until_closed(client: Client) -> None:
     while not client.is_closed:  # noqa: ASYNC110  # nats-py tells of it only in a callback given when connecting
         await asyncio.sleep(RETRY_S)
-    raise Unreachable("the connection to NATS was closed by an error that reconnecting does not mend")
+    raise Ended("the connection to NATS was closed by an error that reconnecting does not mend")
