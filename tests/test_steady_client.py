@@ -106,8 +106,12 @@ async def test_a_reconnection_that_stopped_half_way_leaves_no_connection_behind(
         once_reconnecting(monkeypatch, stop_half_way)
         proxy.cut()
         await until(lambda: client.stats["reconnects"] == 2 and client.is_connected, "it tries again")
-        reading = [task for task in asyncio.all_tasks() if "_read_loop" in repr(task.get_coro())]
-        assert len(reading) == 1
+        tasks = [repr(task.get_coro()) for task in asyncio.all_tasks()]
+        assert [sum(name in task for task in tasks) for name in ("_read_loop", "_flusher", "_ping_interval")] == [
+            1,
+            1,
+            1,
+        ]
         proxy.go_on()
         await until(lambda: len(proxy.writers) == CONNECTION, "the one that failed was closed", within_s=SOON_S)
         await answers(client)
