@@ -20,16 +20,14 @@ from relight.engine.guard.calls.waits import Waits
 from relight.engine.guard.streams.streams import watch_async, watch_sync
 from relight.engine.guard.streams.watching import StreamEnd
 
-KEPT_BYTES = 1 << 20
-"""Of a stream's body, for the journal; of a longer one it has the digest."""
-
 
 class SyncDriver:
     """Drives calls of synchronous clients, from any thread."""
 
-    def __init__(self, clock: Clock, waits: Waits) -> None:
+    def __init__(self, clock: Clock, waits: Waits, *, stream_bytes: int) -> None:
         self._clock = clock
         self._waits = waits
+        self._stream_bytes = stream_bytes
 
     def drive(self, steps: Steps, *, stream_until_us: int | None) -> APIResponse[Any]:
         came = self.run(steps)
@@ -41,7 +39,7 @@ class SyncDriver:
             _SyncWatcher(self, steps, came),
             self._clock,
             deadline_us=stream_until_us,
-            keep_bytes=KEPT_BYTES,
+            keep_bytes=self._stream_bytes,
             expects=came.expects,
         )
         return cast("APIResponse[Any]", response)
@@ -137,9 +135,10 @@ class _SyncWatcher(_Going):
 class AsyncDriver:
     """Drives calls of asynchronous clients, in any loop of asyncio."""
 
-    def __init__(self, clock: Clock, waits: Waits) -> None:
+    def __init__(self, clock: Clock, waits: Waits, *, stream_bytes: int) -> None:
         self._clock = clock
         self._waits = waits
+        self._stream_bytes = stream_bytes
         self._alarms: WeakKeyDictionary[asyncio.AbstractEventLoop, LoopAlarms] = WeakKeyDictionary()
         self._last: tuple[asyncio.AbstractEventLoop, LoopAlarms] | None = None
 
@@ -153,7 +152,7 @@ class AsyncDriver:
             _AsyncWatcher(self, steps, came),
             self._clock,
             deadline_us=stream_until_us,
-            keep_bytes=KEPT_BYTES,
+            keep_bytes=self._stream_bytes,
             expects=came.expects,
         )
         return cast("AsyncAPIResponse[Any]", response)

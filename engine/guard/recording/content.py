@@ -47,8 +47,8 @@ class Contents:
         """Contents of which nothing was recorded, since a hook failed or they could not be read."""
 
     @property
-    def loses(self) -> bool:
-        """Whether something is missing where the bytes of a body are let go: they themselves, or what hooks left."""
+    def needs_bytes(self) -> bool:
+        """Whether something is missing where only the digest of a body is there: its bytes, or what hooks left."""
         return self.policy is ContentPolicy.FULL or (self.policy is ContentPolicy.DIGEST and bool(self._redact))
 
     def of_request(self, call: Call) -> Digest | None:
@@ -112,7 +112,7 @@ class Contents:
         return Digest(Content(sha256=sha256, size_bytes=len(body)), kept)
 
     def _dropped(self, content: Content | None) -> Digest:
-        return Digest(None if self._redact else content, dropped=self.loses)
+        return Digest(None if self._redact else content, dropped=self.needs_bytes)
 
     def _refuse(self, decision: str, kind: str, error: Exception) -> None:
         self.refused += 1

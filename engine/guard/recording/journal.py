@@ -14,7 +14,7 @@ from relight.engine.guard.recording import events
 from relight.engine.guard.recording.answers import read_answer, read_json
 from relight.engine.guard.recording.content import NOTHING, Contents, Digest, Redact
 from relight.engine.guard.recording.prices import Prices
-from relight.engine.guard.recording.records import QuickCall
+from relight.engine.guard.recording.records import KEPT_BYTES, QuickCall
 from relight.engine.guard.recording.weighing import Weights, hull
 from relight.engine.recorder.items import Kept, Made
 from relight.engine.recorder.making import said
@@ -71,6 +71,11 @@ class Journal:
     def refused_contents(self) -> int:
         """Contents of which nothing was recorded, since a hook failed or they could not be read."""
         return self._contents.refused
+
+    @property
+    def stream_bytes(self) -> int:
+        """Of a stream's body, what has to be kept for it: a digest is made as it passes."""
+        return KEPT_BYTES if self._contents.needs_bytes else 0
 
     def begun(self, call: QuickCall) -> None:
         """A call begins: half a microsecond."""
@@ -217,7 +222,7 @@ class Journal:
         """Its body's digest is made at once, and only the hull waits."""
         if call.body is None or call.let_go:
             return call
-        self.let_go += self._contents.loses
+        self.let_go += self._contents.needs_bytes
         digest = self._contents.digest_of(call.body)
         return replace(self._causing(call), body=hull(call.body), let_go=True, request=digest)
 
@@ -231,7 +236,7 @@ class Journal:
             attempt.answer = read_answer(read_json(body))
         attempt.body_sha256, attempt.body_bytes = hashlib.sha256(body).hexdigest(), len(body)
         attempt.body = None
-        self.let_go += self._contents.loses and attempt.failure is None
+        self.let_go += self._contents.needs_bytes and attempt.failure is None
 
     def _miss(self, what: str, error: RecorderError) -> None:
         """A call is not to fail because nobody writes it down."""
