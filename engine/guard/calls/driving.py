@@ -13,6 +13,7 @@ from anthropic import APIResponse, AsyncAPIResponse
 from anthropic._base_client import BaseClient
 
 from relight.engine.clock import Clock
+from relight.engine.errors import GuardError
 from relight.engine.guard.calls.alarms import LoopAlarms
 from relight.engine.guard.calls.cutting import THREAD_ALARMS
 from relight.engine.guard.calls.steps import AnyResponse, HandOut, Pause, Release, Send, Steps
@@ -207,7 +208,11 @@ class AsyncDriver:
 
     def _waited(self, step: Send, going: Generator[Any, Any, Any], waits: object) -> Generator[Any, Any, Any]:
         """Goes on with what waits, and ends it at its deadline."""
-        alarms = self._alarms_here()
+        try:
+            alarms = self._alarms_here()
+        except BaseException:
+            going.close()
+            raise
         alarms.set(step, step.left_s)
         try:
             while True:
@@ -224,7 +229,13 @@ class AsyncDriver:
             alarms.clear(step)
 
     def _alarms_here(self) -> LoopAlarms:
-        loop = asyncio.get_running_loop()
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            raise GuardError(
+                "a guarded async client needs asyncio's loop, and this is another (trio's?): call a sync client in a "
+                "thread of it, as with trio.to_thread.run_sync, or run under asyncio"
+            ) from None
         if (last := self._last) is not None and last[0] is loop:
             return last[1]
         if (alarms := self._alarms.get(loop)) is None:
