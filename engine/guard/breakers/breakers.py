@@ -100,31 +100,9 @@ class Breakers:
 
         Beyond `MAX_TOOLS` names it is the one called `other`. Raises `InvalidEvent` for what is no name.
         """
-        if name not in self._breakers and len(self._breakers) - len(self._models) >= MAX_TOOLS:
+        is_new = name not in self._breakers and name not in self._models
+        if is_new and len(self._breakers) - len(self._models) >= MAX_TOOLS:
             name = self._share(name, OTHER)
-        return self._named(name, policy)
-
-    def of_model(self, dependency: Dependency, policy: BreakerPolicy | None = None) -> Breaker:
-        """`of` for a model that a request names; beyond `MAX_MODELS` its provider's region has one for all others."""
-        name = dependency.name
-        if name not in self._breakers and len(self._models) >= MAX_MODELS:
-            name = self._share(name, replace(dependency, model=OTHER).name)
-        found = self._named(name, policy)
-        self._models.add(name)
-        return found
-
-    def _share(self, name: str, other: str) -> str:
-        if not self.shared:
-            log.warning(
-                "breaker %s is one too many: it and all that follow share the breaker %s",
-                name[:MAX_KEY_LENGTH],
-                other,
-                extra={"action": "breaker_shared"},
-            )
-        self.shared += 1
-        return other
-
-    def _named(self, name: str, policy: BreakerPolicy | None) -> Breaker:
         if (found := self._breakers.get(name)) is None:
             try:
                 _names.validate_python(name)
@@ -140,6 +118,29 @@ class Breakers:
                 "breaker %s keeps the policy that it was made with", name, extra={"action": "breaker_policy_kept"}
             )
         return found
+
+    def of_model(self, dependency: Dependency, policy: BreakerPolicy | None = None) -> Breaker:
+        """`of` for a model that a request names; beyond `MAX_MODELS` its provider's region has one for all others."""
+        name = dependency.name
+        if name not in self._breakers and len(self._models) >= MAX_MODELS:
+            name = self._share(name, replace(dependency, model=OTHER).name)
+        self._models.add(name)
+        try:
+            return self.of(name, policy)
+        except InvalidEvent:
+            self._models.discard(name)
+            raise
+
+    def _share(self, name: str, other: str) -> str:
+        if not self.shared:
+            log.warning(
+                "breaker %s is one too many: it and all that follow share the breaker %s",
+                name[:MAX_KEY_LENGTH],
+                other,
+                extra={"action": "breaker_shared"},
+            )
+        self.shared += 1
+        return other
 
     def health(self) -> BreakersHealth:
         """What is not closed, and what was refused."""
