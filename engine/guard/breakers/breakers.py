@@ -25,7 +25,7 @@ from relight.engine.policies.breaker import BreakerPolicy
 from relight.engine.recorder.recorder import Recorder
 from relight.events.base import Event
 from relight.events.errors import InvalidEvent
-from relight.events.values import MAX_KEY_LENGTH, Key
+from relight.events.values import Key
 
 JOIN_AGAIN_S = 0.5
 MAX_MODELS, MAX_TOOLS = 200, 1_000
@@ -134,8 +134,8 @@ class Breakers:
     def _share(self, name: str, other: str) -> str:
         if not self.shared:
             log.warning(
-                "breaker %s is one too many: it and all that follow share the breaker %s",
-                name[:MAX_KEY_LENGTH],
+                "breaker %.200r is one too many: it and all that follow share the breaker %s",
+                name,
                 other,
                 extra={"action": "breaker_shared"},
             )
