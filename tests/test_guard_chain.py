@@ -1,162 +1,28 @@
-"""Fallbacks: real clients asking a local server that misbehaves, answered by another client or another model."""
+"""Fallbacks on the wire: real clients asking a local server that misbehaves, answered by another client or model."""
 
 import asyncio
 import json
-import pickle
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import anthropic
+import falling_back
 import pytest
 from anthropic import (
     Anthropic,
     AnthropicBedrock,
-    AnthropicVertex,
     APIRequest,
     APIResponse,
-    AsyncAnthropic,
-    AsyncAnthropicBedrock,
-    AsyncAnthropicVertex,
-    AsyncAPIResponse,
-    AsyncCallNext,
     CallNext,
-    DefaultAsyncHttpxClient,
-    DefaultHttpxClient,
-    Middleware,
 )
-from anthropic._models import FinalRequestOptions
+from falling_back import ASK, FIRST_KEY, MODEL, OTHER, PLAIN, SECOND_KEY, Second, Wires, first_client, others
 
-from relight.engine.errors import CircuitOpen, GuardError
-from relight.engine.fake.server import FakeAnthropic, fake_anthropic_thread
 from relight.engine.fake.steps import Fault, Step
-from relight.engine.guard.clients.clients import provider_of, region_of
-from relight.engine.guard.facts import Dependency, Failure
-from relight.engine.guard.routes.capacity import capacity_s, waiting_for_capacity
-from relight.engine.guard.routes.chain import Chain, Route, Routes
+from relight.engine.guard.clients.clients import provider_of
 from relight.engine.guard.routes.fallback import Fallback
-
-MODEL, OTHER = "claude-opus-4-8", "claude-haiku-4-5"
-ASK: dict[str, Any] = {"max_tokens": 64, "messages": [{"role": "user", "content": "hello"}]}
-PLAIN = DefaultHttpxClient(verify=False)
-"""Shared: to load certificates for each client takes most of a test's time."""
-FIRST_KEY = "sk-first-secret"
-SECOND_KEY = "sk-second"
-
-
-class Second(Middleware):
-    """What a guard does, without retries: the first route that answers well; otherwise the last error."""
-
-    def __init__(self, fallbacks: Sequence[Fallback], *, after: Failure | None = None, **options: Any) -> None:
-        self.routes = Routes(fallbacks, **options)
-        self.after = after
-        self.route: Route | None = None
-        self.chain: Chain | None = None
-
-    def handle(self, request: APIRequest, call_next: CallNext) -> APIResponse[Any]:
-        chain = self._chain(request, call_next, asynchronous=False)
-        route: Route | None = chain.first
-        while True:
-            assert route is not None
-            self.route, outcome = route, None
-            try:
-                outcome = route.send(route.adapt(request))
-                assert isinstance(outcome, APIResponse)
-                if outcome.status_code < 400:
-                    return outcome
-            except anthropic.APIConnectionError as error:
-                outcome = error
-            route = chain.next(self._failure(outcome))
-            if route is None:
-                if isinstance(outcome, Exception):
-                    raise outcome
-                return outcome
-
-    async def handle_async(self, request: APIRequest, call_next: AsyncCallNext) -> AsyncAPIResponse[Any]:
-        chain = self._chain(request, call_next, asynchronous=True)
-        route: Route | None = chain.first
-        while True:
-            assert route is not None
-            self.route = route
-            try:
-                outcome: Any = await route.send(route.adapt(request))  # type: ignore[misc]  # an async client's
-                assert isinstance(outcome, AsyncAPIResponse)
-                if outcome.status_code < 400:
-                    return outcome
-            except anthropic.APIConnectionError as error:
-                outcome = error
-            route = chain.next(self._failure(outcome))
-            if route is None:
-                if isinstance(outcome, Exception):
-                    raise outcome
-                return outcome  # type: ignore[no-any-return]
-
-    def _chain(self, request: APIRequest, call_next: Any, *, asynchronous: bool) -> Chain:
-        body: Any = request.json
-        model = body["model"] if isinstance(body, dict) and "model" in body else "-"
-        first = Dependency("anthropic", "global", model)
-        self.chain = self.routes.chain(request, call_next, first, asynchronous=asynchronous)
-        return self.chain
-
-    def _failure(self, outcome: Any) -> Failure:
-        if self.after is not None:
-            return self.after
-        return Failure.CONNECTION if isinstance(outcome, Exception) else Failure.OVERLOADED
-
-
-@dataclass
-class Wires:
-    """What the first client asks, and what the others do."""
-
-    first: FakeAnthropic
-    second: FakeAnthropic
-
-    def play(self, first: Sequence[Step] = (Step(status=529, times=9),), second: Sequence[Step] = ()) -> None:
-        self.first.play(first)
-        self.second.play(second)
-
-
-@pytest.fixture(scope="module")
-def threads() -> Iterator[Wires]:
-    with fake_anthropic_thread() as first, fake_anthropic_thread() as second:
-        yield Wires(first, second)
-
-
-@pytest.fixture
-def wires(threads: Wires) -> Wires:
-    threads.play()
-    return threads
-
-
-def plain(*, asynchronous: bool) -> Any:
-    return DefaultAsyncHttpxClient(verify=False) if asynchronous else PLAIN
-
-
-def others(url: str) -> dict[str, tuple[Any, Any, dict[str, Any]]]:
-    """Sync and async clients that may be asked instead, and what their fallbacks say."""
-    bedrock: dict[str, Any] = {"aws_access_key": "a", "aws_secret_key": "b", "aws_region": "eu-west-1"}
-    vertex: dict[str, Any] = {"access_token": "t", "region": "europe-west1", "project_id": "p"}
-    return {
-        "address": (
-            Anthropic(base_url=url, api_key=SECOND_KEY, http_client=PLAIN),
-            AsyncAnthropic(base_url=url, api_key=SECOND_KEY, http_client=plain(asynchronous=True)),
-            {},
-        ),
-        "bedrock": (
-            AnthropicBedrock(base_url=url, http_client=PLAIN, **bedrock),
-            AsyncAnthropicBedrock(base_url=url, http_client=plain(asynchronous=True), **bedrock),
-            {"models": {MODEL: f"eu.anthropic.{MODEL}-v1:0"}},
-        ),
-        "vertex": (
-            AnthropicVertex(base_url=url, http_client=PLAIN, **vertex),
-            AsyncAnthropicVertex(base_url=url, http_client=plain(asynchronous=True), **vertex),
-            {"model": MODEL},
-        ),
-    }
-
 
 PLACES = ("address", "bedrock", "vertex")
 WAYS = ("create", "stream", "helper", "beta", "raw", "streaming", "options")
+threads, wires = falling_back.threads, falling_back.wires
 
 
 def text_of(message: Any) -> str:
@@ -210,12 +76,6 @@ async def ask_async(client: Any, way: str) -> str:
         case _:
             with_options = client.with_options(timeout=9)
             return text_of(await with_options.messages.create(model=MODEL, extra_headers={"x-mine": "1"}, **ASK))
-
-
-def first_client(wires: Wires, second: Second, *, asynchronous: bool) -> Any:
-    kind = AsyncAnthropic if asynchronous else Anthropic
-    http = plain(asynchronous=asynchronous)
-    return kind(base_url=wires.first.url, api_key=FIRST_KEY, http_client=http, max_retries=0, middleware=[second])
 
 
 @pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
@@ -366,167 +226,3 @@ def test_a_model_that_nobody_named_for_the_other_provider_is_left_out(wires: Wir
     assert wires.second.requests == []
     assert second.chain is not None
     assert "claude-unheard-of" in str(second.chain.tried[1])
-
-
-SYNC = Anthropic(api_key="k", http_client=PLAIN)
-ASYNC = AsyncAnthropic(api_key="k", http_client=plain(asynchronous=True))
-BEDROCK = AnthropicBedrock(aws_access_key="a", aws_secret_key="b", aws_region="eu-west-1", http_client=PLAIN)
-
-
-@pytest.mark.parametrize(
-    ("build", "said"),
-    [
-        (lambda: Fallback(), "needs a client or a model"),
-        (lambda: Fallback("claude-haiku-4-5"), "a model is named by model="),  # type: ignore[arg-type]
-        (lambda: Fallback(model="m", on=("overlaoded",)), "choose from"),
-        (lambda: Fallback(model="m", on=("invalid_request",)), "would refuse"),
-        (lambda: Fallback(model="m", retries=-1), "0 or more"),
-        (lambda: Routes([Fallback(BEDROCK)]), "its own names for models"),
-        (lambda: Routes([Fallback(SYNC)], asynchronous=True), "cannot be the fallback of an async one"),
-        (lambda: Routes([Fallback(ASYNC)], asynchronous=False), "cannot be the fallback of a sync one"),
-        (lambda: Routes([Fallback(SYNC), Fallback(ASYNC)]), "some fallbacks' clients are async"),
-    ],
-)
-def test_a_fallback_that_could_never_work_is_refused_as_it_is_built(build: Callable[[], object], said: str) -> None:
-    with pytest.raises(GuardError, match=said):
-        build()
-
-
-def test_a_guard_whose_client_was_not_known_refuses_fallbacks_of_the_other_kind_at_the_first_call(wires: Wires) -> None:
-    client = first_client(wires, Second([Fallback(ASYNC)]), asynchronous=False)
-    with pytest.raises(GuardError, match="cannot stand in for a sync one"):
-        client.messages.create(model=MODEL, **ASK)
-    assert wires.first.requests == []
-
-
-def test_bedrock_may_fall_back_to_another_region_of_its_own_without_a_word_about_models() -> None:
-    assert Routes([Fallback(BEDROCK)], provider="aws.bedrock")
-    assert (provider_of(BEDROCK), region_of(BEDROCK)) == ("aws.bedrock", "eu-west-1")
-    assert (provider_of(SYNC), region_of(SYNC)) == ("anthropic", "global")
-    assert (
-        region_of(Anthropic(api_key="k", http_client=PLAIN, base_url="http://proxy.example:8443/x"))
-        == "proxy.example:8443"
-    )
-
-
-# The pure part, with nothing on a wire.
-
-
-@dataclass
-class No:
-    """A breaker's."""
-
-    retry_at_us: int
-    reason: str = "5 failures in a row"
-
-
-def chain_of(*fallbacks: Fallback) -> Chain:
-    request = APIRequest(options=_options(), cast_to=object)
-    first = Dependency("anthropic", "global", MODEL)
-    return Routes(fallbacks).chain(request, lambda request: None, first, asynchronous=False)  # type: ignore[arg-type,return-value]
-
-
-def _options() -> FinalRequestOptions:
-    return FinalRequestOptions.construct(method="post", url="/v1/messages", json_data={"model": MODEL, **ASK})
-
-
-@pytest.mark.parametrize("failure", ["invalid_request", "request_too_large", "cancelled", "deadline_exceeded"])
-def test_what_no_other_route_would_change_leads_nowhere(failure: str) -> None:
-    assert chain_of(Fallback(model=OTHER)).next(failure) is None
-
-
-@pytest.mark.parametrize("failure", ["authentication", "permission", "not_found", "refusal", "unknown"])
-def test_what_one_provider_refuses_leads_on_only_where_that_was_asked_for(failure: str) -> None:
-    assert chain_of(Fallback(model=OTHER)).next(failure) is None
-    chain = chain_of(Fallback(model="first"), Fallback(model=OTHER, on=(failure,)))
-    assert chain.hurries(failure)
-    route = chain.next(failure)
-    assert route is not None
-    assert route.dependency.model == OTHER
-
-
-def test_a_failure_that_a_fallback_is_on_leads_there_before_the_retries() -> None:
-    chain = chain_of(Fallback(model=OTHER, on="overloaded"))
-    assert chain.hurries(Failure.OVERLOADED)
-    assert not chain.hurries(Failure.SERVER_ERROR)
-    assert chain.next(Failure.OVERLOADED) is not None
-    assert not chain.hurries(Failure.OVERLOADED), "nothing is left that wants it"
-    chain = chain_of(Fallback(model="a"), Fallback(model="b", on="overloaded"))
-    assert not chain.hurries(Failure.OVERLOADED), "another one comes first"
-    assert chain.next(Failure.OVERLOADED) is not None
-    assert chain.hurries(Failure.OVERLOADED)
-
-
-def test_the_model_that_was_asked_already_is_no_fallback() -> None:
-    assert chain_of(Fallback(model=MODEL)).next(Failure.OVERLOADED) is None
-
-
-def test_waiting_for_capacity_takes_up_only_what_was_refused_and_in_order() -> None:
-    chain = chain_of(Fallback(model="a"), Fallback(model="b"), Fallback(model="c"))
-    now_us = 1_000_000_000
-    assert chain.capacity(now_us, left_s=100) is None, "nothing was refused"
-    assert chain.next(No(now_us + 700_000)) is not None
-    assert chain.next(Failure.SERVER_ERROR, attempts=5) is not None
-    assert chain.next(No(now_us + 400_000)) is not None
-    assert chain.next(No(now_us + 90_000_000)) is None
-    assert chain.capacity(now_us, left_s=100) == 0.4
-    assert chain.capacity(now_us, left_s=0.3) is None, "that is longer than allowed"
-    assert chain.capacity(now_us + 10_000_000, left_s=100) == 0.05, "it may be taken by others' probes"
-    assert chain.again().dependency.model == MODEL
-    second = chain.next(No(now_us + 5_000_000))
-    assert second is not None
-    assert second.dependency.model == "b"
-    third = chain.next(Failure.SERVER_ERROR)
-    assert third is not None
-    assert third.dependency.model == "c"
-    assert chain.next(No(now_us + 5_000_000)) is None
-    assert chain.capacity(now_us, left_s=100) == 1.0, "a breaker may close early"
-
-
-def test_the_time_that_a_caller_allows_stands_in_for_the_policys() -> None:
-    assert capacity_s(3.0) == 3.0
-    with waiting_for_capacity(0):
-        assert capacity_s(3.0) == 0
-        with waiting_for_capacity(20):
-            assert capacity_s(3.0) == 20
-        assert capacity_s(3.0) == 0
-    with pytest.raises(ValueError), waiting_for_capacity(-1):
-        pass
-
-
-def test_circuit_open_says_who_refused_until_when_and_who_failed_and_survives_pickling() -> None:
-    chain = chain_of(Fallback(BEDROCK, models={"x": "y"}), Fallback(model=OTHER))
-    now_us = 1_700_000_000_000_000
-    assert chain.next(No(now_us + 12_300_000)) is not None
-    assert chain.next(Failure.OVERLOADED, attempts=5) is None
-    error = chain.circuit_open(now_us, decision="d-1")
-    assert (
-        json.loads(json.dumps(error.problem))
-        == error.problem
-        == {
-            "type": "/v1/problems/circuit-open",
-            "title": "No dependency takes calls now",
-            "status": 503,
-            "detail": str(error),
-            "instance": "urn:relight:decision:d-1",
-            "retry_after_s": 12.3,
-            "retry_at": "2023-11-14T22:13:32.300Z",
-            "routes": [
-                {
-                    "dependency": f"anthropic/global/{MODEL}",
-                    "refused": "5 failures in a row",
-                    "retry_at": "2023-11-14T22:13:32.300Z",
-                },
-                {
-                    "dependency": f"aws.bedrock/eu-west-1/{MODEL}",
-                    "skipped": f"nobody said what it calls {MODEL}: see models= of its Fallback",
-                },
-                {"dependency": f"anthropic/global/{OTHER}", "failed": "overloaded", "attempts": 5},
-            ],
-        }
-    )
-    assert "until 22:13:32Z" in str(error)
-    assert "come back in 12.3 s" in str(error)
-    again = pickle.loads(pickle.dumps(error))
-    assert isinstance(again, CircuitOpen)
-    assert (str(again), again.problem, again.retry_at) == (str(error), error.problem, error.retry_at)
