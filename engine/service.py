@@ -201,6 +201,7 @@ def _watched(
         connect=lambda: connect_probe(servers.database_url),
         home=settings.home,
         region=settings.region,
+        tenant=settings.tenant,
         pools={"requests": pool},
         projector=projector,
         prober=attester,

@@ -93,6 +93,9 @@ def _value(table: State | History, name: str, column: Column, allowed: list[str]
                 f"(lpad(to_hex(1767225600000 + {age} * {age_ms}), 12, '0') || '7000a000' ||"
                 " lpad(to_hex(n), 12, '0'))::uuid"
             )
+        case Column.OBJECT if table.name == "circuit_breaker_events":
+            vote = "'process', 'name ' || n % 50, 'fault_domain', 'a', 'reason', 'b', 'failure_count', 5"
+            return f"jsonb_build_object('n', n, {vote}, 'retry_at', '2026-01-01T00:00:00Z')"
         case Column.OBJECT:
             return "jsonb_build_object('n', n)"
         case Column.TEXTS:

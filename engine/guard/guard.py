@@ -66,8 +66,9 @@ class Guard(Middleware):
             clients=KnownClients(provider, region),
         )
         self._told = (self.recorder, self.policy, region, tuple(fallbacks), budgets, breakers, journal, tuple(redact))
-        self._sync = SyncDriver(clock, waits)
-        self._async = AsyncDriver(clock, waits)
+        stream_bytes = self._parts.journal.stream_bytes
+        self._sync = SyncDriver(clock, waits, stream_bytes=stream_bytes)
+        self._async = AsyncDriver(clock, waits, stream_bytes=stream_bytes)
         self.recorder.beside(Guarding, Guarding).guards.add(self)
 
     def handle(self, request: APIRequest, call_next: CallNext) -> APIResponse[Any]:

@@ -13,6 +13,7 @@ from anthropic import APIResponse, AsyncAPIResponse
 from anthropic._base_client import BaseClient
 
 from relight.engine.clock import Clock
+from relight.engine.errors import GuardError
 from relight.engine.guard.calls.alarms import LoopAlarms
 from relight.engine.guard.calls.cutting import THREAD_ALARMS
 from relight.engine.guard.calls.steps import AnyResponse, HandOut, Pause, Release, Send, Steps
@@ -20,16 +21,14 @@ from relight.engine.guard.calls.waits import Waits
 from relight.engine.guard.streams.streams import watch_async, watch_sync
 from relight.engine.guard.streams.watching import StreamEnd
 
-KEPT_BYTES = 1 << 20
-"""Of a stream's body, for the journal; of a longer one it has the digest."""
-
 
 class SyncDriver:
     """Drives calls of synchronous clients, from any thread."""
 
-    def __init__(self, clock: Clock, waits: Waits) -> None:
+    def __init__(self, clock: Clock, waits: Waits, *, stream_bytes: int) -> None:
         self._clock = clock
         self._waits = waits
+        self._stream_bytes = stream_bytes
 
     def drive(self, steps: Steps, *, stream_until_us: int | None) -> APIResponse[Any]:
         came = self.run(steps)
@@ -41,7 +40,7 @@ class SyncDriver:
             _SyncWatcher(self, steps, came),
             self._clock,
             deadline_us=stream_until_us,
-            keep_bytes=KEPT_BYTES,
+            keep_bytes=self._stream_bytes,
             expects=came.expects,
         )
         return cast("APIResponse[Any]", response)
@@ -137,9 +136,10 @@ class _SyncWatcher(_Going):
 class AsyncDriver:
     """Drives calls of asynchronous clients, in any loop of asyncio."""
 
-    def __init__(self, clock: Clock, waits: Waits) -> None:
+    def __init__(self, clock: Clock, waits: Waits, *, stream_bytes: int) -> None:
         self._clock = clock
         self._waits = waits
+        self._stream_bytes = stream_bytes
         self._alarms: WeakKeyDictionary[asyncio.AbstractEventLoop, LoopAlarms] = WeakKeyDictionary()
         self._last: tuple[asyncio.AbstractEventLoop, LoopAlarms] | None = None
 
@@ -153,7 +153,7 @@ class AsyncDriver:
             _AsyncWatcher(self, steps, came),
             self._clock,
             deadline_us=stream_until_us,
-            keep_bytes=KEPT_BYTES,
+            keep_bytes=self._stream_bytes,
             expects=came.expects,
         )
         return cast("AsyncAPIResponse[Any]", response)
@@ -208,7 +208,11 @@ class AsyncDriver:
 
     def _waited(self, step: Send, going: Generator[Any, Any, Any], waits: object) -> Generator[Any, Any, Any]:
         """Goes on with what waits, and ends it at its deadline."""
-        alarms = self._alarms_here()
+        try:
+            alarms = self._alarms_here()
+        except BaseException:
+            going.close()
+            raise
         alarms.set(step, step.left_s)
         try:
             while True:
@@ -225,7 +229,13 @@ class AsyncDriver:
             alarms.clear(step)
 
     def _alarms_here(self) -> LoopAlarms:
-        loop = asyncio.get_running_loop()
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            raise GuardError(
+                "a guarded async client needs asyncio's loop, and this is another (trio's?): call a sync client in a "
+                "thread of it, as with trio.to_thread.run_sync, or run under asyncio"
+            ) from None
         if (last := self._last) is not None and last[0] is loop:
             return last[1]
         if (alarms := self._alarms.get(loop)) is None:
