@@ -18,6 +18,7 @@ from relight.engine.guard.recording.records import QuickCall
 from relight.engine.recorder.items import Kept, Made
 from relight.engine.recorder.making import said
 from relight.engine.recorder.recorder import Recorder
+from relight.engine.recorder.room import PRESSED_EVENTS
 from relight.engine.settings import ContentPolicy
 from relight.events.base import Event
 from relight.events.errors import InvalidEvent
@@ -27,9 +28,6 @@ Make = Callable[[Ended], Iterable[Made | Kept]]
 
 FIRST_PARTY = "anthropic"
 MAX_UNPRICED = 1_000
-PRESSED_EVENTS = 10_000
-"""So many waiting, and bodies are let go: what waits for a disk that hangs would otherwise fill the memory."""
-
 log = logging.getLogger(__name__)
 
 
@@ -55,6 +53,10 @@ class Journal:
         self._prices = prices or Prices.listed()
         self._tenant = recorder.options.tenant
         self._waiting = 0
+        self.begun = recorder.deferring(self._made_of_begun, self._begun_now)
+        """A call begins."""
+        self.worked = recorder.deferring(self._made_of_worked, self._worked_now, events=3)
+        """The call is over, with its first attempt."""
         self.unpriced: dict[str, int] = {}
         """How many answers of which model could not be priced."""
         self.unrecorded = 0
@@ -71,26 +73,6 @@ class Journal:
     def refused_contents(self) -> int:
         """Contents of which nothing was recorded, since a hook failed or they could not be read."""
         return self._contents.refused
-
-    def begun(self, call: QuickCall) -> None:
-        """A call begins: half a microsecond."""
-        if self._waiting > PRESSED_EVENTS:
-            self.taken(call.call)
-            return
-        try:
-            self._waiting = self._defer(self._made_of_begun, call, call.context)
-        except RecorderError as error:
-            self._miss(call.call.decision, error)
-
-    def worked(self, call: QuickCall) -> None:
-        """The call is over, with its first attempt: half a microsecond."""
-        if self._waiting > PRESSED_EVENTS:
-            self.known(*call.outcome())
-            return
-        try:
-            self._waiting = self._defer(self._made_of_worked, call, call.context, 3)
-        except RecorderError as error:
-            self._miss(call.call.decision, error)
 
     def health(self) -> JournalHealth:
         return JournalHealth(
@@ -135,6 +117,24 @@ class Journal:
             self._waiting = self._defer(make, (call, attempt), call.scope, count, at_once=failed)
         except RecorderError as error:
             self._miss(call.decision, error)
+
+    def _begun_now(self, call: QuickCall) -> None:
+        if self._waiting > PRESSED_EVENTS:
+            self.taken(call.call)
+            return
+        try:
+            self._waiting = self._defer(self._made_of_begun, call, call.context)
+        except RecorderError as error:
+            self._miss(call.call.decision, error)
+
+    def _worked_now(self, call: QuickCall) -> None:
+        if self._waiting > PRESSED_EVENTS:
+            self.known(*call.outcome())
+            return
+        try:
+            self._waiting = self._defer(self._made_of_worked, call, call.context, 3)
+        except RecorderError as error:
+            self._miss(call.call.decision, error)
 
     def _made_of_begun(self, call: QuickCall) -> Iterator[Made | Kept]:
         return self._made_of_taken(call.call)
