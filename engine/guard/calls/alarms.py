@@ -11,13 +11,23 @@ _NEVER = float("inf")
 
 
 class Alarm:
-    """Rings at a moment, unless it is taken back before; `at_s` is of the clock of whoever rings it."""
+    """Rings at a moment, unless it is taken back before; `at_s` is of the clock of whoever rings it.
 
-    at_s = 0.0
-    target: object = None
-    over = False
-    fired = False
-    cancelling = 0
+    It is made without an __init__ of its own: whoever sets it, inserts it or rings it fills in what he is asked for.
+    """
+
+    __slots__ = ("at_s", "cancelling", "fired", "over", "target")
+    at_s: float
+    target: object
+    fired: bool
+    cancelling: int
+    over: bool
+
+    def raised(self, error: BaseException) -> Exception | None:
+        """What an attempt until then raised; None where its caller was told meanwhile that it is to end."""
+        if isinstance(error, Exception):
+            return error
+        return TimeoutError() if isinstance(error, asyncio.CancelledError) and self.caught() else None
 
     def caught(self) -> bool:
         """Whether the cancellation of a task is this alarm's, and nobody else asked for one."""
@@ -51,6 +61,7 @@ class Agenda:
         return True
 
     def insert(self, alarm: Alarm) -> None:
+        alarm.over = False
         heappush(self._heap, (alarm.at_s, next(self._numbers), alarm))
 
     def take_back(self, alarm: Alarm) -> bool:
@@ -114,6 +125,7 @@ class LoopAlarms:
 
     def set(self, alarm: Alarm, left_s: float) -> None:
         """For the current task."""
+        alarm.fired = False
         alarm.target = asyncio.current_task(self._loop)
         alarm.at_s = at_s = self._now_s() + left_s
         agenda = self._agenda

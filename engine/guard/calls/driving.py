@@ -72,7 +72,8 @@ class SyncDriver:
         try:
             response = cast("APIResponse[Any]", step.call_next(step.request))
         except BaseException as error:
-            if not step.took(error):
+            step.error = step.raised(error)
+            if step.error is None:
                 raise
             return
         finally:
@@ -192,7 +193,8 @@ class AsyncDriver:
         try:
             response = await cast("Awaitable[AsyncAPIResponse[Any]]", step.call_next(step.request))
         except BaseException as error:
-            if not step.took(error):
+            step.error = step.raised(error)
+            if step.error is None:
                 raise
             return
         finally:

@@ -13,7 +13,7 @@ from relight.engine.guard.calls.waits import Waits
 from relight.engine.guard.facts import Attempt, Call, Dependency
 from relight.engine.guard.policy import GuardPolicy
 from relight.engine.guard.recording.events import AGAINST_THE_DEPENDENCY
-from relight.engine.guard.recording.records import QuickRecords
+from relight.engine.guard.recording.records import QuickCall, QuickRecords
 from relight.engine.guard.routes.chain import Routes
 
 if TYPE_CHECKING:
@@ -89,6 +89,12 @@ class Parts:
         self._breaker_policy = policy.breaker
         self.faults: Counter[str] = Counter()
         """How often which part failed."""
+
+    def begun(self, call: QuickCall) -> None:
+        try:
+            self.journal.begun(call)
+        except Exception as error:
+            self.failed("journal", error)
 
     def attempted(self, call: Call, attempt: Attempt) -> None:
         try:

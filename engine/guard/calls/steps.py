@@ -1,6 +1,5 @@
 """What the core of a call asks its driver to do, and where the driver puts what came of it."""
 
-import asyncio
 from collections.abc import Generator
 from typing import Any
 
@@ -38,16 +37,6 @@ class Send(Alarm):
         self.until_us = until_us
         self.parses = parses
         self.left_s = (until_us - started_us) / 1_000_000
-
-    def took(self, error: BaseException) -> bool:
-        """Whether the attempt raised it; else its caller was told meanwhile that it is to end."""
-        if isinstance(error, Exception):
-            self.error = error
-        elif isinstance(error, asyncio.CancelledError) and self.caught():
-            self.error = TimeoutError()
-        else:
-            return False
-        return True
 
     def came(self, response: AnyResponse) -> bool:
         """Takes what `call_next` returned; True where it is to be parsed now."""

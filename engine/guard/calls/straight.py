@@ -13,11 +13,12 @@ from typing import Any
 from anthropic import APIRequest, APIResponse, AsyncAPIResponse, AsyncCallNext, CallNext, Middleware
 
 from relight.engine.guard.breakers.permits import CLOSED
+from relight.engine.guard.calls.begun import Begun, new_begun
 from relight.engine.guard.calls.core import Conduct
 from relight.engine.guard.calls.cutting import THREAD_ALARMS
 from relight.engine.guard.calls.deadlines import deadline_us
 from relight.engine.guard.calls.driving import AsyncDriver, SyncDriver
-from relight.engine.guard.calls.first import First, new_first
+from relight.engine.guard.calls.first import First, taken
 from relight.engine.guard.calls.parts import Parts
 from relight.engine.guard.calls.steps import CallAny
 
@@ -33,63 +34,65 @@ class Straight(Middleware):
         self._async = AsyncDriver(parts.clock, parts.waits)
 
     def handle(self, request: APIRequest, call_next: CallNext) -> APIResponse[Any]:
-        if (first := self._begun(request, call_next)) is None:
-            return self._conducted(First.taken(self._parts, request, call_next, asynchronous=False))
-        THREAD_ALARMS.set(first, first.left_s)
+        if (begun := self._begun(request, call_next)) is None:
+            return self._conducted(taken(self._parts, request, call_next, asynchronous=False))
+        response = failed = None
+        THREAD_ALARMS.set(begun, begun.left_s)
         try:
             response = call_next(request)
         except BaseException as error:
-            if not first.took(error):
-                first.ended(error)
+            if (failed := begun.raised(error)) is None:
+                begun.ended(error)
                 raise
-            response = None
         finally:
-            THREAD_ALARMS.clear(first)
+            THREAD_ALARMS.clear(begun)
         if type(response) is APIResponse and (http := response.http_response).is_closed and http.status_code == OK:
             try:
                 parsed = response.parse()
             except Exception:
                 parsed = None
             if type(parsed) is request.cast_to:
-                first.http = http
-                self._worked(first)
+                begun.http = http
+                self._worked(begun)
                 return response
-        first.leads_on(call_next)
+        first = First(begun, call_next, sent=True)
+        first.error = failed
         if response is not None:
             self._sync.read(first, response)
         return self._conducted(first)
 
     async def handle_async(self, request: APIRequest, call_next: AsyncCallNext) -> AsyncAPIResponse[Any]:
-        if (first := self._begun(request, call_next)) is None:
-            return await self._conducted_async(First.taken(self._parts, request, call_next, asynchronous=True))
+        if (begun := self._begun(request, call_next)) is None:
+            return await self._conducted_async(taken(self._parts, request, call_next, asynchronous=True))
+        response = failed = None
         alarms = self._async.alarms
         if alarms is None or alarms.runs_in._thread_id != get_ident():
             alarms = self._async.alarms_here()
-        alarms.set(first, first.left_s)
+        alarms.set(begun, begun.left_s)
         try:
             response = await call_next(request)
         except BaseException as error:
-            if not first.took(error):
-                first.ended(error)
+            if (failed := begun.raised(error)) is None:
+                begun.ended(error)
                 raise
-            response = None
         finally:
-            alarms.clear(first)
+            alarms.clear(begun)
         if type(response) is AsyncAPIResponse and (http := response.http_response).is_closed and http.status_code == OK:
             try:
                 parsed = await response.parse()
             except Exception:
                 parsed = None
             if type(parsed) is request.cast_to:
-                first.http = http
-                self._worked(first)
+                begun.http = http
+                self._worked(begun)
                 return response
-        first.leads_on(call_next)
+        first = First(begun, call_next, sent=True)
+        first.error = failed
         if response is not None:
             await self._async.read(first, response)
         return await self._conducted_async(first)
 
-    def _begun(self, request: APIRequest, call_next: CallAny) -> First | None:
+    def _begun(self, request: APIRequest, call_next: CallAny) -> Begun | None:
         """Takes a call that may go the straight way; None for any other, of which nothing is known yet."""
         parts = self._parts
         lane = parts.clients.lane(call_next, request.options.json_data, parts)
@@ -104,30 +107,31 @@ class Straight(Middleware):
             left_s = min(left_s, (callers_us * 1_000 - started_ns) / 1e9)
             if left_s <= 0:
                 return None
-        first = new_first(First)
-        first.lane = lane
-        first.number = next(parts.numbers)
-        first.request = request
-        first.context = copy_context()
-        first.started_ns = started_ns
-        first.left_s = left_s
+        begun = new_begun(Begun)
+        begun.lane = lane
+        begun.number = next(parts.numbers)
+        begun.request = request
+        begun.context = copy_context()
+        begun.started_ns = started_ns
+        begun.left_s = left_s
+        begun.made = None
         try:
-            parts.journal.begun(first)
+            parts.journal.begun(begun)
         except Exception as error:
             parts.failed("journal", error)
-        return first
+        return begun
 
-    def _worked(self, first: First) -> None:
+    def _worked(self, begun: Begun) -> None:
         """The call is over."""
         parts = self._parts
-        first.ended_ns = ended_ns = parts.now_ns()
-        if (breaker := first.lane.breaker) is not None:
+        begun.ended_ns = ended_ns = parts.now_ns()
+        if (breaker := begun.lane.breaker) is not None:
             try:
-                breaker.succeeded(CLOSED, (ended_ns - first.started_ns) // 1_000, ended_ns // 1_000)
+                breaker.succeeded(CLOSED, (ended_ns - begun.started_ns) // 1_000, ended_ns // 1_000)
             except Exception as error:
                 parts.failed("breaker", error)
         try:
-            parts.journal.worked(first)
+            parts.journal.worked(begun)
         except Exception as error:
             parts.failed("journal", error)
 
