@@ -3,6 +3,8 @@
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import copy_context
+from types import SimpleNamespace
 from typing import Any
 
 import journaling
@@ -104,3 +106,21 @@ async def test_bodies_that_wait_for_a_disk_are_limited_by_their_weight(
     assert 10 < kept <= (2 << 20) / 90_000 * weighing.EVENTS_OF_A_BODY + 1
     [taken] = await scene.events_of(calls[-1])
     assert taken["data"]["request"]["size_bytes"] > 100_000
+
+
+async def test_heavy_bodies_end_the_straight_way_of_recording_too(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heavy = BODY | {"messages": [{"role": "user", "content": "x" * 100_000}]}
+    monkeypatch.setattr(weighing, "PRESSED_BYTES", 2 << 20)
+    monkeypatch.setattr(weighing, "FEWEST_EVENTS", 0)
+    looked: list[object] = []
+    put = scene.recorder.deferring(lambda fact: iter(()), looked.append)
+    journal = scene.journal(content=ContentPolicy.FULL)
+    for _ in range(20):
+        journal.taken(scene.call(body=heavy))
+    await scene.recorder.mark().reached(Ack.SPOOLED)
+    with hanging_disk(scene.recorder):
+        for number in range(1_000):
+            put(SimpleNamespace(context=copy_context(), number=number))
+    assert len(looked) > 900, "so many heavy ones may wait that each is looked at"

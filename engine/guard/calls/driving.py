@@ -1,10 +1,9 @@
 """Does what the core of a call asks for: a driver for each kind of client."""
 
 import asyncio
-from collections.abc import Awaitable, Generator
+from collections.abc import Awaitable
 from contextlib import suppress
 from inspect import GEN_CLOSED, getgeneratorstate
-from types import coroutine
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
@@ -71,15 +70,22 @@ class SyncDriver:
         THREAD_ALARMS.set(step, step.left_s)
         try:
             response = cast("APIResponse[Any]", step.call_next(step.request))
-            if step.came(response):
-                try:
-                    step.parsed = response.parse()
-                except Exception as error:
-                    step.unparsed = error
-        except Exception as error:
-            step.error = error
+        except BaseException as error:
+            step.error = step.raised(error)
+            if step.error is None:
+                raise
+            return
         finally:
             THREAD_ALARMS.clear(step)
+        self.read(step, response)
+
+    def read(self, step: Send, response: APIResponse[Any]) -> None:
+        """What came of an attempt."""
+        if step.came(response):
+            try:
+                step.parsed = response.parse()
+            except Exception as error:
+                step.unparsed = error
 
 
 class _Going:
@@ -141,7 +147,8 @@ class AsyncDriver:
         self._waits = waits
         self._stream_bytes = stream_bytes
         self._alarms: WeakKeyDictionary[asyncio.AbstractEventLoop, LoopAlarms] = WeakKeyDictionary()
-        self._last: tuple[asyncio.AbstractEventLoop, LoopAlarms] | None = None
+        self.alarms: LoopAlarms | None = None
+        """Of the loop where the last attempt began."""
 
     async def drive(self, steps: Steps, *, stream_until_us: int | None) -> AsyncAPIResponse[Any]:
         came = await self.run(steps)
@@ -179,56 +186,31 @@ class AsyncDriver:
             else:
                 step = _next(steps)
 
-    @coroutine
-    def send(self, step: Send) -> Generator[Any, Any, None]:
-        """One attempt. What its caller is told meanwhile is raised: that it is cancelled.
-
-        A generator, for it has to see when the attempt waits for the first time: nothing before can be ended, and to
-        ask asyncio for its loop and task takes as long as all else here. It is done while the request is on its way.
-        """
-        try:
-            going = cast("Awaitable[AsyncAPIResponse[Any]]", step.call_next(step.request)).__await__()
-            try:
-                waits = next(going)
-            except StopIteration as came:
-                response = came.value
-            else:
-                response = yield from self._waited(step, going, waits)
-            if step.came(response):
-                try:
-                    step.parsed = yield from response.parse()
-                except Exception as error:
-                    step.unparsed = error
-        except asyncio.CancelledError:
-            if not step.caught():
-                raise
-            step.error = TimeoutError()
-        except Exception as error:
-            step.error = error
-
-    def _waited(self, step: Send, going: Generator[Any, Any, Any], waits: object) -> Generator[Any, Any, Any]:
-        """Goes on with what waits, and ends it at its deadline."""
-        try:
-            alarms = self._alarms_here()
-        except BaseException:
-            going.close()
-            raise
+    async def send(self, step: Send) -> None:
+        """One attempt. What its caller is told meanwhile is raised: that it is cancelled."""
+        alarms = self.alarms_here()
         alarms.set(step, step.left_s)
         try:
-            while True:
-                try:
-                    yield waits
-                except BaseException as error:
-                    try:
-                        waits = going.throw(error)
-                    except StopIteration as came:
-                        return came.value
-                else:
-                    return (yield from going)
+            response = await cast("Awaitable[AsyncAPIResponse[Any]]", step.call_next(step.request))
+        except BaseException as error:
+            step.error = step.raised(error)
+            if step.error is None:
+                raise
+            return
         finally:
             alarms.clear(step)
+        await self.read(step, response)
 
-    def _alarms_here(self) -> LoopAlarms:
+    async def read(self, step: Send, response: AsyncAPIResponse[Any]) -> None:
+        """What came of an attempt."""
+        if step.came(response):
+            try:
+                step.parsed = await response.parse()
+            except Exception as error:
+                step.unparsed = error
+
+    def alarms_here(self) -> LoopAlarms:
+        """Those of the loop that runs."""
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
@@ -236,11 +218,9 @@ class AsyncDriver:
                 "a guarded async client needs asyncio's loop, and this is another (trio's?): call a sync client in a "
                 "thread of it, as with trio.to_thread.run_sync, or run under asyncio"
             ) from None
-        if (last := self._last) is not None and last[0] is loop:
-            return last[1]
         if (alarms := self._alarms.get(loop)) is None:
             alarms = self._alarms[loop] = LoopAlarms(loop)
-        self._last = (loop, alarms)
+        self.alarms = alarms
         return alarms
 
 

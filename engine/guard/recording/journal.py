@@ -28,7 +28,6 @@ Make = Callable[[Ended], Iterable[Made | Kept]]
 
 FIRST_PARTY = "anthropic"
 MAX_UNPRICED = 1_000
-
 log = logging.getLogger(__name__)
 
 
@@ -55,6 +54,10 @@ class Journal:
         self._tenant = recorder.options.tenant
         self._waiting = 0
         self._weights = Weights()
+        self.begun = recorder.deferring(self._made_of_begun, self._begun_now)
+        """A call begins."""
+        self.worked = recorder.deferring(self._made_of_worked, self._worked_now, events=3)
+        """The call is over, with its first attempt."""
         self.unpriced: dict[str, int] = {}
         """How many answers of which model could not be priced."""
         self.unrecorded = 0
@@ -76,26 +79,6 @@ class Journal:
     def stream_bytes(self) -> int:
         """Of a stream's body, what has to be kept for it: a digest is made as it passes."""
         return KEPT_BYTES if self._contents.needs_bytes else 0
-
-    def begun(self, call: QuickCall) -> None:
-        """A call begins: half a microsecond."""
-        if self._waiting > self._weights.pressed_events:
-            self.taken(call.call)
-            return
-        try:
-            self._waiting = self._defer(self._made_of_begun, call, call.context)
-        except RecorderError as error:
-            self._miss(call.call.decision, error)
-
-    def worked(self, call: QuickCall) -> None:
-        """The call is over, with its first attempt: half a microsecond."""
-        if self._waiting > self._weights.pressed_events:
-            self.known(*call.outcome())
-            return
-        try:
-            self._waiting = self._defer(self._made_of_worked, call, call.context, 3)
-        except RecorderError as error:
-            self._miss(call.call.decision, error)
 
     def health(self) -> JournalHealth:
         return JournalHealth(
@@ -140,6 +123,24 @@ class Journal:
             self._waiting = self._defer(make, (call, attempt), call.scope, count, at_once=failed)
         except RecorderError as error:
             self._miss(call.decision, error)
+
+    def _begun_now(self, call: QuickCall) -> None:
+        if self._waiting > self._weights.pressed_events:
+            self.taken(call.call)
+            return
+        try:
+            self._waiting = self._defer(self._made_of_begun, call, call.context)
+        except RecorderError as error:
+            self._miss(call.call.decision, error)
+
+    def _worked_now(self, call: QuickCall) -> None:
+        if self._waiting > self._weights.pressed_events:
+            self.known(*call.outcome())
+            return
+        try:
+            self._waiting = self._defer(self._made_of_worked, call, call.context, 3)
+        except RecorderError as error:
+            self._miss(call.call.decision, error)
 
     def _made_of_begun(self, call: QuickCall) -> Iterator[Made | Kept]:
         return self._made_of_taken(call.call)
@@ -216,6 +217,7 @@ class Journal:
     def _weighed(self, digest: Digest | None) -> Digest:
         if digest is not None and digest.content is not None:
             self._weights.weighed(digest.content.size_bytes)
+            self._recorder.press_at(self._weights.pressed_events)
         return digest or NOTHING
 
     def _lightened(self, call: Call) -> Call:
