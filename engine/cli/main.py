@@ -27,6 +27,7 @@ from relight.engine.cli import (
     retention,
     spool,
     status,
+    task,
     tokens,
     verify,
 )
@@ -62,6 +63,7 @@ app.add_typer(retention.app, name="retention")
 app.add_typer(events.app, name="event")
 app.add_typer(spool.app, name="spool")
 app.add_typer(imports.app, name="import")
+app.add_typer(task.app, name="task")
 app.add_typer(tokens.app, name="token")
 
 
