@@ -63,7 +63,7 @@ async def declare_bucket(js: JetStreamContext, bucket: Bucket, *, tagged: bool =
         if error.err_code == NO_SUITABLE_PEERS:
             raise Unreachable(
                 f"bucket {bucket.name} cannot be made: no server with the tag region:{bucket.region} is there: start"
-                        " one, or tag it so in its server_tags"
+                " one, or tag it so in its server_tags"
             ) from error
         if error.err_code != NAME_IN_USE:
             raise
