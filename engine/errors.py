@@ -39,6 +39,7 @@ RelightError
 │   └── DeadlineExceeded     the caller's deadline came first
 ├── TaskError
 │   ├── TaskFenced           the task is not this owner's any more
+│   ├── TaskGivenUp          raised by a worker's function: no attempt at it will do
 │   ├── TaskRefused          it cannot be submitted, or not be worked on, as it is
 │   └── TaskUnknown          there is no such task of this tenant
 ├── CoverageError            sources cannot be read, or the configuration of `relight coverage` is wrong
@@ -285,8 +286,19 @@ class TaskFenced(TaskError):
         self.new_epoch = new_epoch
 
     def __reduce__(self) -> tuple[object, ...]:
-        said = {"task": self.task, "epoch": self.epoch, "owner": self.owner, "region": self.region}
-        return partial(type(self), **said, new_epoch=self.new_epoch), self.args
+        told = partial(
+            type(self),
+            task=self.task,
+            epoch=self.epoch,
+            owner=self.owner,
+            region=self.region,
+            new_epoch=self.new_epoch,
+        )
+        return told, self.args
+
+
+class TaskGivenUp(TaskError):
+    """A worker's function gives the task up: no further attempt is made."""
 
 
 class TaskRefused(TaskError):

@@ -8,7 +8,7 @@ ALTER TABLE fault_isolation_events
 DROP CONSTRAINT fault_isolation_events_event_type_check,
 -- squawk-ignore constraint-missing-not-valid
 ADD CONSTRAINT fault_isolation_events_event_type_check
-CHECK (event_type IN ('detected', 'isolated', 'recovering', 'recovered', 'suspected', 'trusted')),
+CHECK (event_type IN ('suspected', 'trusted', 'detected', 'isolated', 'recovering', 'recovered')),
 ADD COLUMN observer text,
 ADD COLUMN observer_region text,
 ADD COLUMN phi double precision,

@@ -143,9 +143,11 @@ def completed(task: str, state: TaskState, result: Content | None) -> TaskComple
     return TaskCompleted(task=task, result=result, state=done)
 
 
-def checkpointed(task: str, state: TaskState, step: int, snapshot: Content | None) -> TaskCheckpointed:
-    """The owner goes on; whoever comes after it would go on from here."""
-    there = state.model_copy(update={"step": step, "snapshot": snapshot})
+def checkpointed(
+    task: str, state: TaskState, step: int, snapshot: Content | None, *, previous: Content | None = None
+) -> TaskCheckpointed:
+    """The owner goes on; whoever comes after it would go on from here, or from `previous` if that cannot be read."""
+    there = state.model_copy(update={"step": step, "snapshot": snapshot, "previous": previous})
     return TaskCheckpointed(task=task, step=step, snapshot=snapshot, state=there)
 
 
@@ -161,6 +163,7 @@ class Owner(NamedTuple):
     claimant: Claimant
     silent_s: float
     unheld_s: float = 0
+    left: bool = False
     isolated: bool = False
     region_isolated: bool = False
 
@@ -172,6 +175,8 @@ def lost(owner: Owner, *, lease_s: float = LEASE_S) -> tuple[ReleaseCause, str] 
         return ReleaseCause.REGION_LOST, f"region {region} is isolated"
     if owner.isolated:
         return ReleaseCause.OWNER_LOST, f"{name} is isolated"
+    if owner.left:
+        return ReleaseCause.OWNER_LOST, f"{name} stopped with it"
     if owner.silent_s > lease_s:
         return ReleaseCause.LEASE_OVER, f"{name} was silent for {owner.silent_s:.0f} s"
     if owner.unheld_s > UNHELD_S:

@@ -1,8 +1,8 @@
-"""Rulings on tasks as one process appends them: each after the revision that it knows, so that one owner at most wins."""
+"""Rulings on tasks as one process appends them, each after the revision that it knows: so that one owner wins."""
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -77,8 +77,13 @@ class TaskLog:
                 )
         return there
 
-    async def claim(self, tenant: str, task: str, who: Claimant) -> Owned | None:
-        """The task, if it waits for an owner and is due, and nobody was faster."""
+    async def claim(
+        self, tenant: str, task: str, who: Claimant, *, taking: Callable[[int], None] | None = None
+    ) -> Owned | None:
+        """The task, if it waits for an owner and is due, and nobody was faster.
+
+        `taking` is told the epoch beforehand: whether the claim was won may come to be known late.
+        """
         tail = await self.tail(tenant, task)
         state = state_of(tail)
         if state is None or state.status is not TaskStatus.PENDING:
@@ -90,6 +95,8 @@ class TaskLog:
         epoch = tail.rev + 1
         ruling = reassignment.claimed(task, state, who, rev=epoch, reason=reason)
         assert ruling.state is not None
+        if taking is not None:
+            taking(epoch)
         try:
             tail = await self._append(tenant, ruling, tail)
         except Superseded:
@@ -132,9 +139,34 @@ class TaskLog:
 
         return await self._rule(owned, ruled)
 
-    async def checkpoint(self, owned: Owned, step: int, snapshot: Content | None) -> Owned:
-        """Its session is as far as `step`. Raises `TaskFenced`."""
-        tail = await self._rule(owned, lambda now: reassignment.checkpointed(now.task, now.state, step, snapshot))
+    async def checkpoint(
+        self,
+        owned: Owned,
+        step: int,
+        snapshot: Content | None,
+        *,
+        previous: Content | None = None,
+        after: Collection[Content | None] | None = None,
+    ) -> Owned:
+        """Its session is as far as `step`; `after`: the snapshots that it goes on from, if any other must not be lost.
+
+        Raises `TaskFenced`, also where another session of the same owner was faster.
+        """
+
+        def ruled(now: Owned) -> TaskRuling:
+            if after is not None and now.state.snapshot not in after:
+                raise TaskFenced(
+                    f"task {now.task} of {now.tenant} is at step {now.state.step} by another session of this owner:"
+                    " nothing was written, let one of them work on it",
+                    task=now.task,
+                    epoch=now.epoch,
+                    owner=now.state.owner,
+                    region=now.state.owner_region,
+                    new_epoch=now.state.epoch,
+                )
+            return reassignment.checkpointed(now.task, now.state, step, snapshot, previous=previous)
+
+        tail = await self._rule(owned, ruled)
         state = state_of(tail)
         assert state is not None
         return replace(owned, tail=tail, state=state)
