@@ -28,10 +28,8 @@ SNAPSHOTS = State(
             "data": Column.OBJECT,
             "checksum": Column.TEXT,
             "taken_at": Column.TIME,
-            "step": Column.BIGINT,
-            "schema_version": Column.BIGINT,
-            "previous": Column.TEXT,
         },
+        "session": {"step": Column.BIGINT, "schema_version": Column.BIGINT, "previous": Column.TEXT},
     },
     sets=("replicated_to",),
 )
@@ -62,11 +60,11 @@ def snapshot_taken(event: Recorded[IntelligenceSnapshotTaken]) -> Iterator[Chang
         "data": data.content.model_dump(),
         "checksum": data.content.sha256,
         "taken_at": event.time,
-        "step": data.step,
-        "schema_version": data.schema_version,
-        "previous": data.previous,
     }
     yield Put(SNAPSHOTS, (data.snapshot,), "taking", taking)
+    session = {"step": data.step, "schema_version": data.schema_version, "previous": data.previous}
+    if any(value is not None for value in session.values()):
+        yield Put(SNAPSHOTS, (data.snapshot,), "session", session)
 
 
 @projection.on(IntelligenceReplicationRequested)

@@ -363,8 +363,7 @@ queries = (
     ),
     Query(
         name="tasks.steps_begun_twice",
-        question="Which steps of tasks were begun under more than one epoch, so that all or a part of them may have been"
-        " done twice?",
+        question="Which steps of tasks were begun under several epochs, so that they may have been done twice?",
         row=StepDone,
         sql="""
             SELECT

@@ -316,7 +316,7 @@ def _value(table: State | History, name: str, column: Column, allowed: list[str]
                 " lpad(to_hex(n), 12, '0'))::uuid"
             )
         case Column.OBJECT if name == "state_snapshot":
-            return "jsonb_build_object('n', n, 'step', 'step', 'key', 'key', 'epoch', 1 + n % 2)"
+            return "jsonb_build_object('n', n, 'step', 'step', 'key', 'key', 'epoch', 1 + n % 3)"
         case Column.OBJECT:
             return "jsonb_build_object('n', n)"
         case Column.TEXTS:
