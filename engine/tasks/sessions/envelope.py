@@ -3,7 +3,7 @@
 import orjson
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
-from relight.events.values import Content, Count, Key, Ordinal
+from relight.events.values import Content, Count, EventId, Key, Ordinal
 
 FORMAT = 1
 
@@ -11,12 +11,14 @@ FORMAT = 1
 class Envelope(BaseModel):
     """`last` is the name of the step that it was taken after, where it has one; `previous` the snapshot before it.
 
-    With the epoch in it no two snapshots of a task are the same bytes, so that the digest names one of them.
+    With an `id` of its own no snapshot is the same bytes as an earlier one: the store, which keeps what it has, would
+    take one that was damaged or erased for it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     format: int = FORMAT
+    id: EventId
     tenant: str
     task: Key
     epoch: Count

@@ -119,6 +119,7 @@ class Session(Generic[StateT]):
                 raise TaskRefused(f"the session of task {self._task.id} is over: checkpoint inside its `async with`")
             step, last = (self.step + 1, None) if self._under_way is None else self._under_way
             envelope = Envelope(
+                id=self._recorder.clock.next_id(),
                 tenant=self._task.tenant,
                 task=self._task.id,
                 epoch=self._task.epoch,
@@ -137,8 +138,7 @@ class Session(Generic[StateT]):
         task = self._task
         content = await task.keep(envelope.encoded())
         after = tuple(self._on_stream)
-        if content not in self._on_stream:
-            self._on_stream.append(content)
+        self._on_stream.append(content)
         owned = await task.checkpoint(envelope.step, content, previous=envelope.previous, after=after)
         self._on_stream = [content]
         self.step, self.snapshot = envelope.step, content
