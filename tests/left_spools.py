@@ -3,10 +3,7 @@
 import asyncio
 from pathlib import Path
 
-from stack import (
-    failed,
-    options,
-)
+from stack import failed, options
 
 from relight.engine.embedded.nats import EmbeddedNats
 from relight.engine.recorder.receipts import Ack

@@ -9,9 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from pydantic import ValidationError
 
 from relight.engine.policies.breaker import BreakerPolicy, LocalBreaker
-from relight.engine.policies.fleet_breaker import (
-    State,
-)
+from relight.engine.policies.fleet_breaker import State
 
 S = 1_000_000
 T0 = 1_767_225_600 * S

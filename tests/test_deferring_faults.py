@@ -2,9 +2,6 @@
 
 import asyncio
 import os
-import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +13,7 @@ import pytest
 from deferred import T0, ns, of, one, three
 from nats.aio.client import Client
 from stack import assert_chained, bodies, connected, drained, failed, nats_server, numbers, on_stream, options, until
+from told_by_children import Telling
 
 from relight.engine.embedded.nats import EmbeddedNats
 from relight.engine.errors import SpoolFault, SpoolUnusable
@@ -200,22 +198,10 @@ async def test_a_finalizer_may_defer_while_its_own_thread_is_inside_the_recorder
 
 async def test_of_a_killed_process_every_fact_that_is_recorded_is_recorded_whole(spools: Path) -> None:
     async with nats_server() as nats, connected(nats) as client:
-        child = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("deferring_child.py")), nats.url, str(spools)],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert child.stdout is not None
-        publisher = (await asyncio.to_thread(child.stdout.readline)).split()[1]
-        told = 0
-        while told < 400:
-            told = int(await asyncio.to_thread(child.stdout.readline))
-        child.send_signal(signal.SIGKILL)
-        told = max([told, *(int(line) for line in child.stdout.read().split("\n")[:-1])])
-        child.wait()
-        child.stdout.close()
+        child = await Telling.start("deferring_child.py", nats, spools)
+        told = child.killed(await child.told(400))
         async with Recorder(options(nats, spools)) as recorder:
-            assert recorder.publisher == publisher
+            assert recorder.publisher == child.publisher
             await drained(recorder)
         found = [n for n in ns(await of(client, recorder)) if n >= 0]
         assert found == list(range(len(found)))

@@ -7,13 +7,7 @@ from typing import Any
 import anthropic
 import falling_back
 import pytest
-from anthropic import (
-    Anthropic,
-    AnthropicBedrock,
-    APIRequest,
-    APIResponse,
-    CallNext,
-)
+from anthropic import Anthropic, AnthropicBedrock, APIRequest, APIResponse, CallNext
 from falling_back import ASK, FIRST_KEY, MODEL, OTHER, PLAIN, SECOND_KEY, Second, Wires, first_client, others
 
 from relight.engine.fake.steps import Fault, Step

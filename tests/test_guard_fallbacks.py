@@ -3,11 +3,7 @@
 import anthropic
 import pytest
 import two_providers
-from anthropic import (
-    Anthropic,
-    AnthropicBedrock,
-    AsyncAnthropic,
-)
+from anthropic import Anthropic, AnthropicBedrock, AsyncAnthropic
 from falling_back import MODEL, OTHER, PLAIN, plain
 from two_providers import ASK, BREAKS_AT_ONCE, CREDENTIALS, RETRIES_ONCE, SYNC_AND_ASYNC, Scene, ask
 

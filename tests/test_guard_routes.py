@@ -7,12 +7,7 @@ from dataclasses import dataclass
 
 import falling_back
 import pytest
-from anthropic import (
-    Anthropic,
-    AnthropicBedrock,
-    APIRequest,
-    AsyncAnthropic,
-)
+from anthropic import Anthropic, AnthropicBedrock, APIRequest, AsyncAnthropic
 from anthropic._models import FinalRequestOptions
 from falling_back import ASK, MODEL, OTHER, PLAIN, Second, Wires, first_client, plain
 

@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
-from watched import EVENTS, GOOD, OVERLOADED, Chunks, Side, Watching, framed
+from watched import EVENTS, GOOD, OVERLOADED, Body, Side, Watching, framed
 
 from relight.engine.fake.server import FakeAnthropic
 from relight.engine.fake.steps import Fault, Step
@@ -97,7 +97,7 @@ async def test_an_encoded_stream_is_watched_and_handed_out_decoded(side: Side) -
 
     def answer(request: httpx2.Request) -> httpx2.Response:
         headers = {"content-type": "text/event-stream", "content-encoding": "gzip"}
-        return httpx2.Response(200, headers=headers, stream=Chunks(packed))
+        return httpx2.Response(200, headers=headers, stream=Body(packed))
 
     watching = Watching(keep_bytes=10_000)
     events = await side.events(watching, http_client=side.mocked(answer))

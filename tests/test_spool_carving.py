@@ -6,9 +6,7 @@ import shutil
 from pathlib import Path
 
 import orjson
-from stack import (
-    folder,
-)
+from stack import folder
 
 from relight.engine.log.chain import body_sha256
 from relight.engine.spool.carve import carve

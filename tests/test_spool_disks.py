@@ -13,17 +13,7 @@ from typing import Any
 
 import pytest
 from left_spools import EVENTS, left_behind
-from stack import (
-    bodies,
-    connected,
-    failed,
-    folder,
-    nats_server,
-    numbers,
-    on_stream,
-    options,
-    until,
-)
+from stack import bodies, connected, failed, folder, nats_server, numbers, on_stream, options, until
 
 from relight.engine.embedded.nats import EmbeddedNats
 from relight.engine.errors import AckNotProven

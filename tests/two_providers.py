@@ -7,12 +7,7 @@ from typing import Any
 
 import anthropic
 import pytest
-from anthropic import (
-    Anthropic,
-    AnthropicBedrock,
-    AsyncAnthropic,
-    AsyncAnthropicBedrock,
-)
+from anthropic import Anthropic, AnthropicBedrock, AsyncAnthropic, AsyncAnthropicBedrock
 from falling_back import MODEL, plain
 from folding import moment
 

@@ -176,7 +176,7 @@ async def outcome(side: Side, *middleware: Middleware, **options: Any) -> Any:
         return error
 
 
-class Chunks(httpx2.SyncByteStream, httpx2.AsyncByteStream):
+class Body(httpx2.SyncByteStream, httpx2.AsyncByteStream):
     """A body of both kinds, in these pieces."""
 
     def __init__(self, chunks: Sequence[bytes]) -> None:

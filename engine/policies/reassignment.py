@@ -168,7 +168,7 @@ class Owner(NamedTuple):
     region_isolated: bool = False
 
 
-def lost(owner: Owner, *, lease_s: float = LEASE_S) -> tuple[ReleaseCause, str] | None:
+def lost(owner: Owner, *, lease_s: float = LEASE_S, unheld_s: float = UNHELD_S) -> tuple[ReleaseCause, str] | None:
     """Why its tasks are released, if they are."""
     name, region = owner.claimant
     if owner.region_isolated:
@@ -179,6 +179,6 @@ def lost(owner: Owner, *, lease_s: float = LEASE_S) -> tuple[ReleaseCause, str] 
         return ReleaseCause.OWNER_LOST, f"{name} stopped with it"
     if owner.silent_s > lease_s:
         return ReleaseCause.LEASE_OVER, f"{name} was silent for {owner.silent_s:.0f} s"
-    if owner.unheld_s > UNHELD_S:
+    if owner.unheld_s > unheld_s:
         return ReleaseCause.NOT_HELD, f"{name} says that it does not hold it"
     return None

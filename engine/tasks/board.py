@@ -1,7 +1,7 @@
 """What a dispatcher knows of the tasks that are not finished: who waits, who is offered, who holds what since when."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from relight.engine.policies.dispatching import Pending, Pool
@@ -110,13 +110,9 @@ class Board:
             + sum(offered.pending.queue == queue for offered in self._offered.values())
         )
 
-    def queues(self) -> Iterator[str]:
-        """Those with tasks that wait."""
-        yield from self.pool.queues()
-
-    def __len__(self) -> int:
+    def keys(self) -> list[Key]:
         """Tasks that are known."""
-        return len(self._revs)
+        return list(self._revs)
 
     def _forget(self, key: Key) -> None:
         self._revs.pop(key, None)

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from relight.engine.errors import RelightError, TaskFenced
 from relight.engine.log.following import Follower
 from relight.engine.log.reader import TRANSIENT, Message
-from relight.engine.policies.reassignment import LEASE_S, Claimant, Owner, lost
+from relight.engine.policies.reassignment import LEASE_S, UNHELD_S, Claimant, Owner, lost
 from relight.engine.recorder.recorder import Recorder
 from relight.engine.regions.heard import Heard
 from relight.engine.regions.heartbeats import WORKER, Heartbeat
@@ -54,12 +54,14 @@ class Dispatcher:
         liveness: Liveness | None = None,
         weights: Mapping[str, int] | None = None,
         lease_s: float = LEASE_S,
+        unheld_s: float = UNHELD_S,
     ) -> None:
         self._recorder = recorder
         self._region = recorder.options.region
         self._heard = heard
         self._liveness = liveness
         self._lease_s = lease_s
+        self._unheld_s = unheld_s
         self._board = Board(weights)
         self._waiters = Waiters()
         self._tasks = TaskLog(recorder)
@@ -77,6 +79,10 @@ class Dispatcher:
     def task_count(self, queue: str) -> int | None:
         """Tasks of the queue that are not finished; None while that is not known."""
         return self._board.count(queue) if self._known else None
+
+    def known(self) -> list[Key]:
+        """Tenant and name of every task that is not finished, as far as it was read. For any thread."""
+        return self._board.keys()
 
     def wake(self) -> None:
         """Something else than the stream changed: a region was isolated, the routing moved. In the recorder's loop."""
@@ -199,7 +205,7 @@ class Dispatcher:
                     return
                 if held.releasing or not self.leading.leads(held.queue):
                     continue
-                if (why := lost(self._owner(name, held, now_s), lease_s=self._lease_s)) is not None:
+                if (why := self._lost(name, held, now_s)) is not None:
                     held.releasing = True
                     releasing = self._release(client, key, held, *why)
                     release = asyncio.create_task(releasing, name=f"release of task {key[1]}")
@@ -209,6 +215,9 @@ class Dispatcher:
     def _released(self, release: "asyncio.Task[None]") -> None:
         self._releases.discard(release)
         self._woken.set()
+
+    def _lost(self, name: str, held: Held, now_s: float) -> tuple[ReleaseCause, str] | None:
+        return lost(self._owner(name, held, now_s), lease_s=self._lease_s, unheld_s=self._unheld_s)
 
     def _owner(self, name: str, held: Held, now_s: float) -> Owner:
         silent_ms, since_s = self._heard.silent_ms(WORKER, name), now_s - held.since_s
