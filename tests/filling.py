@@ -98,7 +98,7 @@ def _value(table: State | History, name: str, column: Column, allowed: list[str]
             vote = "'process', 'name ' || n % 50, 'fault_domain', 'a', 'reason', 'b', 'failure_count', 5"
             return f"jsonb_build_object('n', n, {vote}, 'retry_at', '2026-01-01T00:00:00Z')"
         case Column.OBJECT if name == "state_snapshot":
-            return "jsonb_build_object('n', n, 'step', 'step', 'key', 'key', 'epoch', 1 + n % 3)"
+            return "jsonb_build_object('n', n, 'step', 'step', 'key', 'key', 'epoch', n)"
         case Column.OBJECT:
             return "jsonb_build_object('n', n)"
         case Column.TEXTS:
