@@ -15,7 +15,7 @@ def recorder_options(servers: Servers, settings: Settings) -> RecorderOptions:
     return RecorderOptions(
         nats_url=servers.nats_url,
         nats_monitor_urls=servers.monitors,
-        region=settings.region,
+        region=settings.said_region or servers.region or settings.region,
         tenant=settings.tenant,
         spools=settings.home / "spool" if settings.spool else None,
         spool_max_bytes=settings.spool_max_bytes,

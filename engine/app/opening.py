@@ -37,7 +37,7 @@ async def open_relight(settings: Settings, *, clock: Clock | None = None) -> Asy
         yield Relight(
             recorder,
             pool,
-            region=settings.region,
+            region=recorder.options.region,
             tenant=settings.tenant,
             prices=prices,
             beside=beside,

@@ -22,12 +22,13 @@ from relight.engine.regions.liveness import Liveness
 from relight.engine.regions.moving_queues import MovingQueues
 from relight.engine.regions.parts import Parts
 from relight.engine.regions.progress import Progress
+from relight.engine.regions.replicating import Replicator
 from relight.engine.regions.routing import RoutingTable
 from relight.engine.regions.sights import Seeing
 from relight.engine.servers import Servers
 from relight.engine.tables.projector import Projector
 from relight.engine.tasks.dispatcher import Dispatcher
-from relight.engine.topology.model import Topology
+from relight.engine.topology.model import Kind, Topology
 from relight.events.failover import StandIn
 
 LEAVING_S = 1.0
@@ -87,6 +88,8 @@ class RegionParts:
             moving_queues=self.moving_queues,
             heartbeats=self.heartbeats,
         )
+        if topology.fleet.kind is Kind.STRETCH:
+            self._parts.add(replicator=Replicator(recorder, self.region))
 
     def failures(self) -> Mapping[str, str | None]:
         return self._parts.failures()
