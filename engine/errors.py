@@ -6,6 +6,7 @@ RelightError
 │   ├── AccessRefused        it refuses the credentials, or has no such database: waiting will not help
 │   └── PoolExhausted        no connection came free within the acquire timeout
 ├── EmbeddedServerError      a server that we start for the user did not start or stopped
+├── TopologyRefused          a topology breaks a rule, which it names
 ├── RecorderError
 │   ├── SpoolUnusable        the spool file is foreign, newer, corrupt or read-only
 │   ├── RecordRefused        not recorded: a cap is reached or the recorder is closed
@@ -14,6 +15,7 @@ RelightError
 │   └── DeadLettered         recorded, but the projector refused it
 ├── ControlError
 │   └── Superseded           another writer's control event came first
+├── FailoverRefused          a ruling on a fleet's routing would break a rule, which it names
 ├── ArchiveError
 │   ├── ArchiveDamaged       a part of an archive is missing, altered or unreadable
 │   ├── ArchiveConflict      another archiver sealed this segment first
@@ -36,6 +38,12 @@ RelightError
 │   ├── CircuitOpen          no dependency that could answer lets calls pass now
 │   ├── BudgetExceeded       a limit on tokens, cost or attempts is reached
 │   └── DeadlineExceeded     the caller's deadline came first
+├── TaskError
+│   ├── TaskFenced           the task is not this owner's any more
+│   ├── TaskGivenUp          raised by a worker's function: no attempt at it will do
+│   ├── TaskRefused          it cannot be submitted, or not be worked on, as it is
+│   ├── SnapshotDamaged      the snapshot that it would go on from is missing, or not what was written
+│   └── TaskUnknown          there is no such task of this tenant
 ├── CoverageError            sources cannot be read, or the configuration of `relight coverage` is wrong
 ├── RequestRefused           an HTTP request or a NATS message is not taken as it is: malformed, too large, too often
 └── QueryError               no such query, or a parameter is missing or invalid
@@ -73,6 +81,18 @@ class PoolExhausted(Unreachable):
 
 class EmbeddedServerError(RelightError):
     """A server started by relight did not start, or stopped by itself."""
+
+
+class TopologyRefused(RelightError):
+    """A topology breaks a rule; `rule` is its name."""
+
+    def __init__(self, rule: str, detail: str) -> None:
+        super().__init__(f"topology refused ({rule}): {detail}")
+        self.rule = rule
+        self.detail = detail
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.rule, self.detail)
 
 
 class RecorderError(RelightError):
@@ -124,6 +144,18 @@ class ControlError(RelightError):
 
 class Superseded(ControlError):
     """Another writer's control event came first."""
+
+
+class FailoverRefused(RelightError):
+    """A ruling on a fleet's routing would break a safety rule; `rule` is its name."""
+
+    def __init__(self, rule: str, detail: str) -> None:
+        super().__init__(f"refused ({rule}): {detail}")
+        self.rule = rule
+        self.detail = detail
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.rule, self.detail)
 
 
 class ArchiveError(RelightError):
@@ -238,6 +270,68 @@ class BudgetExceeded(GuardError):
 
 class DeadlineExceeded(GuardError, TimeoutError):
     """The caller's deadline came before an answer."""
+
+
+class TaskError(RelightError):
+    """Something about a task could not be done."""
+
+
+class TaskFenced(TaskError):
+    """The task is not this owner's any more: nothing was written.
+
+    `epoch` was the owner's; `owner`, `region` and `new_epoch` are those of who has it now, None where nobody has.
+    """
+
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        task: str,
+        epoch: int,
+        owner: str | None = None,
+        region: str | None = None,
+        new_epoch: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.task = task
+        self.epoch = epoch
+        self.owner = owner
+        self.region = region
+        self.new_epoch = new_epoch
+
+    def __reduce__(self) -> tuple[object, ...]:
+        told = partial(
+            type(self),
+            task=self.task,
+            epoch=self.epoch,
+            owner=self.owner,
+            region=self.region,
+            new_epoch=self.new_epoch,
+        )
+        return told, self.args
+
+
+class TaskGivenUp(TaskError):
+    """A worker's function gives the task up: no further attempt is made."""
+
+
+class TaskRefused(TaskError):
+    """A task cannot be submitted, or not be worked on, as it is."""
+
+
+class SnapshotDamaged(TaskError):
+    """The snapshot that a task would go on from is missing, or not what was written; `sha256` names it."""
+
+    def __init__(self, message: str | None = None, *, sha256: str) -> None:
+        super().__init__(message)
+        self.sha256 = sha256
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return partial(type(self), sha256=self.sha256), self.args
+
+
+class TaskUnknown(TaskError):
+    """There is no such task of this tenant."""
 
 
 class CoverageError(RelightError):

@@ -4,18 +4,18 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 from nats.aio.client import Client
 
 from relight.engine.errors import AccessRefused, MigrationError, Unreachable
 from relight.engine.health.readiness import Readiness
 from relight.engine.log.reader import TRANSIENT
-from relight.engine.log.topology import REQUEST_TIMEOUT_S, Headers, connect, ensure_stream
+from relight.engine.log.topology import REQUEST_TIMEOUT_S, Headers, connect, ensure_stream, named
 from relight.engine.tables.connecting import CONNECT_S, GONE, address, connect_to
 from relight.engine.tables.migrate import migrate
 from relight.engine.tables.pools import Pool, PoolOptions, open_pool
 
+ELECTING_S = 1.0
 FIRST_RETRY_S, LAST_RETRY_S = 0.1, 2.0
 
 T = TypeVar("T")
@@ -31,13 +31,10 @@ class Startup:
         self._patient = patient
 
     async def stream_client(
-        self, nats_url: str, *, name: str = "relight projector", headers: Headers = Headers.NONE
+        self, nats_url: str, *, name: str = "relight projector", headers: Headers = Headers.NONE, replicas: int = 1
     ) -> Client:
         """A client for reading, with the stream declared. Raises `AccessRefused`, `Unreachable`."""
-        parts = urlsplit(nats_url)
-        return await self._waited(
-            f"NATS at {parts.hostname}:{parts.port or 4222}", lambda: _stream_client(nats_url, name, headers)
-        )
+        return await self._waited(named(nats_url), lambda: _stream_client(nats_url, name, headers, replicas))
 
     async def migrated(self, database_url: str) -> None:
         """Brings the tables up to this release. Raises `AccessRefused`, `MigrationError`, `Unreachable`."""
@@ -64,10 +61,12 @@ class Startup:
             retry_s = min(2 * retry_s, LAST_RETRY_S)
 
 
-async def _stream_client(nats_url: str, name: str, headers: Headers) -> Client:
+async def _stream_client(nats_url: str, name: str, headers: Headers, replicas: int) -> Client:
     client = await connect(nats_url, name=name, headers=headers)
     try:
-        await ensure_stream(client.jetstream(timeout=REQUEST_TIMEOUT_S))
+        # What is asked while a cluster elects its leader is never answered: better asked again soon.
+        timeout_s = REQUEST_TIMEOUT_S if replicas == 1 else ELECTING_S
+        await ensure_stream(client.jetstream(timeout=timeout_s), replicas=replicas)
     except BaseException:
         await client.close()
         raise
