@@ -24,7 +24,7 @@ from relight.engine.tables.pools import PROJECTOR_ROLE
 from relight.engine.topology.loading import load_topology
 from relight.events.failover import Manner
 
-LISTENS_S = 3.0
+LISTENS_S = 1.5
 """So long heartbeats are waited for; a region that is not heard by then counts as not alive."""
 LOOK_EVERY_S = 0.05
 DEFAULT_FLEET = "agents"
