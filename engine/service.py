@@ -9,30 +9,41 @@ from typing import TYPE_CHECKING
 from nats.aio.client import Client
 from prometheus_client import CollectorRegistry
 
-from relight.engine.archiving import archive_opener, archiving
+from relight.engine.archiving import archiving
 from relight.engine.healing.service import healing_beside
 from relight.engine.health.metrics import register_metrics
 from relight.engine.health.models import Health
-from relight.engine.health.probe import HealthProbe, Watched, service_id
+from relight.engine.health.probe import HealthProbe, Watched
 from relight.engine.health.readiness import Readiness
 from relight.engine.ingest import Ingest
 from relight.engine.log.reader import TRANSIENT
-from relight.engine.log.topology import STREAM, Headers, close
+from relight.engine.log.topology import STREAM, Headers
 from relight.engine.log.watermarks import ProjectedWatermarks
-from relight.engine.options import http_limits, pool_options, recorder_options
-from relight.engine.proving.answering import answering
-from relight.engine.proving.asking import Attestations, Attester
-from relight.engine.proving.building import polling_prober
+from relight.engine.options import http_limits, pool_options
+from relight.engine.proving.asking import Attester
 from relight.engine.recorder.recorder import Recorder
+from relight.engine.regions.service import Ground, regional
 from relight.engine.rulings import Rulings
 from relight.engine.servers import Servers
+from relight.engine.service_parts import (
+    MESSAGES,
+    answered,
+    answering_messages,
+    closed,
+    drained,
+    projecting,
+    proving,
+    recording,
+)
 from relight.engine.settings import Settings
 from relight.engine.starting import Startup
 from relight.engine.stopping import Stopping
-from relight.engine.tables.connecting import Session, connect_probe, connect_session
+from relight.engine.tables.connecting import connect_probe
 from relight.engine.tables.pools import PROJECTOR_ROLE as PROJECTOR_ROLE
 from relight.engine.tables.pools import Pool
 from relight.engine.tables.projector import Projector
+from relight.engine.tasks.serving import dispatching
+from relight.engine.topology.loading import load_topology
 from relight.events.catalog import prepare
 
 if TYPE_CHECKING:
@@ -41,14 +52,6 @@ if TYPE_CHECKING:
     from relight.engine.http.server import HttpServer
 
 POLL_S = 0.02
-HANGS_S = 10.0
-"""A projector that stops for so long in the middle of a transaction hangs: PostgreSQL ends it."""
-UNREACHED_S = 1.0
-"""How long a server that does not answer is still waited for at the end."""
-CLOSING_S = 2.0
-REQUESTS, MESSAGES, RECEIPTS, BATCH = 0.6, 0.75, 0.85, 0.95
-"""Shares of the drain time, in the order of stopping."""
-EVERYTHING = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,28 +135,42 @@ async def serving(
             )
             http = await stack.enter_async_context(listening)
         client = await startup.stream_client(servers.nats_url, replicas=servers.replicas)
-        stack.push_async_callback(_closed, client, stopping)
+        stack.push_async_callback(closed, client, stopping)
         await startup.migrated(servers.database_url)
         pool = await startup.pool(servers.database_url, pool_options(settings))
-        stack.push_async_callback(_drained, pool, stopping)
-        attester = await stack.enter_async_context(_proving(client, servers, settings))
+        stack.push_async_callback(drained, pool, stopping)
+        attester = await stack.enter_async_context(proving(client, servers, settings))
         archiver = sealing = projector = running = recorder = ingest = None
         if parts.archive and settings.archive is not None:
             reading = await startup.stream_client(servers.nats_url, name="relight archiver", headers=Headers.MESSAGE_ID)
-            stack.push_async_callback(_closed, reading, stopping)
+            stack.push_async_callback(closed, reading, stopping)
             archiver, sealing = await stack.enter_async_context(archiving(reading, servers, settings, stopping))
         if parts.projector:
-            projecting = _projecting(client, servers, settings, stopping)
-            projector, running = await stack.enter_async_context(projecting)
+            following = projecting(client, servers, settings, stopping)
+            projector, running = await stack.enter_async_context(following)
         if parts.ingest:
-            recorder = await stack.enter_async_context(_recording(servers, settings, stopping))
+            recorder = await stack.enter_async_context(recording(servers, settings, stopping))
             ingest = Ingest(recorder)
+        region = None
+        if recorder is not None and settings.topology is not None:
+            ground = Ground(
+                recorder=recorder,
+                region=settings.region,
+                projector=projector,
+                servers=servers,
+                spools=settings.home / "spool",
+            )
+            region = await stack.enter_async_context(regional(load_topology(settings.topology), ground))
+        elif recorder is not None:
+            await stack.enter_async_context(dispatching(recorder))
         if parts.projector and parts.healing:
-            await stack.enter_async_context(healing_beside(servers, settings, recorder))
+            turn = region.heals if region is not None else _always
+            await stack.enter_async_context(healing_beside(servers, settings, recorder, turn=turn))
         probe = await stack.enter_async_context(
             HealthProbe(_watched(client, pool, projector, attester, servers, settings))
         )
         probe.readiness, probe.recorder = readiness, recorder.health if recorder is not None else None
+        probe.region_parts = region.failures if region is not None else None
         if running is not None:
             probe.vital.watch("projector", running)
         if archiver is not None and sealing is not None:
@@ -174,9 +191,9 @@ async def serving(
             rulings=None if recorder is None else Rulings(recorder),
             drain_s=stopping.left_s(MESSAGES),
         )
-        await stack.enter_async_context(_answering(app, stopping))
+        await stack.enter_async_context(answering_messages(app, stopping))
         if http is not None:
-            stack.push_async_callback(_answered, http, stopping)
+            stack.push_async_callback(answered, http, stopping)
             observed = Observed(probe=probe, readiness=readiness, registry=registry)
             api_parts = ApiParts(
                 pool=pool,
@@ -193,17 +210,6 @@ async def serving(
         yield Service(client=client, pool=pool, projector=projector, recorder=recorder, app=app, probe=probe, http=http)
 
 
-@asynccontextmanager
-async def _proving(client: Client, servers: Servers, settings: Settings) -> AsyncIterator[Attester]:
-    """A prober that answers others, where we know whom to ask; else those of other services are asked."""
-    prober = polling_prober(client, servers, ttl_s=settings.proof_ttl_s, name=service_id(settings.region))
-    if prober is None:
-        yield Attestations(client, ttl_s=settings.proof_ttl_s)
-        return
-    async with answering(client, prober):
-        yield prober
-
-
 def _watched(
     client: Client, pool: Pool, projector: Projector | None, attester: Attester, servers: Servers, settings: Settings
 ) -> Watched:
@@ -212,105 +218,20 @@ def _watched(
         connect=lambda: connect_probe(servers.database_url),
         home=settings.home,
         region=settings.region,
+        tenant=settings.tenant,
         pools={"requests": pool},
         projector=projector,
         prober=attester,
     )
 
 
+def _always() -> bool:
+    """Nobody else heals."""
+    return True
+
+
 def _nobody(publisher: str) -> None:
     """No projector here that could announce progress."""
-
-
-async def _answered(http: "HttpServer", stopping: Stopping) -> None:
-    within_s = stopping.left_s(REQUESTS)
-    await stopping.within(REQUESTS, http.stop(within_s=within_s))
-    if cut_off := await http.stop(within_s=0):
-        stopping.cuts(f"{cut_off} HTTP requests were not answered within {within_s:.1f} s")
-
-
-@asynccontextmanager
-async def _answering(app: "FastStream", stopping: Stopping) -> AsyncIterator[None]:
-    from relight.engine.messaging.application import stop_application
-
-    await app.start()
-    try:
-        yield
-    finally:
-        if not await stopping.within(MESSAGES, stop_application(app)):
-            stopping.cuts("messages at hand were not answered: their senders will ask again")
-
-
-@asynccontextmanager
-async def _recording(servers: Servers, settings: Settings, stopping: Stopping) -> AsyncIterator[Recorder]:
-    recorder = Recorder(recorder_options(servers, settings))
-    try:
-        await asyncio.to_thread(recorder.start)
-        yield recorder
-    finally:
-        await stopping.within(RECEIPTS, _acknowledged(recorder))
-        left_s = min(CLOSING_S, stopping.left_s(RECEIPTS))
-        await asyncio.shield(asyncio.to_thread(recorder.stop, deadline_s=left_s))
-        if exposed := recorder.health().exposed_events:
-            where = (
-                "they wait in its spool, for whoever records here next"
-                if settings.spool
-                else "they are lost with this process"
-            )
-            stopping.cuts(f"{exposed} events of {recorder.publisher} were not acknowledged by the stream: {where}")
-
-
-async def _acknowledged(recorder: Recorder) -> None:
-    """Waits until all is, or nobody answers."""
-    heard_at = asyncio.get_running_loop().time()
-    while (health := recorder.health()).exposed_events:
-        now = asyncio.get_running_loop().time()
-        if health.failure is None:
-            heard_at = now
-        elif now - heard_at > UNREACHED_S:
-            return
-        await asyncio.sleep(POLL_S)
-
-
-@asynccontextmanager
-async def _projecting(
-    client: Client, servers: Servers, settings: Settings, stopping: Stopping
-) -> AsyncIterator["tuple[Projector, asyncio.Task[None]]"]:
-    def connect() -> "asyncio.Future[Session]":
-        return asyncio.ensure_future(
-            connect_session(
-                servers.database_url,
-                role=PROJECTOR_ROLE,
-                statement_timeout_s=settings.session_statement_timeout_s,
-                idle_in_transaction_s=HANGS_S,
-            )
-        )
-
-    projector = Projector(client, connect, open_archive=archive_opener(settings))
-    running = asyncio.create_task(projector.run(), name="projector")
-    try:
-        yield projector, running
-    finally:
-        if not await stopping.within(BATCH, _ended(running)):
-            projector.abort()
-            stopping.cuts("the projector's batch was rolled back: it will be projected again")
-            await asyncio.wait([running], timeout=CLOSING_S)
-
-
-async def _ended(running: "asyncio.Task[None]") -> None:
-    running.cancel()
-    await asyncio.wait([running])
-
-
-async def _drained(pool: Pool, stopping: Stopping) -> None:
-    within_s = stopping.left_s()
-    await stopping.within(EVERYTHING, pool.close(within_s=within_s))
-    if cut_off := await pool.close(within_s=0):
-        stopping.cuts(f"{cut_off} transactions were not finished within {within_s:.1f} s and were rolled back")
-
-
-async def _closed(client: Client, stopping: Stopping) -> None:
-    await stopping.within(EVERYTHING, close(client))
 
 
 async def caught_up(service: Service, *, within_s: float) -> bool:

@@ -6,7 +6,6 @@
 
 import asyncio
 import ctypes
-import faulthandler
 import gc
 import json
 import mmap
@@ -25,7 +24,7 @@ import orjson
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
-from relight.engine.errors import CircuitOpen
+from relight.engine.errors import CircuitOpen, Unreachable
 from relight.engine.guard.breakers.breaker import Breaker
 from relight.engine.guard.breakers.breakers import Breakers
 from relight.engine.guard.breakers.tool import ToolBreaker
@@ -42,9 +41,6 @@ DOMAINS = 5
 PACE_S = (0.2, 0.4)
 """Between two calls of a process."""
 DEADLINE_S = 120.0
-READY_S = 40.0
-"""Then a process says where each of its threads is, and the fleet gives up with `NOT_READY`."""
-NOT_READY = 75
 """Of each step; only what hangs takes that long, on however busy a machine."""
 PR_SET_PDEATHSIG = 1
 
@@ -122,7 +118,6 @@ class Child:
             self._watch_raw(name)
             self._warm(tool.breaker)
             shared.ready(number, round_)
-            faulthandler.cancel_dump_traceback_later()
             wait_until(lambda: shared.phase not in (WAIT, REPORT), "all others are ready")
             while shared.phase not in (REPORT, STOP):
                 self._call(tool)
@@ -180,15 +175,17 @@ class Child:
                 self.raw_ns.setdefault(str(event["id"]), time.time_ns())
 
         async def subscribe() -> None:
-            for _ in range(round(DEADLINE_S / 10)):
-                client = await self.recorder.client()  # on a busy machine another one may take its place meanwhile
-                with suppress(NatsError, OSError):
+            while True:
+                with suppress(NatsError, OSError, Unreachable):  # what a reconnection swallowed is never answered
+                    client = await self.recorder.client()
                     await client.subscribe(control_subject("breaker", TENANT, name), cb=on_message)
                     await client.flush(timeout=5)
                     return
-            raise TimeoutError("NATS answers no ping")
 
-        self.recorder.in_loop(subscribe()).result(DEADLINE_S)
+        try:
+            self.recorder.in_loop(subscribe()).result(DEADLINE_S)
+        except TimeoutError:
+            raise TimeoutError(f"not within {DEADLINE_S:g} s: NATS answers a ping") from None
 
 
 _TOLD = Breaker.told
@@ -237,12 +234,10 @@ def main() -> None:
         shared.set(phase=STOP)
         for pid in pids:
             os.waitpid(pid, 0)
-    except BaseException as error:
+    except BaseException:
         for pid in pids:
-            os.kill(pid, signal.SIGKILL)
-        if isinstance(error, NotReady):
-            print(error, file=sys.stderr, flush=True)
-            os._exit(NOT_READY)
+            with suppress(ProcessLookupError):  # the one whose end was noticed
+                os.kill(pid, signal.SIGKILL)
         raise
 
 
@@ -261,11 +256,10 @@ def fork(number: int, shared: Shared, url: str, folder: Path) -> int:
             spools=folder / f"spool-{number}",
             fault_domain=f"zone-{number % DOMAINS}",
         )
-        faulthandler.dump_traceback_later(READY_S - 10)
         recorder = Recorder(options)
         recorder.start()
         Child(number, shared, recorder, folder).run()
-        recorder.stop(deadline_s=0)
+        recorder.stop()
         status = 0
     except BaseException as error:
         print(f"child {number}: {error!r}", file=sys.stderr, flush=True)
@@ -336,35 +330,28 @@ SAYS = {
 }
 
 
-class NotReady(Exception):
-    """The machine was too busy for so many processes to come up."""
-
-
 async def all_ready(shared: Shared) -> None:
-    try:
-        await reach(
-            lambda: shared.count_ready() == shared.children, "all are ready", shared.count_ready, within_s=READY_S
-        )
-    except TimeoutError as error:
-        raise NotReady(str(error)) from error
+    await reach(lambda: shared.count_ready() == shared.children, "all are ready", shared.count_ready)
 
 
 async def all_reach(shared: Shared, bit: int) -> None:
     await reach(lambda: shared.count(bit) == shared.children, f"all {SAYS[bit]}", lambda: shared.count(bit))
 
 
-async def reach(
-    condition: Callable[[], bool],
-    what: str,
-    count: Callable[[], int] | None = None,
-    *,
-    within_s: float = DEADLINE_S,
-) -> None:
-    deadline = time.monotonic() + within_s
+def check_alive(what: str) -> None:
+    """A process that has ended would be waited for until the deadline."""
+    ended, status = os.waitpid(-1, os.WNOHANG)
+    if ended:
+        raise ChildProcessError(f"process {ended} of the fleet ended with status {status}, before: {what}")
+
+
+async def reach(condition: Callable[[], bool], what: str, count: Callable[[], int] | None = None) -> None:
+    deadline = time.monotonic() + DEADLINE_S
     while not condition():
+        check_alive(what)
         if time.monotonic() > deadline:
             so_far = "" if count is None else f": {count()} by then"
-            raise TimeoutError(f"not within {within_s:g} s: {what}{so_far}")
+            raise TimeoutError(f"not within {DEADLINE_S:g} s: {what}{so_far}")
         await asyncio.sleep(0.005)
 
 

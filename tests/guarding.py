@@ -2,7 +2,7 @@
 
 import asyncio
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -10,9 +10,12 @@ from typing import Any
 
 import anthropic
 import httpx2
+import pytest
+import pytest_asyncio
 
 from relight.engine.clock import ScriptedClock
-from relight.engine.fake.server import FakeAnthropic
+from relight.engine.fake.server import FakeAnthropic, fake_anthropic_thread
+from relight.engine.fake.steps import Fault, Step
 from relight.engine.guard.calls.waits import Waits
 from relight.engine.guard.facts import Attempt, Call, Failure
 from relight.engine.guard.guard import Guard
@@ -27,6 +30,8 @@ ASK: dict[str, Any] = {
 EXACT = GuardPolicy(jitter=0, breaker=None)
 TLS = ssl.create_default_context()
 """Shared: to make one for each client takes most of a test's time."""
+SERVER_ERROR = Step(status=500)
+OVERLOADED_EVENT = Step(fault=Fault.ERROR_EVENT, error_type="overloaded_error")
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
 
@@ -171,3 +176,26 @@ class Both:
     async def close(self) -> None:
         for client in self._opened:
             await self.do(client.close)
+
+
+@pytest.fixture(scope="module")
+def stage() -> Iterator[Bench]:
+    """What the benches of a file share."""
+    clock = ScriptedClock(NOON)
+    with idle_recorder(clock) as recorder, fake_anthropic_thread() as fake:
+        yield Bench(recorder, clock, fake)
+
+
+@pytest.fixture
+def bench(stage: Bench) -> Bench:
+    """A test's own; its server answers well."""
+    stage.fake.play(())
+    return Bench(stage.recorder, stage.clock, stage.fake)
+
+
+@pytest_asyncio.fixture(params=[True, False], ids=["async", "sync"])
+async def both(request: pytest.FixtureRequest) -> AsyncIterator[Both]:
+    """The test is made with each kind of client."""
+    both = Both(request.param)
+    yield both
+    await both.close()

@@ -12,7 +12,7 @@ class Proxy:
     """`deaf`: the server's bytes are dropped from now on, and its connections cut when that ends.
 
     `hang`: the connections that there are stay open and carry nothing any more, in either direction, as when the other
-    end's machine is gone; new ones work.
+    end's machine is gone; new ones work. `stall`: they are not even read from, until `go_on`.
     """
 
     url: str = ""
@@ -22,6 +22,14 @@ class Proxy:
     """Pieces that clients sent; of one that waits for each answer, its round trips."""
     writers: set[asyncio.StreamWriter] = field(default_factory=set)
     hanging: set[asyncio.StreamWriter] = field(default_factory=set)
+    stalled: set[asyncio.StreamWriter] = field(default_factory=set)
+
+    def stall(self) -> None:
+        self.stalled |= self.writers
+
+    def go_on(self) -> None:
+        """With all that was sent meanwhile."""
+        self.stalled.clear()
 
     def hang(self) -> None:
         self.hanging |= self.writers
@@ -41,6 +49,8 @@ async def proxied(url: str) -> AsyncIterator[Proxy]:
     async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, answers: bool) -> None:
         try:
             while data := await reader.read(65_536):
+                while writer in proxy.stalled:
+                    await asyncio.sleep(0.01)
                 if (answers and proxy.deaf) or writer in proxy.hanging:
                     proxy.swallowed_bytes += len(data)
                     continue

@@ -1,59 +1,33 @@
 """What the SDK can do, through the guard: every client of its and every kind of call."""
 
-from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import anthropic
+import guarding
 import httpx2
 import pytest
-import pytest_asyncio
 from anthropic import beta_async_tool, beta_tool
-from guarding import ASK, NOON, TLS, Bench, Both, idle_recorder
+from guarding import ASK, SERVER_ERROR, TLS, Bench, Both
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from relight.engine.clock import ScriptedClock
-from relight.engine.fake.server import FakeAnthropic, fake_anthropic_thread
+from relight.engine.fake.server import FakeAnthropic
 from relight.engine.fake.steps import Fault, Step
 from relight.engine.guard.clients.clients import provider_of, region_of
 from relight.engine.guard.clients.endpoints import operation
 from relight.engine.guard.facts import Failure
 from relight.engine.guard.policy import GuardPolicy
 from relight.engine.guard.routes.fallback import Fallback
-from relight.engine.recorder.recorder import Recorder
 
-SERVER_ERROR = Step(status=500)
-
-
-@pytest.fixture(scope="module")
-def clock() -> ScriptedClock:
-    return ScriptedClock(NOON)
-
-
-@pytest.fixture(scope="module")
-def recorder(clock: ScriptedClock) -> Iterator[Recorder]:
-    with idle_recorder(clock) as recorder:
-        yield recorder
-
-
-@pytest.fixture(scope="module")
-def anthropic_fake() -> Iterator[FakeAnthropic]:
-    with fake_anthropic_thread() as fake:
-        yield fake
+stage, both = guarding.stage, guarding.both
 
 
 @pytest.fixture
-def bench(recorder: Recorder, clock: ScriptedClock, anthropic_fake: FakeAnthropic) -> Bench:
-    anthropic_fake.play([SERVER_ERROR])
-    return Bench(recorder, clock, anthropic_fake)
-
-
-@pytest_asyncio.fixture(params=[True, False], ids=["async", "sync"])
-async def both(request: pytest.FixtureRequest) -> AsyncIterator[Both]:
-    both = Both(request.param)
-    yield both
-    await both.close()
+def bench(stage: Bench) -> Bench:
+    """A test's own; its server fails at first."""
+    stage.fake.play([SERVER_ERROR])
+    return Bench(stage.recorder, stage.clock, stage.fake)
 
 
 def bedrock(both: Both, fake: FakeAnthropic, *middleware: Any, region: str = "eu-west-1") -> Any:

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from hashlib import sha256
 from typing import Any
@@ -13,6 +13,7 @@ from anthropic._streaming import SSEDecoder
 from anthropic.lib.bedrock._stream_decoder import AWSEventStreamDecoder
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from watched import Body
 
 from relight.engine.clock import Clock
 from relight.engine.fake.asked import Api
@@ -143,25 +144,6 @@ def broken(good: bytes, noise: st.SearchStrategy[bytes]) -> st.SearchStrategy[by
     """With noise instead of some bytes in it."""
     places = st.integers(0, len(good))
     return st.builds(lambda at, over, bad: good[:at] + bad + good[at + over :], places, st.integers(0, 9), noise)
-
-
-class Body(httpx2.SyncByteStream, httpx2.AsyncByteStream):
-    def __init__(self, chunks: Sequence[bytes]) -> None:
-        self.chunks = chunks
-        self.closed = 0
-
-    def __iter__(self) -> Iterator[bytes]:
-        yield from self.chunks
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        for chunk in self.chunks:
-            yield chunk
-
-    def close(self) -> None:
-        self.closed += 1
-
-    async def aclose(self) -> None:
-        self.closed += 1
 
 
 class Told:

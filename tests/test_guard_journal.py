@@ -1,120 +1,24 @@
 """The journal: facts of guarded calls in, events on a real stream and rows of real tables out."""
 
-import asyncio
-import hashlib
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
+import journaling
 import orjson
 import pytest
-import pytest_asyncio
-from stack import Projecting, bodies, connected, failed, nats_server, on_stream, options, projecting
+from journaling import BODY, COST, EU, MESSAGE, OPUS, SCOPE, T0, Scene, attempt, ended, sha256
+from stack import failed, nats_server, options
 
-from relight.engine.embedded.nats import EmbeddedNats
-from relight.engine.errors import ContentError
-from relight.engine.guard.facts import Answer, Attempt, Call, Dependency, Failure, Usage
+from relight.engine.guard.facts import Answer, Call, Dependency, Failure, Usage
 from relight.engine.guard.recording.journal import Journal
-from relight.engine.log.content import fetch_content
 from relight.engine.recorder.receipts import Ack
 from relight.engine.recorder.recorder import Recorder
 from relight.engine.scope import Scope
-from relight.engine.settings import ContentPolicy
 from relight.engine.tables.pools import PoolOptions, open_pool
 from relight.engine.tables.queries import find, run
-from relight.events.values import Content
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-OPUS = Dependency("anthropic", "global", "claude-opus-4-8")
-EU = Dependency("aws.bedrock", "eu-west-1", "eu.anthropic.claude-opus-4-8-v1")
-SCOPE = Scope(tenant="acme", agent="refunds", task="t-42", correlation="run-7")
-T0 = 1_790_000_000_000_000
-SHA = "a" * 64
-BODY: dict[str, Any] = {
-    "model": OPUS.model,
-    "max_tokens": 100,
-    "temperature": 0.5,
-    "stop_sequences": ["stop here", "or here"],
-    "thinking": {"type": "enabled", "budget_tokens": 2_000},
-    "messages": [{"role": "user", "content": "the secret question"}],
-    "tools": [{"name": "refund", "input_schema": {"type": "object"}}],
-}
-MESSAGE = {
-    "id": "msg_1",
-    "type": "message",
-    "model": "claude-opus-4-8-20260501",
-    "content": [{"type": "text", "text": "the secret answer"}],
-    "stop_reason": "end_turn",
-    "usage": {
-        "input_tokens": 1_000,
-        "output_tokens": 100,
-        "cache_creation_input_tokens": 400,
-        "cache_read_input_tokens": 2_000,
-        "cache_creation": {"ephemeral_5m_input_tokens": 300, "ephemeral_1h_input_tokens": 100},
-        "service_tier": "standard",
-    },
-}
-COST = 1_000 * 5 + 100 * 25 + 300 * 25 // 4 + 100 * 10 + 2_000 // 2
-
-
-@dataclass
-class Scene:
-    """A recorder in front of a real stream, a projector behind it, and journals in between."""
-
-    nats: EmbeddedNats
-    projected: Projecting
-    recorder: Recorder
-    calls: int = 0
-
-    def journal(self, **how: Any) -> Journal:
-        return Journal(self.recorder, **how)
-
-    def call(self, **changes: Any) -> Call:
-        self.calls += 1
-        given = {"decision": f"d-{self.calls}", "operation": "chat", "dependency": OPUS, "scope": SCOPE, "body": BODY}
-        return Call(**given | {"started_us": T0} | changes)
-
-    async def events_of(self, call: Call) -> list[dict[str, Any]]:
-        """What stands on the stream of this call, and what it caused, in order; all of it is in the tables, too."""
-        await self.recorder.mark().reached(Ack.PROJECTED)
-        found = bodies(await on_stream(self.projected.client))
-        [taken] = [
-            body["id"] for body in found if body["type"] == "decisions.taken" and body["subject"] == call.decision
-        ]
-        return [body for body in found if body["id"] == taken or body.get("causationid") == taken]
-
-    async def content(self, content: dict[str, Any], tenant: str = "acme") -> bytes:
-        """Out of the content store."""
-        wanted = Content.model_validate(content)
-        return await asyncio.wrap_future(
-            self.recorder.in_loop(self.recorder.with_jetstream(lambda js: fetch_content(js, tenant, wanted)))
-        )
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def scene(shared_database: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Scene]:
-    async with nats_server() as nats, connected(nats), projecting(nats, shared_database) as projected:
-        spools = tmp_path_factory.mktemp("spools") / "spool"
-        async with Recorder(options(nats, spools, tenant="ops")) as recorder:
-            yield Scene(nats, projected, recorder)
-
-
-def attempt(number: int = 1, **changes: Any) -> Attempt:
-    given: dict[str, Any] = {"dependency": OPUS, "started_us": T0 + 1_000, "ended_us": T0 + 251_000, "status": 200}
-    return Attempt(number, **given | changes)
-
-
-def ended(call: Call, **changes: Any) -> Call:
-    for name, value in ({"ended_us": T0 + 252_000, "attempts": 1} | changes).items():
-        setattr(call, name, value)
-    return call
-
-
-def sha256(body: bytes) -> str:
-    return hashlib.sha256(body).hexdigest()
+scene = journaling.scene
 
 
 async def test_a_call_is_taken_attempted_and_known_and_its_dependency_worked(scene: Scene) -> None:
@@ -270,137 +174,6 @@ async def test_how_a_call_came_out_has_its_class_and_no_cost_where_nobody_knows_
     assert "cost_microusd" not in known
 
 
-async def test_a_digest_is_none_where_the_policy_is_and_the_bytes_are_kept_under_full(scene: Scene) -> None:
-    body = orjson.dumps(MESSAGE)
-    for policy in ContentPolicy:
-        journal, call = scene.journal(content=policy), scene.call(body=BODY | {"metadata": {"user_id": policy.value}})
-        journal.taken(call)
-        journal.known(ended(call), attempt(body=body))
-        taken, tried, *_ = await scene.events_of(call)
-        if policy is ContentPolicy.NONE:
-            assert "request" not in taken["data"]
-            assert "content" not in tried["data"]
-            continue
-        request, response = taken["data"]["request"], tried["data"]["content"]
-        if policy is ContentPolicy.DIGEST:
-            with pytest.raises(ContentError):
-                await scene.content(request)
-        else:
-            assert orjson.loads(await scene.content(request)) == call.body
-            assert await scene.content(response) == body
-            with pytest.raises(ContentError):
-                await scene.content(response, tenant="ops")
-
-
-async def test_hooks_redact_in_order_what_is_kept_and_what_is_digested(scene: Scene) -> None:
-    def blank(kind: str, document: Any) -> Any:
-        text = orjson.dumps(document).replace(b"secret", b"[hidden]")
-        return {"kind": kind, "document": orjson.loads(text)}
-
-    def sign(_: str, document: Any) -> Any:
-        return document | {"signed": True}
-
-    for policy in (ContentPolicy.DIGEST, ContentPolicy.FULL):
-        journal, call = scene.journal(content=policy, redact=(blank, sign)), scene.call()
-        journal.taken(call)
-        journal.known(ended(call), attempt(body=orjson.dumps(MESSAGE)))
-        taken, tried, *_, known = await scene.events_of(call)
-        wanted = {"document": orjson.loads(orjson.dumps(BODY).replace(b"secret", b"[hidden]")), "kind": "request"}
-        expected = orjson.dumps(wanted | {"signed": True}, option=orjson.OPT_SORT_KEYS)
-        assert taken["data"]["request"]["sha256"] == sha256(expected)
-        assert known["data"]["output_tokens"] == 100
-    assert await scene.content(taken["data"]["request"]) == expected
-    assert b"the [hidden] answer" in await scene.content(tried["data"]["content"])
-    assert call.body == BODY
-
-
-@pytest.mark.parametrize("kind", ["raises", "gives nothing", "gives no JSON"])
-async def test_where_a_hook_fails_the_content_is_not_recorded_and_that_is_counted(
-    scene: Scene, kind: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    def hook(_: str, document: Any) -> Any:
-        if kind == "raises":
-            raise RuntimeError(f"cannot redact {document}")
-        return None if kind == "gives nothing" else {"a set": {1, 2}}
-
-    journal, call = scene.journal(content=ContentPolicy.FULL, redact=(hook,)), scene.call()
-    journal.taken(call)
-    journal.known(ended(call), attempt(body=orjson.dumps(MESSAGE)))
-    taken, tried, *_, known = await scene.events_of(call)
-    assert "request" not in taken["data"]
-    assert "content" not in tried["data"]
-    assert known["data"]["cost_microusd"] == COST
-    assert journal.refused_contents == 2
-    said = [record.getMessage() for record in caplog.records if getattr(record, "action", "") == "content_refused"]
-    assert len(said) == 2
-    assert call.decision in said[0]
-    assert "secret" not in "".join(said)
-
-
-def streamed(*texts: str) -> bytes:
-    start = MESSAGE | {"content": [], "stop_reason": None, "usage": {"input_tokens": 5, "output_tokens": 1}}
-    events: list[dict[str, Any]] = [
-        {"type": "message_start", "message": start},
-        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
-        {"type": "ping"},
-        *({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": t}} for t in texts),
-        {"type": "content_block_stop", "index": 0},
-        {
-            "type": "content_block_start",
-            "index": 1,
-            "content_block": {"type": "tool_use", "id": "t", "name": "refund", "input": {}},
-        },
-        *(
-            {"type": "content_block_delta", "index": 1, "delta": {"type": "input_json_delta", "partial_json": part}}
-            for part in ('{"card"', ': "4111 1111"}')
-        ),
-        {"type": "message_delta", "delta": {"stop_reason": "tool_use"}, "usage": {"output_tokens": 7}},
-        {"type": "message_stop"},
-    ]
-    return b"".join(b"event: %s\ndata: %s\n\n" % (e["type"].encode(), orjson.dumps(e)) for e in events)
-
-
-async def test_hooks_see_a_streamed_answer_as_the_message_that_it_is(scene: Scene) -> None:
-    def blank(kind: str, document: Any) -> Any:
-        return orjson.loads(orjson.dumps(document).replace(b"secret", b"[hidden]").replace(b"4111 1111", b"[card]"))
-
-    body = streamed("the se", "cret ans", "wer")
-    journal, call = scene.journal(content=ContentPolicy.FULL, redact=(blank,)), scene.call(streams=True)
-    journal.taken(call)
-    answer = Answer("msg_1", OPUS.model, "tool_use", Usage(5, 7))
-    journal.known(ended(call), attempt(body=body, body_sha256=sha256(body), body_bytes=len(body), answer=answer))
-    _, tried, *_, known = await scene.events_of(call)
-    kept = orjson.loads(await scene.content(tried["data"]["content"]))
-    assert kept["content"] == [
-        {"type": "text", "text": "the [hidden] answer"},
-        {"type": "tool_use", "id": "t", "name": "refund", "input": {"card": "[card]"}},
-    ]
-    assert (kept["stop_reason"], kept["usage"]) == ("tool_use", {"input_tokens": 5, "output_tokens": 7})
-    assert known["data"]["cost_microusd"] == 5 * 5 + 7 * 25
-
-
-async def test_what_cannot_be_put_together_is_not_recorded_where_there_are_hooks(scene: Scene) -> None:
-    journal = scene.journal(content=ContentPolicy.FULL, redact=(lambda _, document: document,))
-    bodies_ = (b"<html>the secret", streamed("a") + b'event: error\ndata: {"type":"error"}\n\n', b"\0" * 40, b"")
-    for body in bodies_:
-        call = scene.call()
-        journal.taken(call)
-        journal.known(ended(call), attempt(body=body))
-        assert "content" not in (await scene.events_of(call))[1]["data"]
-    assert journal.refused_contents == len(bodies_)
-    call = scene.call()
-    journal.taken(call)
-    journal.known(ended(call), attempt(body_sha256=SHA, body_bytes=9))
-    assert "content" not in (await scene.events_of(call))[1]["data"]
-
-
-async def test_a_stream_whose_bytes_nobody_kept_has_the_digest_that_was_made_as_it_passed(scene: Scene) -> None:
-    journal, call = scene.journal(), scene.call()
-    journal.taken(call)
-    journal.known(ended(call), attempt(body_sha256=SHA, body_bytes=9))
-    assert (await scene.events_of(call))[1]["data"]["content"] == {"sha256": SHA, "size_bytes": 9}
-
-
 async def test_a_model_without_a_price_has_no_cost_and_is_named(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
     journal = scene.journal()
     for dependency in (Dependency("anthropic", "global", "claude-next"), Dependency("x", "-", "some-model")):
@@ -455,23 +228,6 @@ async def test_a_tool_that_works_or_fails_is_seen_by_the_recorders_own_tenant(sc
         "SELECT tenant, event_type FROM circuit_breaker_events WHERE service_name = 'crm-api' ORDER BY event_id"
     )
     assert rows == [{"tenant": "ops", "event_type": "success"}, {"tenant": "ops", "event_type": "failure"}]
-
-
-async def test_where_too_much_waits_bodies_are_let_go_and_all_else_is_recorded(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("relight.engine.guard.recording.journal.PRESSED_EVENTS", -1)
-    journal, call, body = scene.journal(), scene.call(), orjson.dumps(MESSAGE)
-    journal.taken(call)
-    last = attempt(body=body)
-    journal.known(ended(call), last)
-    assert last.body is None
-    taken, tried, _, known = await scene.events_of(call)
-    assert "request" not in taken["data"]
-    assert tried["data"]["content"] == {"sha256": sha256(body), "size_bytes": len(body)}
-    assert (tried["causationid"], known["causationid"]) == (taken["id"], taken["id"])
-    assert known["data"]["cost_microusd"] == COST
-    assert journal.let_go == 2
 
 
 async def test_a_recorder_that_is_closed_fails_no_call(spools: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,9 +1,6 @@
 """The recorder against real servers: nothing is lost, doubled, or promised without proof."""
 
 import asyncio
-import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -26,6 +23,7 @@ from stack import (
     projecting,
     until,
 )
+from told_by_children import Telling
 
 from relight.engine.embedded.nats import EmbeddedNats
 from relight.engine.errors import AckNotProven, AckTimeout, ContentError, RecorderError, RecordRefused
@@ -161,32 +159,21 @@ async def test_acknowledgements_that_were_lost_lose_and_double_nothing(spools: P
 
 async def test_what_a_killed_process_was_told_is_spooled_is_published_by_the_next(spools: Path) -> None:
     async with nats_server() as nats, connected(nats) as client:
-        child = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("recording_child.py")), nats.url, str(spools)],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert child.stdout is not None
-        publisher = (await asyncio.to_thread(child.stdout.readline)).split()[1]
-        told = 0
-        while told < 400:
-            told = int(await asyncio.to_thread(child.stdout.readline))
+        child = await Telling.start("recording_child.py", nats, spools)
+        await child.told(400)
         await nats.kill()  # so that some of it is certain to be on the disk alone
-        while told < 1_200:
-            told = int(await asyncio.to_thread(child.stdout.readline))
-        child.send_signal(signal.SIGKILL)
-        told = max([told, *(int(line) for line in child.stdout.read().split("\n")[:-1])])
-        child.wait()
-        child.stdout.close()
+        told = child.killed(await child.told(1_200))
         await nats.start()
         async with Recorder(options(nats, spools)) as recorder:
-            assert recorder.publisher == publisher
+            assert recorder.publisher == child.publisher
             await drained(recorder)
             found = numbers(await on_stream(client))
             assert found == list(range(1, len(found) + 1))
             assert len(found) >= told
         sessions = [
-            b["type"] for b in assert_chained(await on_stream(client), publisher) if b["type"] != "breakers.failed"
+            b["type"]
+            for b in assert_chained(await on_stream(client), child.publisher)
+            if b["type"] != "breakers.failed"
         ]
         assert sessions == ["recorder.opened", "recorder.opened", "recorder.closed"]
 

@@ -9,8 +9,8 @@ import asyncpg
 import pytest
 import stack
 from everything import everything, publish_everything
+from rebuilt import rebuild, rolled_back, sessions
 from stack import Projecting, nats_server, projecting
-from test_rebuild import rebuild, rolled_back, sessions
 
 from relight.engine.errors import RebuildRefused, SettingsError
 from relight.engine.tables.connecting import connect_session

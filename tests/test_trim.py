@@ -13,9 +13,9 @@ import stack
 from archiving import Publisher, archived, archiver, sealed_once, sealed_through, stream_messages, without_holes
 from everything import publish_everything
 from nats.aio.client import Client
+from rebuilt import rebuild
 from stack import Projecting, connected, failed, nats_server, options, projecting, until
 from test_lifecycle import servers_of
-from test_rebuild import rebuild
 
 from relight.engine.app.archiving import trim_stream
 from relight.engine.archive.reading import ArchiveReader

@@ -28,7 +28,9 @@ from relight.engine.cli import (
     retention,
     spool,
     status,
+    task,
     tokens,
+    topology,
     verify,
 )
 from relight.engine.cli.output import err, fail
@@ -64,7 +66,9 @@ app.add_typer(events.app, name="event")
 app.add_typer(failover.app, name="failover")
 app.add_typer(spool.app, name="spool")
 app.add_typer(imports.app, name="import")
+app.add_typer(task.app, name="task")
 app.add_typer(tokens.app, name="token")
+app.add_typer(topology.app, name="topology")
 
 
 @app.callback()

@@ -15,12 +15,15 @@ from nats.js.api import DiscardPolicy, ObjectStoreConfig, StorageType, StreamCon
 from nats.js.errors import NotFoundError
 
 from relight.engine.errors import AccessRefused, Unreachable
+from relight.engine.log.steady_client import SteadyClient
 from relight.events.subjects import STREAM_SUBJECTS
 
 STREAM = "EV"
 CONTENT_BUCKET = "content"
 REQUEST_TIMEOUT_S = 5.0
 RECONNECT_S = 0.2
+PING_EVERY_S = 5.0
+"""Two of them unanswered, and the third one finds the connection lost."""
 STATUS_LINE = b"NATS/1.0 "
 MESSAGE_ID = "Nats-Msg-Id"
 EXPECTED_LAST = "Nats-Expected-Last-Subject-Sequence"
@@ -56,7 +59,7 @@ class Headers(StrEnum):
     NONE = "none"
 
 
-class WatchfulClient(Client):
+class WatchfulClient(SteadyClient):
     """Counts what its server says of its cluster: that another one came or went, ahead of what follows from that.
 
     Should nats-py rename the method, changes are noticed by who polls for them.
@@ -135,7 +138,7 @@ async def connect(url: str, *, name: str, headers: Headers = Headers.ALL) -> Cli
             max_reconnect_attempts=-1,
             reconnect_time_wait=RECONNECT_S,  # type: ignore[arg-type]  # it sleeps so long: fractions will do
             connect_timeout=2,
-            ping_interval=5,
+            ping_interval=PING_EVERY_S,  # type: ignore[arg-type]  # as above
             max_outstanding_pings=2,
             error_cb=on_error,
         )

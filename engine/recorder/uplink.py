@@ -1,6 +1,8 @@
 """A recorder's side that talks to NATS: a loop in a thread of its own, which outlives whatever the servers do."""
 
 import asyncio
+import concurrent.futures.thread
+import encodings.idna
 import logging
 import socket
 import time
@@ -34,6 +36,9 @@ from relight.engine.spool.held import Held
 from relight.engine.spool.slots import Slot
 from relight.engine.spool.spool import Acked, Spool, Spooled, SpooledContent
 
+IMPORTED_BEFORE_FORKS = (concurrent.futures.thread, encodings.idna)
+"""What asyncio and sockets import when they first need it. A fork in the middle of that would leave the child a module
+that is locked for ever, and locks of which it was not told."""
 RETRY_S = 0.5
 UNREACHED_S = 1.0
 """At the end, how long a server that does not answer is still waited for."""
@@ -140,11 +145,19 @@ class Uplink:
         """The client, once NATS was reached. Raises `Unreachable`."""
         try:
             async with asyncio.timeout(timeout_s):
-                await asyncio.shield(asyncio.wrap_future(self._connected))
+                await self._until_connected()
         except TimeoutError:
             raise Unreachable(f"NATS was not reached within {timeout_s:g} s: {self.failure}") from None
         assert self._client is not None
         return self._client
+
+    async def _until_connected(self) -> None:
+        """With a client that was closed nobody can work: another one takes its place as soon as NATS can be reached."""
+        while (client := self._client) is None or client.is_closed:
+            if client is None:
+                await asyncio.shield(asyncio.wrap_future(self._connected))
+            else:
+                await asyncio.sleep(RETRY_S)
 
     async def with_control(self, work: Callable[[ControlLog], Awaitable[T]], timeout_s: float) -> T:
         await self.client(timeout_s)
@@ -156,13 +169,13 @@ class Uplink:
 
     async def attest(self) -> Attestation:
         """What is proven now; while an answer may still come, that is waited for."""
-        await asyncio.shield(asyncio.wrap_future(self._connected))
+        await self._until_connected()
         assert self._attestations is not None
         return await self._attestations.settled()
 
     async def projected(self, publisher: str, pseq: int) -> None:
         """Returns once the publisher's event is in the tables. Raises `DeadLettered`."""
-        await asyncio.shield(asyncio.wrap_future(self._connected))
+        await self._until_connected()
         assert self._adopter is not None
         await self._adopter.watermarks.reached(publisher, pseq)
 
@@ -173,7 +186,7 @@ class Uplink:
                 await self._converse()
             except Exception as error:  # a daemon's edge: recording goes on meanwhile, and health says why
                 failure = error.exceptions[0] if isinstance(error, ExceptionGroup) else error
-                if not isinstance(failure, TRANSIENT) or isinstance(failure, Ended):
+                if not isinstance(failure, (*TRANSIENT, Unreachable)) or isinstance(failure, Ended):
                     self.restarts += 1
                 if str(failure) != self._failure:
                     log.warning("recorder cannot work with NATS: %r", failure, extra={"action": "uplink_retry"})
@@ -216,6 +229,8 @@ class Uplink:
                 if reader is not self._slot.spool:
                     reader.close()
         finally:
+            if self._client is client:  # not in a loop that another one has replaced
+                self._connected, self._client = Future(), None
             await client.close()
 
     def _equip(self, client: Client) -> tuple[Adopter, Upkeep]:
@@ -303,4 +318,4 @@ class Ended(RecorderError):
 async def _until_closed(client: Client) -> None:
     while not client.is_closed:  # noqa: ASYNC110  # nats-py tells of it only in a callback given when connecting
         await asyncio.sleep(RETRY_S)
-    raise Unreachable("the connection to NATS was closed by an error that reconnecting does not mend")
+    raise Ended("the connection to NATS was closed by an error that reconnecting does not mend")

@@ -30,6 +30,7 @@ BENCHMARKS = (
     "subscriber_peer",
     "fleet_breakers",
     "failover_commands",
+    "tasking",
 )
 WIDTH = 180
 """Of the table where it goes to a file or a pipe."""
