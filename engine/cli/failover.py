@@ -137,7 +137,10 @@ def status(fleet: FleetName = None, as_json: Json = False) -> None:
         fail(f"fleet {found.state.fleet} is not declared: run `relight topology apply`")
     if as_json:
         lives = {name: sight.life.value for name, sight in found.sights.items()}
-        print_json({"fleet": found.state.fleet, "rev": found.state.rev, "alive": lives, "routing": routing})
+        print_json(
+            {"fleet": found.state.fleet, "rev": found.state.rev, "alive": lives, "routing": routing}
+            | {"blocked": None if found.blocked is None else _plain(found.blocked)}
+        )
         return
     rows = []
     for region in routing.regions:
@@ -147,6 +150,10 @@ def status(fleet: FleetName = None, as_json: Json = False) -> None:
         caught_up = "yes" if sight.caught_up else "no" if sight.life is Life.ALIVE else "-"
         rows.append((region.name, state, sight.life.value, caught_up, region.residency))
     print_table(f"fleet {found.state.fleet}", ("region", "traffic", "alive", "caught up", "residency"), rows)
+    if found.blocked is not None:
+        err.print(
+            f"a failover is due, and is not done ({found.blocked.rule.value}): {found.blocked.detail}", markup=False
+        )
     for one in routing.standing:
         out.print(
             f"failover {one.failover}: {one.source_region} to {one.target_region}, {one.phase.value} since"
