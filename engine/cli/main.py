@@ -30,6 +30,7 @@ from relight.engine.cli import (
     status,
     task,
     tokens,
+    topology,
     verify,
 )
 from relight.engine.cli.output import err, fail
@@ -67,6 +68,7 @@ app.add_typer(spool.app, name="spool")
 app.add_typer(imports.app, name="import")
 app.add_typer(task.app, name="task")
 app.add_typer(tokens.app, name="token")
+app.add_typer(topology.app, name="topology")
 
 
 @app.callback()

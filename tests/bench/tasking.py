@@ -18,6 +18,7 @@ from relight.engine.tasks.serving import dispatching
 from relight.engine.tasks.submitting import Submitter
 from relight.engine.tasks.task import Task
 from relight.engine.tasks.working import Working
+from relight.events.catalog import prepare
 
 RAW = "RAWQUEUE"
 AT_ONCE = 32
@@ -28,6 +29,7 @@ async def measure(bench: Bench) -> AsyncIterator[Figure]:
     tasks, singly, rounds = bench.count(1_000, 200), bench.count(300, 100), bench.count(3, 1)
     ours: list[tuple[float, float, list[float]]] = []
     raw: list[tuple[float, float, list[float]]] = []
+    prepare()
     async with connected(bench) as client:
         for n in range(rounds):
             await new_stream(client)
