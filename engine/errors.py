@@ -6,6 +6,7 @@ RelightError
 │   ├── AccessRefused        it refuses the credentials, or has no such database: waiting will not help
 │   └── PoolExhausted        no connection came free within the acquire timeout
 ├── EmbeddedServerError      a server that we start for the user did not start or stopped
+├── TopologyRefused          a topology breaks a rule, which it names
 ├── RecorderError
 │   ├── SpoolUnusable        the spool file is foreign, newer, corrupt or read-only
 │   ├── RecordRefused        not recorded: a cap is reached or the recorder is closed
@@ -14,6 +15,7 @@ RelightError
 │   └── DeadLettered         recorded, but the projector refused it
 ├── ControlError
 │   └── Superseded           another writer's control event came first
+├── FailoverRefused          a ruling on a fleet's routing would break a rule, which it names
 ├── ArchiveError
 │   ├── ArchiveDamaged       a part of an archive is missing, altered or unreadable
 │   ├── ArchiveConflict      another archiver sealed this segment first
@@ -75,6 +77,18 @@ class EmbeddedServerError(RelightError):
     """A server started by relight did not start, or stopped by itself."""
 
 
+class TopologyRefused(RelightError):
+    """A topology breaks a rule; `rule` is its name."""
+
+    def __init__(self, rule: str, detail: str) -> None:
+        super().__init__(f"topology refused ({rule}): {detail}")
+        self.rule = rule
+        self.detail = detail
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.rule, self.detail)
+
+
 class RecorderError(RelightError):
     """The recorder could not do what was asked."""
 
@@ -124,6 +138,18 @@ class ControlError(RelightError):
 
 class Superseded(ControlError):
     """Another writer's control event came first."""
+
+
+class FailoverRefused(RelightError):
+    """A ruling on a fleet's routing would break a safety rule; `rule` is its name."""
+
+    def __init__(self, rule: str, detail: str) -> None:
+        super().__init__(f"refused ({rule}): {detail}")
+        self.rule = rule
+        self.detail = detail
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.rule, self.detail)
 
 
 class ArchiveError(RelightError):
