@@ -18,6 +18,7 @@ from relight.engine.cli import (
     doctor,
     erase,
     events,
+    failover,
     fake_anthropic,
     heal,
     imports,
@@ -60,6 +61,7 @@ app.add_typer(archive.app, name="archive")
 app.add_typer(deadletters.app, name="deadletter")
 app.add_typer(retention.app, name="retention")
 app.add_typer(events.app, name="event")
+app.add_typer(failover.app, name="failover")
 app.add_typer(spool.app, name="spool")
 app.add_typer(imports.app, name="import")
 app.add_typer(tokens.app, name="token")

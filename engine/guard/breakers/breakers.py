@@ -5,6 +5,7 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Mapping
 from concurrent.futures import Future
 from contextvars import Context
 from dataclasses import dataclass
@@ -63,6 +64,8 @@ class Breakers:
         self.now_us = recorder.clock.now_us
         self._breakers: dict[str, Breaker] = {}
         self._warned: set[str] = set()
+        self._regions: dict[str, str] = {}
+        """Where what a breaker guards lies."""
         self._begin()
         _all.add(self)
 
@@ -80,14 +83,15 @@ class Breakers:
         self.process = f"{socket.gethostname()}/{os.getpid()}/{uuid_utils.uuid4().hex[:8]}"
         self.joined = False
         self.unrecorded = 0
+        self._off: Mapping[str, str] = {}
         self._join_at = 0.0
         self._joining = threading.Lock()
         self._fleet = Fleet(self._recorder, process=self.process, breakers=self._breakers)
         for breaker in self._breakers.values():
             breaker.begin_anew()
 
-    def of(self, name: str, policy: BreakerPolicy | None = None) -> Breaker:
-        """The breaker of this dependency; `policy` counts where it is named for the first time.
+    def of(self, name: str, policy: BreakerPolicy | None = None, *, region: str | None = None) -> Breaker:
+        """The breaker of this dependency; `policy` and `region` count where it is named for the first time.
 
         Raises `InvalidEvent` for what is no name.
         """
@@ -97,7 +101,10 @@ class Breakers:
             except ValidationError as error:
                 fault = error.errors(include_url=False)[0]["msg"]
                 raise InvalidEvent(f"breaker {name!r}: {fault}; choose another name") from None
+            if region is not None:
+                self._regions[name] = region
             found = self._breakers.setdefault(name, Breaker(name, policy or self.policy, self))
+            found.switch_off(self._off.get(region or ""))
             self.join()
             self._fleet.wake()
         elif policy is not None and policy is not found.policy and policy != found.policy and name not in self._warned:
@@ -106,6 +113,13 @@ class Breakers:
                 "breaker %s keeps the policy that it was made with", name, extra={"action": "breaker_policy_kept"}
             )
         return found
+
+    def switch_off(self, regions: Mapping[str, str]) -> None:
+        """No call is to go to these regions, each for a reason; to all others they may."""
+        self._off = dict(regions)
+        for name, region in list(self._regions.items()):
+            if (breaker := self._breakers.get(name)) is not None:
+                breaker.switch_off(self._off.get(region))
 
     def health(self) -> BreakersHealth:
         """What is not closed, and what was refused."""

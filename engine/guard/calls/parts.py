@@ -102,7 +102,7 @@ class Parts:
         if self._breakers is None or self._breaker_policy is None:
             return None
         try:
-            return self._breakers.of(dependency.name, self._breaker_policy)
+            return self._breakers.of(dependency.name, self._breaker_policy, region=dependency.region)
         except Exception as error:
             self.failed("breaker", error)
             return None
