@@ -28,7 +28,7 @@ async def open_relight(settings: Settings, *, clock: Clock | None = None) -> Asy
     """A recorder and a pool on the servers that the settings lead to."""
     prices = Prices.load(settings.prices_file) if settings.prices_file else None
     async with AsyncExitStack() as stack:
-        servers, _ = await stack.enter_async_context(ready_servers(settings))
+        servers, service = await stack.enter_async_context(ready_servers(settings))
         pool = await stack.enter_async_context(await open_pool(servers.database_url, pool_options(settings)))
         recorder = await stack.enter_async_context(Recorder(recorder_options(servers, settings), clock=clock))
         recorder.beside(Journal, partial(Journal, recorder, content=settings.content_policy, prices=prices))
@@ -42,7 +42,15 @@ async def open_relight(settings: Settings, *, clock: Clock | None = None) -> Asy
             table = RoutingTable(recorder, load_topology(settings.topology).fleet.name)
             follow_routing(Breakers.beside(recorder), table)
             stack.callback(recorder.in_loop(table.run()).cancel)
-        yield Relight(recorder, pool, region=settings.region, tenant=settings.tenant, prices=prices, beside=beside)
+        yield Relight(
+            recorder,
+            pool,
+            region=settings.region,
+            tenant=settings.tenant,
+            prices=prices,
+            beside=beside,
+            dispatches=service is not None,
+        )
 
 
 async def _ended(tasks: "set[asyncio.Task[None]]") -> None:

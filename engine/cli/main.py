@@ -28,6 +28,7 @@ from relight.engine.cli import (
     retention,
     spool,
     status,
+    task,
     tokens,
     verify,
 )
@@ -64,6 +65,7 @@ app.add_typer(events.app, name="event")
 app.add_typer(failover.app, name="failover")
 app.add_typer(spool.app, name="spool")
 app.add_typer(imports.app, name="import")
+app.add_typer(task.app, name="task")
 app.add_typer(tokens.app, name="token")
 
 
