@@ -90,17 +90,17 @@ def lying(folder: Path, publishers: Collection[str]) -> tuple[dict[str, Lies], b
             unread = True
             continue
         if publisher is not None and publisher in publishers:
-            found[publisher] = _both(found.get(publisher), lies)
+            found[publisher] = both(found.get(publisher), lies)
     for path in asides(folder) if folder.is_dir() else ():
         publisher = Note.of(path).publisher
         if publisher is None:
             unread = True
         elif publisher in publishers:
-            found[publisher] = _both(found.get(publisher), Lies(spooled=0, drained=False, damaged=True))
+            found[publisher] = both(found.get(publisher), Lies(spooled=0, drained=False, damaged=True))
     return found, unread
 
 
-def _both(one: Lies | None, other: Lies) -> Lies:
+def both(one: Lies | None, other: Lies) -> Lies:
     """Of two spools of one publisher, as a copy that was adopted is one."""
     if one is None:
         return other
