@@ -9,6 +9,7 @@ from relight.events.failover import (
     FailoverAborted,
     FailoverCompleted,
     FailoverPolicyDeclared,
+    FailoverReceiptClosed,
     FailoverReturned,
     FailoverRuling,
     FailoverStarted,
@@ -55,6 +56,7 @@ EVENTS = History(
         "receipt": Column.OBJECT,
         "failover": Column.TEXT,
         "routing": Column.OBJECT,
+        "closing": Column.OBJECT,
     },
 )
 NO_REGION = "-"
@@ -118,6 +120,38 @@ def returned(event: Recorded[FailoverReturned]) -> Iterator[Change]:
     yield _history(event.data, "returned", event.data.receipt)
 
 
+@projection.on(FailoverReceiptClosed)
+def receipt_closed(event: Recorded[FailoverReceiptClosed]) -> Iterator[Change]:
+    data = event.data
+    yield Append(
+        EVENTS,
+        {
+            "fleet": data.fleet,
+            "policy": None,
+            "source_region": data.source_region,
+            "target_region": data.target_region,
+            "active_regions": (),
+            "reason": data.reason,
+            "phase": "receipt_closed",
+            "is_degraded_mode": False,
+            "compliance_preserved": True,
+            "confidence": None,
+            "ordered_by": data.ordered_by,
+            "expires_at": None,
+            "receipt": data.receipt.model_dump(),
+            "failover": data.failover,
+            "routing": None,
+            "closing": {
+                "how": data.how.value,
+                "recovered_events": data.recovered_events,
+                "lost_events": data.lost_events,
+                "in_doubt_events": data.in_doubt_events,
+                "is_open_ended": data.is_open_ended,
+            },
+        },
+    )
+
+
 def _history(data: FailoverRuling, phase: str, receipt: Content | None = None) -> Append:
     return Append(
         EVENTS,
@@ -137,6 +171,7 @@ def _history(data: FailoverRuling, phase: str, receipt: Content | None = None) -
             "receipt": None if receipt is None else receipt.model_dump(),
             "failover": data.failover,
             "routing": None if data.routing is None else data.routing.model_dump(mode="json", exclude_none=True),
+            "closing": None,
         },
     )
 
@@ -160,6 +195,7 @@ def _fleet_history(data: FleetRuling, phase: str, override: str | None = None) -
             "receipt": None,
             "failover": override,
             "routing": data.routing.model_dump(mode="json", exclude_none=True),
+            "closing": None,
         },
     )
 
@@ -194,6 +230,18 @@ class Failover(Row):
     event_id: str
     failover: str | None
     routing: dict[str, object] | None
+    closing: dict[str, object] | None
+
+
+class OpenReceipt(Row):
+    tenant: str
+    occurred_at: datetime
+    fleet: str
+    failover: str
+    source_region: str
+    target_region: str
+    receipt: dict[str, object]
+    event_id: str
 
 
 queries = (
@@ -221,9 +269,9 @@ queries = (
             SELECT
                 e.tenant, e.occurred_at, e.fleet, e.phase, e.source_region, e.target_region, e.active_regions,
                 e.policy, e.reason, e.is_degraded_mode, e.compliance_preserved, e.confidence, e.ordered_by,
-                e.expires_at, e.receipt, e.event_id, e.failover, e.routing
+                e.expires_at, e.receipt, e.event_id, e.failover, e.routing, e.closing
             FROM failover_events AS e
-            WHERE e.tenant = who.tenant AND e.fleet = $fleet
+            WHERE e.tenant = who.tenant AND e.fleet = $fleet AND e.phase <> 'receipt_closed'
             ORDER BY e.event_id DESC
             LIMIT $limit
         """,
@@ -238,7 +286,7 @@ queries = (
             SELECT
                 e.tenant, e.occurred_at, e.fleet, e.phase, e.source_region, e.target_region, e.active_regions,
                 e.policy, e.reason, e.is_degraded_mode, e.compliance_preserved, e.confidence, e.ordered_by,
-                e.expires_at, e.receipt, e.event_id, e.failover, e.routing
+                e.expires_at, e.receipt, e.event_id, e.failover, e.routing, e.closing
             FROM failover_events AS e
             WHERE e.tenant = who.tenant
             ORDER BY e.event_id DESC
@@ -254,7 +302,7 @@ queries = (
             SELECT
                 e.tenant, e.occurred_at, e.fleet, e.phase, e.source_region, e.target_region, e.active_regions,
                 e.policy, e.reason, e.is_degraded_mode, e.compliance_preserved, e.confidence, e.ordered_by,
-                e.expires_at, e.receipt, e.event_id, e.failover, e.routing
+                e.expires_at, e.receipt, e.event_id, e.failover, e.routing, e.closing
             FROM failover_events AS e
             WHERE e.tenant = who.tenant AND e.failover = $failover
             ORDER BY e.event_id
@@ -262,5 +310,26 @@ queries = (
         """,
         order="event_id",
         parameters={"failover": Parameter(type=str, help="the id of the ruling that began it", required=True)},
+    ),
+    Query(
+        name="failover.receipts_open",
+        question="Which failovers left a receipt that is not closed yet, latest first?",
+        row=OpenReceipt,
+        sql="""
+            SELECT
+                e.tenant, e.occurred_at, e.fleet, e.failover, e.source_region, e.target_region, e.receipt, e.event_id
+            FROM failover_events AS e
+            WHERE e.tenant = who.tenant
+                AND e.phase = 'completed'
+                AND e.receipt IS NOT NULL
+                AND e.failover IS NOT NULL
+                AND NOT EXISTS (
+                    SELECT FROM failover_events AS c
+                    WHERE c.tenant = e.tenant AND c.failover = e.failover AND c.phase = 'receipt_closed'
+                )
+            ORDER BY e.event_id DESC
+            LIMIT $limit
+        """,
+        order="event_id DESC",
     ),
 )

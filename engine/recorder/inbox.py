@@ -1,6 +1,7 @@
 """What waits for a recorder's writer, in order: what is urgent wakes it, a deferred fact does not."""
 
 from collections import deque
+from itertools import islice
 from queue import Empty, SimpleQueue
 
 from relight.engine.recorder.items import Item
@@ -50,6 +51,13 @@ class Inbox:
             pass
         finally:
             self._waits = False
+
+    def first(self, limit: int) -> list[Item]:
+        """What waits, left where it is; for a look from any thread."""
+        try:
+            return list(islice(self._items, limit))
+        except RuntimeError:  # something was put or taken in the middle of it
+            return []
 
     def next(self) -> Item | None:
         """The first item, None when there is none; does not wait."""
