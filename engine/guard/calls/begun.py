@@ -37,6 +37,7 @@ class Begun(Alarm):
         "lane",
         "left_s",
         "made",
+        "number",
         "part",
         "request",
         "started_ns",
@@ -46,6 +47,8 @@ class Begun(Alarm):
     """The journal's, as is `begins_in`."""
     begins_in: object
     lane: Lane
+    number: int
+    """Given at once: a call that goes on in a fork()ed child is the same one there."""
     request: APIRequest
     context: Scope
     """The caller's, as is `traced`."""
@@ -87,7 +90,7 @@ class Begun(Alarm):
         request, options, lane = self.request, self.request.options, self.lane
         body = options.json_data
         return Call(
-            f"{lane.parts.name}-{next(lane.parts.numbers)}",
+            f"{lane.parts.name}-{self.number}",
             operation(options.method, options.url),
             lane.dependency,
             self.context,

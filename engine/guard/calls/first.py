@@ -36,6 +36,7 @@ def taken(parts: Parts, request: APIRequest, call_next: CallAny, *, asynchronous
         parts.retried_outside += 1
     begun = new_begun(Begun)
     begun.lane = parts.clients.lane(call_next, request.options.json_data, parts)
+    begun.number = next(parts.numbers)
     begun.request = request
     begun.context = current()
     begun.traced = tracing_context()

@@ -111,6 +111,7 @@ class Straight(Middleware):
                 return None
         begun = new_begun(Begun)
         begun.lane = lane
+        begun.number = next(parts.numbers)
         begun.request = request
         begun.context = current()
         begun.traced = tracing_context()
