@@ -15,7 +15,7 @@ from relight.engine.recorder.recorder import Recorder
 from relight.engine.regions.detector import Detector
 from relight.engine.regions.failing_over import FailingOver
 from relight.engine.regions.heard import Heard
-from relight.engine.regions.heartbeats import SERVICE, WORKER, Heartbeats
+from relight.engine.regions.heartbeats import SERVICE, Heartbeats
 from relight.engine.regions.isolations import Isolations
 from relight.engine.regions.leadership import Leadership
 from relight.engine.regions.liveness import Liveness
@@ -136,7 +136,7 @@ class RegionParts:
 
     async def _drained(self, one: StandIn) -> bool:
         """Whether this region's workers hold no task any more."""
-        return not any(beat.fields.get("held") for beat in self.heard.of(WORKER, self.region))
+        return self.dispatcher.held_in(self.region) == 0
 
     async def _waiting(self, queue: str) -> int | None:
         return self.dispatcher.task_count(queue)

@@ -76,7 +76,7 @@ def _server(topology: Topology, region: str, name: str) -> str:
     tags = [f"{UNIQUE_REGION}{region}", *([f"{UNIQUE_ZONE}{name}"] if zoned else [])]
     unique = "" if alone else f'  unique_tag: "{UNIQUE_ZONE if zoned else UNIQUE_REGION}"\n'
     return f"""\
-# Server {name} of region {region}. Certificates lie beside it; each names its host, and is good for server and client.
+# Server {name} of region {region}. Certificates lie beside it; each names its host, and is good for both ends of a route.
 # Its environment has RELIGHT_SERVICE_PASSWORD, RELIGHT_SYSTEM_PASSWORD, and of each region's publishers
 # RELIGHT_AGENT_PASSWORD_<REGION>.
 
@@ -86,6 +86,7 @@ listen: "0.0.0.0:{CLIENT_PORT}"
 # It knows no password, as everywhere in NATS: names and counts, never messages. For the region's service.
 http: "127.0.0.1:{MONITOR_PORT}"
 
+# Clients check the server's certificate (SSL_CERT_FILE says by which authority) and log in by password.
 tls {{
 {_tls()}
 }}
@@ -116,7 +117,7 @@ jetstream {{
 
 
 def _tls() -> str:
-    return '  cert_file: "server.pem"\n  key_file: "server-key.pem"\n  ca_file: "ca.pem"\n  verify: true'
+    return '  cert_file: "server.pem"\n  key_file: "server-key.pem"\n  ca_file: "ca.pem"'
 
 
 def _cluster(topology: Topology, name: str) -> str:
@@ -132,6 +133,7 @@ cluster {{
   # Servers know each other by their certificates.
   tls {{
 {_tls()}
+  verify: true
   }}
   routes: [
 {routes}
