@@ -4,7 +4,7 @@ from contextvars import ContextVar
 
 from opentelemetry import context, trace
 
-_variable = getattr(context._RUNTIME_CONTEXT, "_current_context", None)
+_variable = getattr(getattr(context, "_RUNTIME_CONTEXT", None), "_current_context", None)
 tracing_context = _variable.get if isinstance(_variable, ContextVar) else context.get_current
 """What OpenTelemetry has as current: read where it keeps that, which costs a tenth of asking for it."""
 
