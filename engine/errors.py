@@ -6,6 +6,7 @@ RelightError
 │   ├── AccessRefused        it refuses the credentials, or has no such database: waiting will not help
 │   └── PoolExhausted        no connection came free within the acquire timeout
 ├── EmbeddedServerError      a server that we start for the user did not start or stopped
+├── TopologyRefused          a topology breaks a rule, which it names
 ├── RecorderError
 │   ├── SpoolUnusable        the spool file is foreign, newer, corrupt or read-only
 │   ├── RecordRefused        not recorded: a cap is reached or the recorder is closed
@@ -73,6 +74,18 @@ class PoolExhausted(Unreachable):
 
 class EmbeddedServerError(RelightError):
     """A server started by relight did not start, or stopped by itself."""
+
+
+class TopologyRefused(RelightError):
+    """A topology breaks a rule; `rule` is its name."""
+
+    def __init__(self, rule: str, detail: str) -> None:
+        super().__init__(f"topology refused ({rule}): {detail}")
+        self.rule = rule
+        self.detail = detail
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.rule, self.detail)
 
 
 class RecorderError(RelightError):

@@ -99,6 +99,8 @@ def _running(servers: Servers, service: Service) -> Running:
         database_url=servers.database_url,
         health_url="" if service.http is None else f"{service.http.url}/health",
         pid=os.getpid(),
+        region=servers.region,
+        pids=servers.pids,
     )
 
 

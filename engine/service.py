@@ -131,7 +131,7 @@ async def serving(
                 receive_s=settings.http_receive_s,
             )
             http = await stack.enter_async_context(listening)
-        client = await startup.stream_client(servers.nats_url)
+        client = await startup.stream_client(servers.nats_url, replicas=servers.replicas)
         stack.push_async_callback(closed, client, stopping)
         await startup.migrated(servers.database_url)
         pool = await startup.pool(servers.database_url, pool_options(settings))

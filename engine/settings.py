@@ -35,7 +35,10 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     home: Path = Field(default_factory=default_home, description="folder of spools and of the servers' data")
-    nats_url: str | None = Field(default=None, description="your NATS server, nats://user:password@host:port")
+    nats_url: str | None = Field(
+        default=None,
+        description="your NATS server, nats://user:password@host:port; several of one cluster: comma-separated",
+    )
     nats_monitor_urls: tuple[str, ...] = Field(
         default=(), description="monitoring addresses of all its servers, comma-separated, to prove that they fsync"
     )
@@ -45,6 +48,10 @@ class Settings(BaseModel):
     )
     database_url: str | None = Field(
         default=None, description="your PostgreSQL, postgresql://user:password@host:port/database"
+    )
+    topology: str | None = Field(
+        default=None,
+        description="the fleet's regions: a TOML file, or embedded, zone or stretch; it says where servers are",
     )
     region: Name = Field(default="local", description="where this process runs")
     tenant: Name = Field(default="default", description="whose events these are where no scope says otherwise")

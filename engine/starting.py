@@ -4,14 +4,13 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 from nats.aio.client import Client
 
 from relight.engine.errors import AccessRefused, MigrationError, Unreachable
 from relight.engine.health.readiness import Readiness
 from relight.engine.log.reader import TRANSIENT
-from relight.engine.log.topology import REQUEST_TIMEOUT_S, Headers, connect, ensure_stream
+from relight.engine.log.topology import REQUEST_TIMEOUT_S, Headers, connect, ensure_stream, named
 from relight.engine.tables.connecting import CONNECT_S, GONE, address, connect_to
 from relight.engine.tables.migrate import migrate
 from relight.engine.tables.pools import Pool, PoolOptions, open_pool
@@ -31,13 +30,10 @@ class Startup:
         self._patient = patient
 
     async def stream_client(
-        self, nats_url: str, *, name: str = "relight projector", headers: Headers = Headers.NONE
+        self, nats_url: str, *, name: str = "relight projector", headers: Headers = Headers.NONE, replicas: int = 1
     ) -> Client:
         """A client for reading, with the stream declared. Raises `AccessRefused`, `Unreachable`."""
-        parts = urlsplit(nats_url)
-        return await self._waited(
-            f"NATS at {parts.hostname}:{parts.port or 4222}", lambda: _stream_client(nats_url, name, headers)
-        )
+        return await self._waited(named(nats_url), lambda: _stream_client(nats_url, name, headers, replicas))
 
     async def migrated(self, database_url: str) -> None:
         """Brings the tables up to this release. Raises `AccessRefused`, `MigrationError`, `Unreachable`."""
@@ -64,10 +60,10 @@ class Startup:
             retry_s = min(2 * retry_s, LAST_RETRY_S)
 
 
-async def _stream_client(nats_url: str, name: str, headers: Headers) -> Client:
+async def _stream_client(nats_url: str, name: str, headers: Headers, replicas: int) -> Client:
     client = await connect(nats_url, name=name, headers=headers)
     try:
-        await ensure_stream(client.jetstream(timeout=REQUEST_TIMEOUT_S))
+        await ensure_stream(client.jetstream(timeout=REQUEST_TIMEOUT_S), replicas=replicas)
     except BaseException:
         await client.close()
         raise

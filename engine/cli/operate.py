@@ -8,17 +8,37 @@ import typer
 
 from relight.engine.app import running as engine
 from relight.engine.app import tables
+from relight.engine.cli import topology
 from relight.engine.cli.output import Json, err, out, print_json, print_models, run, settings
 from relight.engine.embedded.home import Running
 from relight.engine.service import Parts
 
 
-def up(as_json: Json = False) -> None:
+def up(
+    named: Annotated[
+        str | None,
+        typer.Option("--topology", help="A TOML file, or embedded, zone or stretch; RELIGHT_TOPOLOGY if not given."),
+    ] = None,
+    region: Annotated[
+        str | None, typer.Option("--region", help="Only this region of the topology; else all, a process for each.")
+    ] = None,
+    restart: Annotated[
+        bool, typer.Option("--restart/--no-restart", help="Start a region's process again when it ends by itself.")
+    ] = True,
+    with_stdin: Annotated[bool, typer.Option("--ends-with-stdin", hidden=True)] = False,
+    as_json: Json = False,
+) -> None:
     """Run NATS, PostgreSQL, the projector and the API in the foreground; Ctrl-C or SIGTERM ends all of it in order.
 
-    Where RELIGHT_NATS_URL and RELIGHT_DATABASE_URL are set, those servers are used and none is started.
+    Where RELIGHT_NATS_URL and RELIGHT_DATABASE_URL are set, those servers are used and none is started. With a
+    topology all its regions run on this machine, or one of them.
     """
     here = settings()
+    if (named := named or here.topology) is not None:
+        topology.up(here, named, region, restart=restart, with_stdin=with_stdin, as_json=as_json)
+        return
+    if region is not None:
+        raise typer.BadParameter("--region is of a topology: name one with --topology")
     ours = here.nats_url is None
 
     def announce(running: Running) -> None:

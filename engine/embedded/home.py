@@ -4,7 +4,8 @@ import fcntl
 import json
 import os
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -15,19 +16,25 @@ from relight.engine.errors import EmbeddedServerError
 
 LOCK = "up.lock"
 CONTENTS = "up.json"
+REGIONS = "regions"
 # `running()` holds the lock for microseconds to see whether it is free.
 PROBE_S = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
 class Running:
-    """What `relight up` serves; the addresses contain passwords."""
+    """What `relight up` serves; the addresses contain passwords.
+
+    `region` is set for a region of a topology; `pids` are those of its servers, by name.
+    """
 
     nats_url: str
     monitor_url: str
     database_url: str
     health_url: str
     pid: int
+    region: str | None = None
+    pids: Mapping[str, int] = field(default_factory=dict)
 
 
 def default_home() -> Path:
@@ -107,6 +114,17 @@ def running(home: Path) -> Running | None:
     finally:
         os.close(descriptor)
     return found if alive(found.pid) else None
+
+
+def region_home(home: Path, region: str) -> Path:
+    """Where the servers and spools of one region of a topology lie."""
+    return home / REGIONS / region
+
+
+def running_regions(home: Path) -> dict[str, Running]:
+    """What the regions of a topology announced that are up now, by name."""
+    found = (running(path) for path in sorted((home / REGIONS).glob("*")))
+    return {up.region: up for up in found if up is not None and up.region is not None}
 
 
 def alive(pid: int) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from relight.engine.embedded.binaries import nats_server
+from relight.engine.embedded.members import Member
 from relight.engine.embedded.ports import LOOPBACK, free_port, keep_ports, kept_ports
 from relight.engine.embedded.private import kept_password, private_folder, write_private
 from relight.engine.embedded.process import Launch, SupervisedProcess
@@ -28,6 +29,7 @@ class EmbeddedNats(EmbeddedServer):
 
     Three logins: the service's, agents' (which may not answer in the prober's place), and the system account's.
 
+    `member` makes it one of several: it has the ports and passwords that the others were told.
     `sync_always=False` acknowledges before the disk has it: for tests and benchmarks.
     The monitoring port knows no password, as everywhere in NATS: it shows names and counts, never messages.
     """
@@ -35,10 +37,16 @@ class EmbeddedNats(EmbeddedServer):
     title: ClassVar[str] = "The embedded NATS server"
 
     def __init__(
-        self, home: Path, *, sync_always: bool = True, max_file_store_bytes: int = MAX_FILE_STORE_BYTES
+        self,
+        home: Path,
+        *,
+        member: Member | None = None,
+        sync_always: bool = True,
+        max_file_store_bytes: int = MAX_FILE_STORE_BYTES,
     ) -> None:
         super().__init__(home, "nats")
         self.store = self.folder / "store"
+        self._member = member
         self._sync_always = sync_always
         self._max_file_store_bytes = max_file_store_bytes
         self._ports: dict[str, int] = {}
@@ -74,14 +82,20 @@ class EmbeddedNats(EmbeddedServer):
     async def _prepare(self, lock_fd: int) -> None:
         self._binary = nats_server()
         files = {USER: "password", AGENT: "agent-password", SYSTEM: "system-password"}
-        self._passwords = {user: kept_password(self.folder / file) for user, file in files.items()}
+        if self._member is not None:
+            self._passwords = {user: self._member.passwords[user] for user in files}
+        else:
+            self._passwords = {user: kept_password(self.folder / file) for user, file in files.items()}
         private_folder(self.store)
 
     def _launch(self, lock_fd: int, *, new_ports: bool) -> Launch:
         for stale in self.folder.glob("*.ports"):  # left by a killed server, whose pid may come again
             stale.unlink()
-        kept = {} if new_ports else kept_ports(self.folder / "ports.json")
-        self._ports = {name: kept.get(name) or free_port() for name in ("client", "monitor")}
+        if self._member is not None:
+            self._ports = self._member.ports
+        else:
+            kept = {} if new_ports else kept_ports(self.folder / "ports.json")
+            self._ports = {name: kept.get(name) or free_port() for name in ("client", "monitor")}
         config = self.folder / "server.conf"
         write_private(config, self._config())
         return Launch(
@@ -92,8 +106,11 @@ class EmbeddedNats(EmbeddedServer):
         )
 
     def _config(self) -> str:
+        member = self._member
+        unique = "" if member is None else f'  unique_tag: "{member.unique_tag}"\n'
         return f"""\
-server_name: "relight"
+server_name: "{"relight" if member is None else member.name}"
+{"" if member is None else member.config()}\
 listen: "{LOOPBACK}:{self._ports["client"]}"
 http: "{LOOPBACK}:{self._ports["monitor"]}"
 ports_file_dir: {quoted(self.folder)}
@@ -106,6 +123,7 @@ accounts {{ $SYS {{ users: [ {{ user: "{SYSTEM}", password: "{self._passwords[SY
 jetstream {{
   store_dir: {quoted(self.store)}
   sync_interval: {"always" if self._sync_always else '"2m"'}
+{unique}\
   max_file_store: {self._max_file_store_bytes}
   max_memory_store: {MAX_MEMORY_STORE_BYTES}
   limits {{ batch {{ max_inflight_per_stream: {OPEN_BATCHES_PER_STREAM}, max_inflight_total: {OPEN_BATCHES} }} }}

@@ -3,6 +3,7 @@
 import asyncio
 import re
 from contextlib import suppress
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 from urllib.parse import urlsplit
@@ -97,11 +98,24 @@ class SwiftClient(WatchfulClient):
         return None
 
 
+def addresses(url: str) -> list[str]:
+    """The servers of a comma-separated list, the one to be tried first in front."""
+    return [one.strip() for one in url.split(",") if one.strip()] or [url]
+
+
+def named(url: str) -> str:
+    """The servers without their logins, as messages say them."""
+    parts = [urlsplit(one) for one in addresses(url)]
+    return "NATS at " + ", ".join(f"{part.hostname}:{part.port or 4222}" for part in parts)
+
+
 async def connect(url: str, *, name: str, headers: Headers = Headers.ALL) -> Client:
     """A client that reconnects for ever and buffers nothing: the spool is the only buffer.
 
+    `url` may be a list: servers of one cluster, comma-separated, tried in this order.
     `headers`: less than all of them for reading the stream. Raises `Unreachable` when the server cannot be reached now.
     """
+    servers, login = _login(addresses(url))
     failures: list[Exception] = []
     refused = asyncio.Event()
 
@@ -114,8 +128,12 @@ async def connect(url: str, *, name: str, headers: Headers = Headers.ALL) -> Cli
     client = WatchfulClient() if headers is Headers.ALL else SwiftClient(message_ids=headers is Headers.MESSAGE_ID)
     connecting = asyncio.ensure_future(
         client.connect(
-            url,
+            servers,
+            user=login.user,
+            password=login.password,
+            token=login.token,
             name=name,
+            dont_randomize=True,
             pending_size=0,
             max_reconnect_attempts=-1,
             reconnect_time_wait=RECONNECT_S,  # type: ignore[arg-type]  # it sleeps so long: fractions will do
@@ -145,6 +163,27 @@ async def connect(url: str, *, name: str, headers: Headers = Headers.ALL) -> Cli
                 await client.close()
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Login:
+    user: str | None = None
+    password: str | None = None
+    token: str | None = None
+
+
+def _login(servers: list[str]) -> tuple[list[str], _Login]:
+    """The servers, and apart from them the login that they share.
+
+    nats-py takes the login from each address, so it has none for servers that it only hears of later.
+    """
+    parts = [urlsplit(one) for one in servers]
+    logins = {part.netloc.rpartition("@")[0] for part in parts}
+    user, _, password = logins.pop().partition(":")
+    if logins or not user:
+        return servers, _Login()
+    bare = [part._replace(netloc=part.netloc.rpartition("@")[2]).geturl() for part in parts]
+    return bare, _Login(user=user, password=password) if password else _Login(token=user)
+
+
 def _refuses(error: Exception) -> bool:
     return "authorization" in str(error).lower()
 
@@ -156,8 +195,7 @@ async def close(client: Client) -> None:
 
 
 def _explain(url: str, cause: Exception) -> str:
-    parts = urlsplit(url)
-    server = f"NATS at {parts.hostname}:{parts.port or 4222}"
+    server = named(url)
     if _refuses(cause):
         return f"{server} refuses the credentials: check user, password or token in RELIGHT_NATS_URL"
     reason = str(cause) or type(cause).__name__
@@ -173,11 +211,17 @@ async def ensure_stream(js: JetStreamContext, *, replicas: int = 1) -> None:
 
 
 async def ensure_content_bucket(js: JetStreamContext) -> None:
-    """Declares the object store of contents where it is not; one of an earlier release learns to take batches."""
+    """Declares the object store of contents where it is not, with as many copies as the stream has; one of an earlier
+    release learns to take batches."""
+    replicas = 1
     try:
         config = (await js.stream_info(f"OBJ_{CONTENT_BUCKET}")).config
     except NotFoundError:
-        wanted = ObjectStoreConfig(description="contents of events, named <tenant>/<sha256>", storage=StorageType.FILE)
+        with suppress(NotFoundError):
+            replicas = (await js.stream_info(STREAM)).config.num_replicas or 1
+        wanted = ObjectStoreConfig(
+            description="contents of events, named <tenant>/<sha256>", storage=StorageType.FILE, replicas=replicas
+        )
         await js.create_object_store(CONTENT_BUCKET, config=wanted)
         config = (await js.stream_info(f"OBJ_{CONTENT_BUCKET}")).config
     if not config.allow_atomic:

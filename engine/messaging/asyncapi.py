@@ -10,6 +10,7 @@ from faststream.nats import NatsResponse
 from faststream.nats.annotations import NatsMessage
 from faststream.specification import AsyncAPI
 
+from relight.engine.log.topology import addresses
 from relight.engine.messaging.broker import build_broker
 from relight.engine.messaging.schemas import MESSAGES, messages, observations, rulings, schemas, sendable
 from relight.engine.messaging.subjects import QUEUE
@@ -34,7 +35,7 @@ def document(nats_url: str = SERVER) -> Json:
 def _document(nats_url: str) -> bytes:
     """FastStream tells server, form and subscriptions; of one subscription it can tell but one channel, without
     parameters or replies, so the channels behind each are described here (a test compares them)."""
-    broker = build_broker(nats_url, on_event=_undone, on_command=_undone, on_question=_unheard)
+    broker = build_broker(addresses(nats_url)[0], on_event=_undone, on_command=_undone, on_question=_unheard)
     told: Json = (
         AsyncAPI(broker, title="Relight", version=version("relight"), description=DESCRIPTION, schema_version="3.0.0")
         .to_specification()

@@ -14,7 +14,7 @@ from faststream.nats.subscriber.usecases.core_subscriber import ConcurrentCoreSu
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
-from relight.engine.log.topology import RECONNECT_S
+from relight.engine.log.topology import RECONNECT_S, addresses
 from relight.engine.log.watermarks import QUESTION
 from relight.engine.messaging.subjects import COMMANDS, EVENTS, QUEUE
 from relight.engine.messaging.telemetry import Middleware
@@ -47,8 +47,9 @@ def build_broker(
     """
     counts: Counter[str] = Counter() if begun is None else begun
     broker = NatsBroker(
-        nats_url,
+        addresses(nats_url),
         name="relight service",
+        dont_randomize=True,
         # By default it gives up after two minutes, for good.
         max_reconnect_attempts=-1,
         reconnect_time_wait=RECONNECT_S,  # type: ignore[arg-type]  # it sleeps so long: fractions will do

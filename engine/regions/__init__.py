@@ -1,0 +1,1 @@
+"""What the regions of one fleet know of each other, and do when one of them is lost."""
