@@ -145,6 +145,8 @@ EventId = Annotated[
 """UUIDv7 (RFC 9562) in lower case, so that text order is byte order is time order."""
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, BeforeValidator(_a_number), Field(ge=0, le=MAX_INTEGER)]
+Whole = Annotated[int, BeforeValidator(_a_number), Field(ge=-MAX_INTEGER, le=MAX_INTEGER)]
+"""A number that may be negative: a priority."""
 Ordinal = Annotated[int, BeforeValidator(_a_number), Field(ge=1, le=MAX_INTEGER)]
 """A number counted from 1."""
 MicroUsd = Count
@@ -154,6 +156,10 @@ Fraction = Annotated[
     float, BeforeValidator(_a_number), Field(ge=0, le=1, allow_inf_nan=False), AfterValidator(_no_negative_zero)
 ]
 """0..1: a confidence, a risk, a score."""
+Phi = Annotated[
+    float, BeforeValidator(_a_number), Field(ge=0, le=300, allow_inf_nan=False), AfterValidator(_no_negative_zero)
+]
+"""A suspicion: minus the decimal logarithm of how likely it is that a heartbeat still comes."""
 Time = Annotated[AwareDatetime, BeforeValidator(_no_number), AfterValidator(_utc)]
 """Aware, held in UTC, to the microsecond."""
 JsonObject = Annotated[dict[str, JsonValue], AfterValidator(_storable_object)]

@@ -4,7 +4,16 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from relight.events.envelope import Recorded
-from relight.events.faults import FaultDetected, FaultIsolated, FaultRecovered, FaultRecovering, FaultRuling
+from relight.events.faults import (
+    FaultDetected,
+    FaultIsolated,
+    FaultRecovered,
+    FaultRecovering,
+    FaultRuling,
+    FaultSuspected,
+    FaultTrusted,
+    FaultVote,
+)
 from relight.projections.base import Append, Change, Column, History, Projection, Put, State
 from relight.projections.query import Parameter, Query, Row
 
@@ -37,9 +46,25 @@ EVENTS = History(
         "scope": Column.TEXT,
         "cascading_risk": Column.FLOAT,
         "confidence": Column.FLOAT,
+        "observer": Column.TEXT,
+        "observer_region": Column.TEXT,
+        "phi": Column.FLOAT,
+        "silent_ms": Column.BIGINT,
+        "voters": Column.TEXTS,
+        "voter_regions": Column.TEXTS,
     },
 )
 projection = Projection(name="faults", version=1, tables=(DOMAINS, EVENTS))
+
+
+@projection.on(FaultSuspected)
+def suspected(event: Recorded[FaultSuspected]) -> Iterator[Change]:
+    yield _vote(event.data, "suspected", f"no heartbeat for {event.data.silent_ms} ms")
+
+
+@projection.on(FaultTrusted)
+def trusted(event: Recorded[FaultTrusted]) -> Iterator[Change]:
+    yield _vote(event.data, "trusted", "its heartbeats come")
 
 
 @projection.on(FaultDetected)
@@ -125,6 +150,33 @@ def _history(data: FaultRuling, event_type: str) -> Append:
             "scope": data.scope,
             "cascading_risk": data.cascading_risk,
             "confidence": data.confidence,
+            "observer": None,
+            "observer_region": None,
+            "phi": data.phi,
+            "silent_ms": None,
+            "voters": data.voters,
+            "voter_regions": data.voter_regions,
+        },
+    )
+
+
+def _vote(data: FaultVote, event_type: str, cause: str) -> Append:
+    return Append(
+        EVENTS,
+        {
+            "domain_type": data.domain_type.value,
+            "domain_identifier": data.domain_identifier,
+            "event_type": event_type,
+            "cause": cause,
+            "scope": f"as {data.observer_region} hears it",
+            "cascading_risk": None,
+            "confidence": None,
+            "observer": data.observer,
+            "observer_region": data.observer_region,
+            "phi": data.phi,
+            "silent_ms": data.silent_ms,
+            "voters": None,
+            "voter_regions": None,
         },
     )
 
@@ -170,6 +222,17 @@ class DomainHistory(Row):
     event_id: str
 
 
+class FaultVoteRow(Row):
+    tenant: str
+    occurred_at: datetime
+    event_type: str
+    observer: str
+    observer_region: str
+    phi: float
+    silent_ms: int
+    event_id: str
+
+
 queries = (
     Query(
         name="faults.not_healthy",
@@ -205,7 +268,7 @@ queries = (
     ),
     Query(
         name="faults.history",
-        question="What was ruled on this domain, latest first?",
+        question="What was seen of this domain and ruled on it, latest first?",
         row=DomainHistory,
         sql="""
             SELECT
@@ -222,6 +285,26 @@ queries = (
             "identifier": Parameter(
                 type=str, help="the tenant's, region's, engine's or provider's name", required=True
             ),
+        },
+    ),
+    Query(
+        name="faults.votes",
+        question="Who missed this domain's heartbeats or heard them again, and how sure was that; latest first?",
+        row=FaultVoteRow,
+        sql="""
+            SELECT
+                e.tenant, e.occurred_at, e.event_type, e.observer, e.observer_region, e.phi, e.silent_ms, e.event_id
+            FROM fault_isolation_events AS e
+            WHERE
+                e.tenant = who.tenant AND e.domain_type = $type AND e.domain_identifier = $identifier
+                AND e.event_type IN ('suspected', 'trusted')
+            ORDER BY e.event_id DESC
+            LIMIT $limit
+        """,
+        order="event_id DESC",
+        parameters={
+            "type": Parameter(type=str, help="region, or engine for an agent", default="region"),
+            "identifier": Parameter(type=str, help="the region's or the agent's name", required=True),
         },
     ),
 )

@@ -72,7 +72,8 @@ def _value(table: State | History, name: str, column: Column, allowed: list[str]
         return f"CASE n WHEN 1 THEN '{HOT}' ELSE 'key ' || n END"
     match column:
         case Column.TEXT if name == "checkpoint_type":
-            names = f"CASE WHEN {chance} % 40 = 1 THEN 'calls_counted' ELSE 'name ' || {chance} % 2000 END"
+            rare = "WHEN 1 THEN 'calls_counted' WHEN 3 THEN 'task_step'"
+            names = f"CASE {chance} % 40 {rare} ELSE 'name ' || {chance} % 2000 END"
             return f"CASE WHEN {chance} % 2 = 0 THEN '{HOT}' ELSE {names} END"
         case Column.TEXT if allowed:
             others = f"(ARRAY{allowed[1:] or allowed})[1 + {chance} % {len(allowed[1:] or allowed)}]"
@@ -93,6 +94,8 @@ def _value(table: State | History, name: str, column: Column, allowed: list[str]
                 f"(lpad(to_hex(1767225600000 + {age} * {age_ms}), 12, '0') || '7000a000' ||"
                 " lpad(to_hex(n), 12, '0'))::uuid"
             )
+        case Column.OBJECT if name == "state_snapshot":
+            return "jsonb_build_object('n', n, 'step', 'step', 'key', 'key', 'epoch', 1)"
         case Column.OBJECT:
             return "jsonb_build_object('n', n)"
         case Column.TEXTS:

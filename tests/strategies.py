@@ -7,15 +7,18 @@ milliseconds, but no two are the same.
 from datetime import UTC, datetime, timedelta, timezone
 from enum import Enum
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from folding import START, Wire, event_id, wire
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
 from relight.events import values
 from relight.events.base import Event
 from relight.events.catalog import event_types
 from relight.events.envelope import PLATFORM
+
+M = TypeVar("M", bound=BaseModel)
 
 KEYS = ("a", "ü.* >%")
 NAMES = ("eu", "us.east 1")
@@ -51,8 +54,10 @@ BY_TYPE: list[tuple[object, st.SearchStrategy[Any]]] = [
     (values.Sha256, st.sampled_from(HASHES)),
     (values.Sha256s, st.lists(st.sampled_from(HASHES), max_size=3).map(tuple)),
     (values.Count, counts),
+    (values.Whole, st.sampled_from((0, -1, 1, -values.MAX_INTEGER, values.MAX_INTEGER)) | st.integers(-10, 10)),
     (values.Ordinal, st.sampled_from((1, 2, values.MAX_INTEGER)) | st.integers(1, 10_000)),
     (values.Fraction, st.sampled_from((0.0, -0.0, 1.0)) | st.floats(0, 1)),
+    (values.Phi, st.sampled_from((0.0, -0.0, 300.0)) | st.floats(0, 300)),
     (values.Time, times),
     (values.JsonObject, st.dictionaries(texts, json_values, max_size=3)),
     (values.Content, st.builds(values.Content, sha256=st.sampled_from(HASHES), size_bytes=counts)),
@@ -68,6 +73,8 @@ def of_type(hint: object) -> st.SearchStrategy[Any]:
             return strategy
     if get_origin(hint) in (Union, UnionType):
         return st.one_of(*(of_type(part) for part in get_args(hint)))
+    if isinstance(hint, type) and issubclass(hint, BaseModel):
+        return models(hint)
     if get_origin(hint) is Literal:
         return st.sampled_from(get_args(hint))
     if isinstance(hint, type) and issubclass(hint, Enum):
@@ -76,7 +83,12 @@ def of_type(hint: object) -> st.SearchStrategy[Any]:
 
 
 def facts(cls: type[Event]) -> st.SearchStrategy[Event]:
-    """Valid events of one kind; what has a default is left out at times."""
+    """Valid events of one kind."""
+    return models(cls)
+
+
+def models(cls: type[M]) -> st.SearchStrategy[M]:
+    """Valid values of one model; what has a default is left out at times."""
     hints = get_type_hints(cls, include_extras=True)
     required = {name: of_type(hints[name]) for name, field in cls.model_fields.items() if field.is_required()}
     optional = {name: of_type(hints[name]) for name, field in cls.model_fields.items() if not field.is_required()}

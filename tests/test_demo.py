@@ -99,7 +99,9 @@ async def test_a_day_fills_every_table_and_can_be_told_from_the_stream_alone(tem
     happened = Counter(event.type for event in stream.values())
     of_bad_days = {f"recorder.{fact}" for fact in ("gap", "lost", "healed", "trimmed", "erased", "drained")}
     of_guards = {"decisions.calls_counted"}
-    assert event_types().keys() - happened.keys() == of_bad_days | of_guards, (
+    of_regions = {f"faults.{fact}" for fact in ("suspected", "trusted")}
+    of_workers = {"tasks.released", "tasks.checkpointed"}
+    assert event_types().keys() - happened.keys() == of_bad_days | of_guards | of_regions | of_workers, (
         "every other kind of event happens on that day"
     )
     assert {event.tenant for event in stream.values()} == {"-", "acme", "globex"}

@@ -2,7 +2,15 @@
 
 from folding import fact, given, id_at, moment
 
-from relight.events.faults import DomainType, FaultDetected, FaultIsolated, FaultRecovered, FaultRecovering
+from relight.events.faults import (
+    DomainType,
+    FaultDetected,
+    FaultIsolated,
+    FaultRecovered,
+    FaultRecovering,
+    FaultSuspected,
+    FaultTrusted,
+)
 from relight.projections.faults import DOMAINS, EVENTS
 
 EU = {"domain_type": DomainType.REGION, "domain_identifier": "eu", "cause": "errors", "scope": "all agents in eu"}
@@ -41,3 +49,23 @@ def test_every_ruling_is_in_the_history_with_its_risk_and_confidence() -> None:
         ("detected", 0.4, 0.9),
         ("isolated", None, None),
     ]
+
+
+def test_votes_and_what_a_ruling_rests_on_are_in_the_history_and_change_no_domain() -> None:
+    heard = {"domain_type": "region", "domain_identifier": "eu", "observer": "us-1", "observer_region": "us"}
+    suspected = FaultSuspected.model_validate({**heard, "phi": 12.25, "silent_ms": 3_250, "since": moment(1)})
+    trusted = FaultTrusted.model_validate({**heard, "phi": 0, "silent_ms": 100, "since": moment(2)})
+    evidence = {"voters": ("us-1", "ap-1"), "voter_regions": ("us", "ap"), "phi": 9.5}
+    folded = given(suspected, DETECTED.model_copy(update=evidence), trusted).when(times=2)
+    seen = ("event_type", "observer", "observer_region", "phi", "silent_ms", "voters", "voter_regions")
+    assert [tuple(row[name] for name in seen) for row in folded.then(EVENTS)] == [
+        ("suspected", "us-1", "us", 12.25, 3_250, None, None),
+        ("detected", None, None, 9.5, None, ("us-1", "ap-1"), ("us", "ap")),
+        ("trusted", "us-1", "us", 0.0, 100, None, None),
+    ]
+    assert [row["status"] for row in folded.then(DOMAINS)] == ["degraded"]
+
+
+def test_a_ruling_that_no_votes_were_asked_for_is_written_as_it_always_was() -> None:
+    assert DETECTED.written_version == 1
+    assert DETECTED.model_copy(update={"voters": ()}).written_version == 2

@@ -3,13 +3,18 @@
 from folding import fact, given, moment
 
 from relight.events.tasks import (
+    ReleaseCause,
     TaskAssigned,
+    TaskCheckpointed,
     TaskCompleted,
     TaskFailed,
     TaskMigrationCompleted,
     TaskMigrationFailed,
     TaskMigrationStarted,
     TaskReassigned,
+    TaskReleased,
+    TaskState,
+    TaskStatus,
     TaskSubmitted,
 )
 from relight.events.values import Content
@@ -63,3 +68,30 @@ def test_a_migration_leaves_every_step_in_its_history() -> None:
         ("failed", moment(4)),
         ("completed", moment(5)),
     ]
+
+
+AT_FIRST = TaskState(queue="refunds", status=TaskStatus.PENDING, submitted_at=moment(0), priority=3, max_attempts=4)
+
+
+def test_a_released_task_is_nobodys_and_its_history_says_why() -> None:
+    state = AT_FIRST.model_copy(update={"attempt": 1, "lost_owner": "a-1", "lost_region": "eu"})
+    released = TaskReleased(
+        task="t", state=state, from_owner="a-1", from_region="eu", cause=ReleaseCause.LEASE_OVER, reason="silent"
+    )
+    folded = given(SUBMITTED, ASSIGNED, released).when(times=2)
+    [row] = folded.then(ASSIGNMENTS)
+    assert (row["owner"], row["region"], row["epoch"], row["status"]) == (None, None, None, "pending")
+    assert (row["priority"], row["attempt"], row["max_attempts"]) == (3, 1, 4)
+    [history] = folded.then(MIGRATIONS)
+    assert (history["migration_status"], history["from_owner"], history["to_region"]) == ("released", "a-1", "-")
+
+
+def test_a_checkpoint_says_where_the_next_owner_goes_on() -> None:
+    snapshot = Content(sha256="b" * 64, size_bytes=3)
+    checkpointed = TaskCheckpointed(task="t", state=AT_FIRST, step=7, snapshot=snapshot)
+    [row] = given(SUBMITTED, ASSIGNED, checkpointed).when(times=2).then(ASSIGNMENTS)
+    assert (row["step"], row["snapshot_sha256"], row["status"]) == (7, "b" * 64, "assigned")
+
+
+def test_a_ruling_without_a_state_keeps_the_bytes_of_version_1() -> None:
+    assert (SUBMITTED.written_version, SUBMITTED.model_copy(update={"state": AT_FIRST}).written_version) == (1, 2)

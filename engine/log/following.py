@@ -23,17 +23,19 @@ IDLE_HEARTBEAT_S = 1.0
 SILENCE_S = 3.0
 """Without a message or heartbeat for so long, the consumer is taken for dead."""
 INACTIVE_S = 30.0
+LAST = DeliverPolicy.LAST_PER_SUBJECT
 
 
 class Follower:
     """An ephemeral consumer without acknowledgements, for few messages that matter at once.
 
     `take` raises `Unreachable` when something may have been missed: then begin anew, from a moment before. Core
-    subscriptions would not do: they also see what the stream refuses.
+    subscriptions would not do: they also see what the stream refuses. Without `since` it begins with the last message
+    of each subject: enough where that one says all.
     """
 
     def __init__(
-        self, client: Client, subjects: Sequence[str], *, since: datetime, arrived: Callable[[], None]
+        self, client: Client, subjects: Sequence[str], *, since: datetime | None, arrived: Callable[[], None]
     ) -> None:
         self._client = client
         self._subjects = list(subjects)
@@ -72,11 +74,12 @@ class Follower:
             STREAM,
             ConsumerConfig(
                 deliver_subject=inbox,
-                deliver_policy=DeliverPolicy.BY_START_TIME,
+                deliver_policy=LAST if self._since is None else DeliverPolicy.BY_START_TIME,
                 opt_start_time=self._since,
                 filter_subjects=self._subjects,
                 ack_policy=AckPolicy.NONE,
                 idle_heartbeat=IDLE_HEARTBEAT_S,
+                flow_control=self._since is None,  # there may be more at once than a client takes in
                 mem_storage=True,
                 num_replicas=1,
                 inactive_threshold=INACTIVE_S,
@@ -121,6 +124,8 @@ class Follower:
         self._heard_at = asyncio.get_running_loop().time()
         headers = message.headers or {}
         if headers.get("Status") == "100":
+            if message.reply:
+                await message.respond(b"")  # all that came before it is here
             last = headers.get("Nats-Last-Consumer")
             self._missed |= last is not None and int(last) != self._received
         elif message.reply.startswith("$JS.ACK."):

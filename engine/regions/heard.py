@@ -104,6 +104,10 @@ class Heard:
             return phi(Arrivals(last_us=FIRST_US), max(now_us, FIRST_US), self.policy)
         return min(phi(_missed_from(sender), now_us, self.policy) for sender in services)
 
+    def hears_region(self, region: str) -> bool:
+        """Whether a service of it was ever heard."""
+        return bool(self._services(region))
+
     def region_silent_ms(self, region: str) -> int:
         latest_us = max((sender.heard_us for sender in self._services(region)), default=0)
         return max(0, self.listened_us() - latest_us) // 1_000
