@@ -37,6 +37,11 @@ RelightError
 │   ├── CircuitOpen          no dependency that could answer lets calls pass now
 │   ├── BudgetExceeded       a limit on tokens, cost or attempts is reached
 │   └── DeadlineExceeded     the caller's deadline came first
+├── TaskError
+│   ├── TaskFenced           the task is not this owner's any more
+│   ├── TaskGivenUp          raised by a worker's function: no attempt at it will do
+│   ├── TaskRefused          it cannot be submitted, or not be worked on, as it is
+│   └── TaskUnknown          there is no such task of this tenant
 ├── CoverageError            sources cannot be read, or the configuration of `relight coverage` is wrong
 ├── RequestRefused           an HTTP request or a NATS message is not taken as it is: malformed, too large, too often
 └── QueryError               no such query, or a parameter is missing or invalid
@@ -251,6 +256,57 @@ class BudgetExceeded(GuardError):
 
 class DeadlineExceeded(GuardError, TimeoutError):
     """The caller's deadline came before an answer."""
+
+
+class TaskError(RelightError):
+    """Something about a task could not be done."""
+
+
+class TaskFenced(TaskError):
+    """The task is not this owner's any more: nothing was written.
+
+    `epoch` was the owner's; `owner`, `region` and `new_epoch` are those of who has it now, None where nobody has.
+    """
+
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        task: str,
+        epoch: int,
+        owner: str | None = None,
+        region: str | None = None,
+        new_epoch: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.task = task
+        self.epoch = epoch
+        self.owner = owner
+        self.region = region
+        self.new_epoch = new_epoch
+
+    def __reduce__(self) -> tuple[object, ...]:
+        told = partial(
+            type(self),
+            task=self.task,
+            epoch=self.epoch,
+            owner=self.owner,
+            region=self.region,
+            new_epoch=self.new_epoch,
+        )
+        return told, self.args
+
+
+class TaskGivenUp(TaskError):
+    """A worker's function gives the task up: no further attempt is made."""
+
+
+class TaskRefused(TaskError):
+    """A task cannot be submitted, or not be worked on, as it is."""
+
+
+class TaskUnknown(TaskError):
+    """There is no such task of this tenant."""
 
 
 class CoverageError(RelightError):

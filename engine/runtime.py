@@ -1,8 +1,8 @@
 """What `relight.open` gives: record, decide, rule and query, as one process of one region."""
 
 import asyncio
-from collections.abc import Coroutine, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -24,10 +24,14 @@ from relight.engine.log.content import fetch_content
 from relight.engine.log.control import Tail
 from relight.engine.policies.breaker import BreakerPolicy
 from relight.engine.policies.budget import Limit
+from relight.engine.policies.reassignment import BACKOFF_S, MAX_ATTEMPTS
 from relight.engine.recorder.receipts import Ack, Receipt
 from relight.engine.recorder.recorder import Recorder
 from relight.engine.tables.pools import Pool
 from relight.engine.tables.queries import find, parse, run
+from relight.engine.tasks.submitting import Submitted, Submitter
+from relight.engine.tasks.worker import DRAIN_S, Worker
+from relight.engine.tasks.working import HandlerT, Working
 from relight.events.base import Control, Event
 from relight.events.values import Content
 from relight.projections.query import DEFAULT_LIMIT, Row
@@ -51,14 +55,20 @@ class Relight:
         tenant: str,
         prices: PriceList | None = None,
         beside: "set[asyncio.Task[None]] | None" = None,
+        dispatches: bool = False,
     ) -> None:
-        """`beside`: takes what runs beside it, to be ended by whoever made it."""
+        """`beside`: takes what runs beside it, to be ended by whoever made it.
+
+        `dispatches`: no service does, so that tasks are given out here while this process works.
+        """
         self.recorder = recorder
         self.region = region
         self.tenant = tenant
         self._pool = pool
         self._prices = prices
         self._beside = set() if beside is None else beside
+        self._working = Working(recorder, dispatches=dispatches)
+        self._submitter = Submitter(recorder)
 
     def record(self, event: Event) -> Receipt:
         """Takes an observation; microseconds, never blocks. Raises `InvalidEvent` for what cannot be recorded."""
@@ -152,6 +162,60 @@ class Relight:
         where the breaker is named for the first time in this process.
         """
         return ToolBreaker(self.breakers, name, counts=counts, ignores=ignores, policy=policy)
+
+    async def submit(
+        self,
+        queue: str,
+        payload: bytes | JsonValue = None,
+        *,
+        task: str | None = None,
+        priority: int = 0,
+        delay_s: float = 0,
+        max_attempts: int = MAX_ATTEMPTS,
+        tenant: str | None = None,
+    ) -> Submitted:
+        """A task for whoever works on the queue; durable once this returns. Raises `TaskRefused`, `Unreachable`.
+
+        `task` names it, else it gets an id: submitting the same name again changes nothing, and gives what stands
+        there. Of a tenant's tasks that are due the highest `priority` goes first. After `max_attempts` it is given up.
+        """
+        submitting = self._submitter.submit(
+            queue,
+            payload,
+            tenant=tenant or self._tenant(),
+            task=task,
+            priority=priority,
+            delay_s=delay_s,
+            max_attempts=max_attempts,
+        )
+        return await self._in_log(submitting)
+
+    def worker(
+        self,
+        queue: str,
+        *,
+        concurrency: int = 1,
+        retries: int | None = None,
+        backoff_s: float = BACKOFF_S,
+        tenant: str | None = None,
+        agent: str | None = None,
+    ) -> Callable[[HandlerT], HandlerT]:
+        """Decorates `async def work(task)`, which `working()` runs on this queue's tasks; its result is the task's.
+
+        An exception is a failed attempt: tried again after `backoff_s`, twice as long each time, `retries` times at
+        most and as often as the task allows. `tenant`: only that one's tasks. `agent`: who acts; the worker's id.
+        """
+        return self._working.register(
+            queue, concurrency=concurrency, retries=retries, backoff_s=backoff_s, tenant=tenant, agent=agent
+        )
+
+    def working(self, *, drain_s: float = DRAIN_S) -> AbstractAsyncContextManager[Worker]:
+        """Works on tasks until the `with` ends; what runs then may end within `drain_s`, and is given back else."""
+        return self._working.working(drain_s=drain_s)
+
+    async def work(self, *, drain_s: float = DRAIN_S) -> None:
+        """`working` until it is cancelled."""
+        await self._working.work(drain_s=drain_s)
 
     def health(self) -> ProcessHealth:
         """How recording and guarding go in this process; its `warnings` say what is wrong, a sentence each."""

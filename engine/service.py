@@ -41,6 +41,7 @@ from relight.engine.tables.connecting import connect_probe
 from relight.engine.tables.pools import PROJECTOR_ROLE as PROJECTOR_ROLE
 from relight.engine.tables.pools import Pool
 from relight.engine.tables.projector import Projector
+from relight.engine.tasks.serving import dispatching
 from relight.events.catalog import prepare
 
 if TYPE_CHECKING:
@@ -148,6 +149,7 @@ async def serving(
         if parts.ingest:
             recorder = await stack.enter_async_context(recording(servers, settings, stopping))
             ingest = Ingest(recorder)
+            await stack.enter_async_context(dispatching(recorder))
         if parts.projector and parts.healing:
             await stack.enter_async_context(healing_beside(servers, settings, recorder))
         probe = await stack.enter_async_context(

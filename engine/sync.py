@@ -21,9 +21,11 @@ from relight.engine.guard.recording.content import Redact
 from relight.engine.log.control import Tail
 from relight.engine.policies.breaker import BreakerPolicy
 from relight.engine.policies.budget import Limit
+from relight.engine.policies.reassignment import MAX_ATTEMPTS
 from relight.engine.recorder.receipts import Receipt
 from relight.engine.recorder.recorder import Recorder
 from relight.engine.runtime import Relight
+from relight.engine.tasks.submitting import Submitted
 from relight.events.base import Control, Event
 from relight.events.values import Content
 from relight.projections.query import DEFAULT_LIMIT, Row
@@ -123,6 +125,29 @@ class SyncRelight:
         policy: BreakerPolicy | None = None,
     ) -> ToolBreaker:
         return self._relight.breaker(name, counts=counts, ignores=ignores, policy=policy)
+
+    def submit(
+        self,
+        queue: str,
+        payload: bytes | JsonValue = None,
+        *,
+        task: str | None = None,
+        priority: int = 0,
+        delay_s: float = 0,
+        max_attempts: int = MAX_ATTEMPTS,
+        tenant: str | None = None,
+    ) -> Submitted:
+        submit = partial(
+            self._relight.submit,
+            queue,
+            payload,
+            task=task,
+            priority=priority,
+            delay_s=delay_s,
+            max_attempts=max_attempts,
+            tenant=tenant or scope.current().tenant,
+        )
+        return self._portal.call(submit)
 
     def health(self) -> ProcessHealth:
         return self._relight.health()

@@ -37,7 +37,8 @@ class TaskState(BaseModel):
     """All there is to know of a task after a ruling, so that its last ruling tells it without any older one.
 
     `attempt` counts the owners whose attempt counts; `epoch` is the `rev` under which the owner took it. `lost_owner`
-    and `lost_region` are those that the next owner takes it over from; `step` and `snapshot` are its session's.
+    and `lost_region` are those that the next owner takes it over from; `step` and `snapshot` are its session's,
+    and `previous` is the snapshot before that one.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -57,6 +58,7 @@ class TaskState(BaseModel):
     lost_region: Name | None = None
     step: Count = 0
     snapshot: Content | None = None
+    previous: Content | None = None
 
 
 def _unchanged(data: dict[str, Any]) -> dict[str, Any]:

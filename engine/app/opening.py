@@ -24,7 +24,7 @@ async def open_relight(settings: Settings, *, clock: Clock | None = None) -> Asy
     """A recorder and a pool on the servers that the settings lead to."""
     prices = Prices.load(settings.prices_file) if settings.prices_file else None
     async with AsyncExitStack() as stack:
-        servers, _ = await stack.enter_async_context(ready_servers(settings))
+        servers, service = await stack.enter_async_context(ready_servers(settings))
         pool = await stack.enter_async_context(await open_pool(servers.database_url, pool_options(settings)))
         recorder = await stack.enter_async_context(Recorder(recorder_options(servers, settings), clock=clock))
         recorder.beside(Journal, partial(Journal, recorder, content=settings.content_policy, prices=prices))
@@ -34,7 +34,15 @@ async def open_relight(settings: Settings, *, clock: Clock | None = None) -> Asy
             from relight.engine.guard.counting.counting import counting_calls  # the SDK takes a second to import
 
             await stack.enter_async_context(counting_calls(recorder))
-        yield Relight(recorder, pool, region=settings.region, tenant=settings.tenant, prices=prices, beside=beside)
+        yield Relight(
+            recorder,
+            pool,
+            region=settings.region,
+            tenant=settings.tenant,
+            prices=prices,
+            beside=beside,
+            dispatches=service is not None,
+        )
 
 
 async def _ended(tasks: "set[asyncio.Task[None]]") -> None:

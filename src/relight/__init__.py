@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
-    from relight.engine.errors import BudgetExceeded, CircuitOpen, DeadlineExceeded, GuardError, RelightError
+    from relight.engine.errors import (
+        BudgetExceeded,
+        CircuitOpen,
+        DeadlineExceeded,
+        GuardError,
+        RelightError,
+        TaskFenced,
+        TaskGivenUp,
+    )
     from relight.engine.guard.budgets.budgets import Budgets
     from relight.engine.guard.calls.deadlines import deadline
     from relight.engine.guard.guard import Guard
@@ -30,6 +38,7 @@ if TYPE_CHECKING:
     from relight.engine.recorder.receipts import Ack, Receipt
     from relight.engine.runtime import Relight
     from relight.engine.sync import SyncRelight
+    from relight.engine.tasks.task import Task
     from relight.events.values import Content
 
 __all__ = [
@@ -50,6 +59,9 @@ __all__ = [
     "Relight",
     "RelightError",
     "SyncRelight",
+    "Task",
+    "TaskFenced",
+    "TaskGivenUp",
     "deadline",
     "guarded",
     "open",
@@ -78,6 +90,9 @@ _LATER = {
     "Relight": "relight.engine.runtime",
     "RelightError": "relight.engine.errors",
     "SyncRelight": "relight.engine.sync",
+    "Task": "relight.engine.tasks.task",
+    "TaskFenced": "relight.engine.errors",
+    "TaskGivenUp": "relight.engine.errors",
     "deadline": "relight.engine.guard.calls.deadlines",
     "guarded": "relight.engine.guard.guarded",
     "problem_handler": "relight.engine.http.guarded",
