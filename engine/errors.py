@@ -15,6 +15,7 @@ RelightError
 │   └── DeadLettered         recorded, but the projector refused it
 ├── ControlError
 │   └── Superseded           another writer's control event came first
+├── FailoverRefused          a ruling on a fleet's routing would break a rule, which it names
 ├── ArchiveError
 │   ├── ArchiveDamaged       a part of an archive is missing, altered or unreadable
 │   ├── ArchiveConflict      another archiver sealed this segment first
@@ -142,6 +143,18 @@ class ControlError(RelightError):
 
 class Superseded(ControlError):
     """Another writer's control event came first."""
+
+
+class FailoverRefused(RelightError):
+    """A ruling on a fleet's routing would break a safety rule; `rule` is its name."""
+
+    def __init__(self, rule: str, detail: str) -> None:
+        super().__init__(f"refused ({rule}): {detail}")
+        self.rule = rule
+        self.detail = detail
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.rule, self.detail)
 
 
 class ArchiveError(RelightError):

@@ -12,7 +12,11 @@ from relight.events.failover import (
     FailoverReturned,
     FailoverRuling,
     FailoverStarted,
+    FleetDeclared,
+    FleetRuling,
     Manner,
+    OverrideEnded,
+    RulesOverridden,
 )
 from relight.events.values import Content
 from relight.projections.base import Append, Change, Column, History, Projection, Put, State
@@ -49,8 +53,12 @@ EVENTS = History(
         "ordered_by": Column.TEXT,
         "expires_at": Column.TIME,
         "receipt": Column.OBJECT,
+        "failover": Column.TEXT,
+        "routing": Column.OBJECT,
     },
 )
+NO_REGION = "-"
+"""Of a ruling that moves no traffic."""
 projection = Projection(name="failover", version=1, tables=(POLICIES, EVENTS))
 
 
@@ -67,6 +75,21 @@ def policy_declared(event: Recorded[FailoverPolicyDeclared]) -> Iterator[Change]
         "declared_at": event.time,
     }
     yield Put(POLICIES, (data.policy_name,), "declaration", declaration)
+
+
+@projection.on(FleetDeclared)
+def fleet_declared(event: Recorded[FleetDeclared]) -> Iterator[Change]:
+    yield _fleet_history(event.data, "declared")
+
+
+@projection.on(RulesOverridden)
+def overridden(event: Recorded[RulesOverridden]) -> Iterator[Change]:
+    yield _fleet_history(event.data, "overridden", event.data.override)
+
+
+@projection.on(OverrideEnded)
+def override_ended(event: Recorded[OverrideEnded]) -> Iterator[Change]:
+    yield _fleet_history(event.data, "override_ended", event.data.override)
 
 
 @projection.on(FailoverStarted)
@@ -112,6 +135,31 @@ def _history(data: FailoverRuling, phase: str, receipt: Content | None = None) -
             "ordered_by": data.ordered_by,
             "expires_at": data.expires_at,
             "receipt": None if receipt is None else receipt.model_dump(),
+            "failover": data.failover,
+            "routing": None if data.routing is None else data.routing.model_dump(mode="json", exclude_none=True),
+        },
+    )
+
+
+def _fleet_history(data: FleetRuling, phase: str, override: str | None = None) -> Append:
+    return Append(
+        EVENTS,
+        {
+            "fleet": data.fleet,
+            "policy": None,
+            "source_region": NO_REGION,
+            "target_region": NO_REGION,
+            "active_regions": data.active_regions,
+            "reason": data.reason,
+            "phase": phase,
+            "is_degraded_mode": data.is_degraded_mode,
+            "compliance_preserved": data.compliance_preserved,
+            "confidence": None,
+            "ordered_by": data.ordered_by,
+            "expires_at": data.expires_at,
+            "receipt": None,
+            "failover": override,
+            "routing": data.routing.model_dump(mode="json", exclude_none=True),
         },
     )
 
@@ -144,6 +192,8 @@ class Failover(Row):
     expires_at: datetime | None
     receipt: dict[str, object] | None
     event_id: str
+    failover: str | None
+    routing: dict[str, object] | None
 
 
 queries = (
@@ -171,7 +221,7 @@ queries = (
             SELECT
                 e.tenant, e.occurred_at, e.fleet, e.phase, e.source_region, e.target_region, e.active_regions,
                 e.policy, e.reason, e.is_degraded_mode, e.compliance_preserved, e.confidence, e.ordered_by,
-                e.expires_at, e.receipt, e.event_id
+                e.expires_at, e.receipt, e.event_id, e.failover, e.routing
             FROM failover_events AS e
             WHERE e.tenant = who.tenant AND e.fleet = $fleet
             ORDER BY e.event_id DESC
@@ -188,12 +238,29 @@ queries = (
             SELECT
                 e.tenant, e.occurred_at, e.fleet, e.phase, e.source_region, e.target_region, e.active_regions,
                 e.policy, e.reason, e.is_degraded_mode, e.compliance_preserved, e.confidence, e.ordered_by,
-                e.expires_at, e.receipt, e.event_id
+                e.expires_at, e.receipt, e.event_id, e.failover, e.routing
             FROM failover_events AS e
             WHERE e.tenant = who.tenant
             ORDER BY e.event_id DESC
             LIMIT $limit
         """,
         order="event_id DESC",
+    ),
+    Query(
+        name="failover.of",
+        question="What happened in this failover, or to this override, from its beginning?",
+        row=Failover,
+        sql="""
+            SELECT
+                e.tenant, e.occurred_at, e.fleet, e.phase, e.source_region, e.target_region, e.active_regions,
+                e.policy, e.reason, e.is_degraded_mode, e.compliance_preserved, e.confidence, e.ordered_by,
+                e.expires_at, e.receipt, e.event_id, e.failover, e.routing
+            FROM failover_events AS e
+            WHERE e.tenant = who.tenant AND e.failover = $failover
+            ORDER BY e.event_id
+            LIMIT $limit
+        """,
+        order="event_id",
+        parameters={"failover": Parameter(type=str, help="the id of the ruling that began it", required=True)},
     ),
 )

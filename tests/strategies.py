@@ -7,7 +7,7 @@ milliseconds, but no two are the same.
 from datetime import UTC, datetime, timedelta, timezone
 from enum import Enum
 from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from folding import START, Wire, event_id, wire
 from hypothesis import strategies as st
@@ -75,6 +75,8 @@ def of_type(hint: object) -> st.SearchStrategy[Any]:
         return st.one_of(*(of_type(part) for part in get_args(hint)))
     if isinstance(hint, type) and issubclass(hint, BaseModel):
         return models(hint)
+    if get_origin(hint) is Annotated and get_origin(get_args(hint)[0]) is tuple:
+        return st.lists(of_type(get_args(get_args(hint)[0])[0]), max_size=2).map(tuple)
     if get_origin(hint) is Literal:
         return st.sampled_from(get_args(hint))
     if isinstance(hint, type) and issubclass(hint, Enum):

@@ -42,7 +42,8 @@ class IsolationPolicy(BaseModel):
 
     `regions` may vote, each with one vote; a region has none on itself. `quorum` of them rule. `vote_s` is how long a
     suspicion counts unless it is said again: an observer that is gone keeps nobody out. `for_s`: between detection and
-    isolation. `steady_s`: between a quorum that hears an isolated domain and its recovery.
+    isolation. `steady_s`: between a quorum that hears an isolated domain and its recovery. `settle_s`: for so long an
+    observer has to hear a domain before it trusts it again, and anybody at all before it votes.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -52,12 +53,13 @@ class IsolationPolicy(BaseModel):
     vote_s: Annotated[float, Field(gt=0, le=MAX_VOTE_S)] = 30
     for_s: Seconds = 2
     steady_s: Seconds = 5
+    settle_s: Seconds = 2
 
     @classmethod
-    def of(cls, regions: Iterable[str], *, for_s: float = 2, steady_s: float = 5, vote_s: float = 30) -> Self:
+    def of(cls, regions: Iterable[str], **seconds: float) -> Self:
         """A majority of these regions. Of two it takes both, and neither votes on itself: so nothing is ruled."""
         names = tuple(sorted(set(regions)))
-        return cls(regions=names, quorum=len(names) // 2 + 1, for_s=for_s, steady_s=steady_s, vote_s=vote_s)
+        return cls.model_validate({**seconds, "regions": names, "quorum": len(names) // 2 + 1})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,1 +1,1 @@
-"""What the regions of one fleet know of each other, and do when one of them is lost."""
+"""What a region's service does beside projecting and answering: hears others, rules, moves work."""

@@ -87,6 +87,10 @@ class Heard:
             if of == kind and region in (None, sender.last.region)
         ]
 
+    def senders(self, kind: str) -> list[Sender]:
+        """As `of`, with when each was heard."""
+        return [sender for (of, _), sender in list(self._senders.items()) if of == kind]
+
     def phi(self, kind: str, id: str) -> float | None:
         """How sure it is that the sender is gone; None where it was never heard."""
         sender = self._senders.get((kind, id))
@@ -107,6 +111,12 @@ class Heard:
     def hears_region(self, region: str) -> bool:
         """Whether a service of it was ever heard."""
         return bool(self._services(region))
+
+    def hears_now(self, region: str) -> bool:
+        """Whether a service of it is heard, and does not just stop."""
+        now_us = self.listened_us()
+        services = [sender for sender in self._services(region) if not sender.last.leaving]
+        return any(phi(sender.arrivals, now_us, self.policy) < self.policy.threshold for sender in services)
 
     def region_silent_ms(self, region: str) -> int:
         latest_us = max((sender.heard_us for sender in self._services(region)), default=0)

@@ -23,6 +23,7 @@ from relight.events.subjects import CONTROLS, OBSERVATIONS, control_subject, tok
 
 RETRY_S = 0.5
 LOOK_EVERY_S = 0.5
+CURRENT_S = 1.0
 VOTES_S = 120.0
 """How old the votes are that are read again: longer than they count, and clocks may be apart."""
 SWEEP_EVERY_S = 60.0
@@ -63,8 +64,14 @@ class Isolations:
         self._woken = asyncio.Event()
         self.position = 0
         """The highest sequence that any of it rests on."""
+        self._looked_s = 0.0
         self.failure: str | None = "not following yet"
         """Why votes and rulings do not arrive now."""
+
+    @property
+    def current(self) -> bool:
+        """Whether all that arrived was folded just now: not so right after the process was stopped. In the loop."""
+        return self.failure is None and asyncio.get_running_loop().time() - self._looked_s < CURRENT_S
 
     def on_change(self, callback: Callable[[DomainState], None]) -> None:
         """Called in the recorder's loop whenever a vote or ruling changed a domain; has to be quick."""
@@ -121,9 +128,10 @@ class Isolations:
                     while (message := follower.take()) is not None:
                         self._fold(message)
                 self.position = max(self.position, min(rulings.position, said.position))
+                self._looked_s = now_s = asyncio.get_running_loop().time()
                 if not rulings.behind and not said.behind:
                     self.failure = None
-                if (now_s := asyncio.get_running_loop().time()) - swept_at_s > SWEEP_EVERY_S:
+                if now_s - swept_at_s > SWEEP_EVERY_S:
                     swept_at_s = now_s
                     self._forget()
                 with suppress(TimeoutError):

@@ -1,0 +1,369 @@
+"""The rules of a fleet's routing: whatever is asked, by whomever and in whatever order, none of them is ever broken."""
+
+import random
+from collections import Counter
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from folding import id_at, moment, wire
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from routing_history import Judge
+
+from relight.engine.policies.failover import check, decide, observe, ruling
+from relight.engine.policies.failover_commands import (
+    OVERRIDABLE,
+    Abort,
+    Back,
+    Command,
+    Complete,
+    Declare,
+    Life,
+    Restore,
+    Rule,
+    Sight,
+    Sights,
+    Start,
+    Suspend,
+)
+from relight.engine.policies.routing import RoutingState, carried, moved, under_way
+from relight.events.base import Event
+from relight.events.catalog import decode
+from relight.events.envelope import PLATFORM, Recorded
+from relight.events.failover import (
+    FailoverReturned,
+    FailoverStarted,
+    FleetRegion,
+    Manner,
+    OverrideEnded,
+    Phase,
+    StandBy,
+    StandIn,
+)
+
+NAMES = ("eu", "us", "ap", "sa")
+FLEET = Declare(
+    regions=(
+        FleetRegion(name="eu", residency="eu", allowed=("us",)),
+        FleetRegion(name="us", residency="us"),
+        FleetRegion(name="ap"),
+        FleetRegion(name="sa", residency="us"),
+    ),
+    policies=(
+        StandBy(
+            policy_name="eu-lost",
+            source_region="eu",
+            fallback_regions=("us",),
+            conditions={"suspected_by": 2, "for_s": 2},
+        ),
+        StandBy(policy_name="ap-lost", source_region="ap", fallback_regions=("us", "eu", "sa")),
+    ),
+    max_failovers=2,
+    window_s=60,
+    drain_s=10,
+)
+FINE: Sights = {name: Sight(life=Life.ALIVE, caught_up=True) for name in NAMES}
+
+
+class Subject:
+    """A control subject: what is appended to it, one after the other."""
+
+    def __init__(self) -> None:
+        self.events: list[Recorded[Event]] = []
+        self.state = RoutingState(fleet="agents")
+
+    def ask(self, command: Command, seconds: float, sights: Sights = FINE, *, after: RoutingState | None = None) -> str:
+        """`ruled`, `superseded` where `after` is not what stands here, or the name of the rule that is broken."""
+        state = after or self.state
+        now = moment(0) + timedelta(seconds=seconds)
+        results = check(state, command, now, sights)
+        broken = next((result for result in results if not result.passes), None)
+        if broken is not None:
+            assert broken.detail
+            return broken.rule.value
+        if state.rev != self.state.rev:
+            return "superseded"
+        id = id_at(len(self.events) + 1)
+        data = ruling(state, command, now, id, results)
+        _, body, _ = wire(data, id=id, time=state.moment(now), tenant=PLATFORM, region="eu", rev=state.rev + 1)
+        event = decode(body)
+        self.events.append(event)
+        self.state = observe(self.state, event)
+        return "ruled"
+
+
+def declared() -> Subject:
+    subject = Subject()
+    assert subject.ask(FLEET, 0) == "ruled"
+    return subject
+
+
+def start(source: str = "eu", target: str = "us", **changes: object) -> Start:
+    command = Start(source=source, target=target, manner=Manner.FORCED, reason="it burns", ordered_by="kim")
+    return replace(command, **changes)  # type: ignore[arg-type]
+
+
+def seen(**changes: Sight) -> Sights:
+    return {**FINE, **changes}
+
+
+def completed(subject: Subject, source: str, target: str, seconds: float) -> str:
+    assert subject.ask(start(source, target), seconds) == "ruled"
+    going = under_way(subject.state.routing)  # type: ignore[arg-type]
+    assert going is not None
+    ready = seen(**{target: Sight(life=Life.ALIVE, ready_for=going.failover)})
+    assert subject.ask(Complete(failover=going.failover, reason="done"), seconds, ready) == "ruled"
+    return going.failover
+
+
+@pytest.mark.parametrize(
+    ("command", "sights", "rule"),
+    [
+        (start("mars"), FINE, Rule.KNOWN_REGIONS),
+        (start(target="mars"), FINE, Rule.KNOWN_REGIONS),
+        (start(target="eu"), FINE, Rule.NOT_ONTO_ITSELF),
+        (start(ordered_by=None), FINE, Rule.ORDERED),
+        (start(reason=" "), FINE, Rule.ORDERED),
+        (start(ordered_by=None, policy_name="nothing"), FINE, Rule.ORDERED),
+        (start(), seen(us=Sight(life=Life.ISOLATED)), Rule.TARGET_ALIVE),
+        (start(), seen(us=Sight(life=Life.SUSPECTED)), Rule.TARGET_ALIVE),
+        (start(), {}, Rule.TARGET_ALIVE),
+        (start(target="ap"), FINE, Rule.TARGET_ALLOWED),
+        (start("us", "ap"), FINE, Rule.RESIDENCY),
+        (Complete(failover=id_at(9), reason=""), FINE, Rule.UNDER_WAY),
+        (Abort(failover=id_at(9), reason="no", ordered_by="kim"), FINE, Rule.UNDER_WAY),
+        (Back(source="eu", reason="well", ordered_by="kim"), FINE, Rule.STANDS),
+        (Restore(override=id_at(9), reason="", ordered_by="kim"), FINE, Rule.STANDS),
+        (
+            Suspend(rules=("never_zero_active",), expires_at=moment(60), ordered_by="kim", reason="why not"),
+            FINE,
+            Rule.OVERRIDABLE,
+        ),
+        (
+            Suspend(rules=("residency",), expires_at=moment(86_500), ordered_by="kim", reason="for ever"),
+            FINE,
+            Rule.OVERRIDE_EXPIRES,
+        ),
+        (Suspend(rules=("residency",), expires_at=moment(60), ordered_by="", reason="x"), FINE, Rule.ORDERED),
+        (replace(FLEET, regions=FLEET.regions[1:]), FINE, Rule.KNOWN_REGIONS),
+        (
+            replace(FLEET, policies=(StandBy(policy_name="p", source_region="eu", fallback_regions=("ap",)),)),
+            FINE,
+            Rule.RESIDENCY,
+        ),
+    ],
+)
+def test_a_command_that_breaks_a_rule_is_refused_with_its_name(command: Command, sights: Sights, rule: Rule) -> None:
+    assert declared().ask(command, 1, sights) == rule.value
+
+
+def test_overlapping_failovers_are_refused_and_the_last_active_region_is_never_switched_off() -> None:
+    subject = declared()
+    assert subject.ask(start(), 1) == "ruled"
+    assert subject.ask(start("ap", "us"), 2) == "one_at_a_time"
+    assert subject.ask(start("eu", "us"), 2) == "source_active"
+    subject.ask(replace(FLEET, max_failovers=9), 3)
+    going = under_way(subject.state.routing)  # type: ignore[arg-type]
+    assert going is not None
+    assert subject.ask(Complete(failover=going.failover, reason="done"), 3, seen()) == "target_ready"
+    ready = seen(us=Sight(life=Life.ALIVE, ready_for=going.failover))
+    assert subject.ask(Complete(failover=going.failover, reason="done"), 3, ready) == "ruled"
+    completed(subject, "ap", "us", 4)
+    completed(subject, "sa", "us", 5)
+    assert subject.ask(start("us", "eu"), 6) == "target_active"
+    Judge().judge(subject.events)
+
+
+def test_no_more_failovers_begin_within_a_window_than_may() -> None:
+    subject = declared()
+    completed(subject, "eu", "us", 0)
+    completed(subject, "ap", "us", 30)
+    assert subject.ask(start("sa"), 59) == "changes_per_window"
+    assert subject.ask(start("sa"), -500) == "changes_per_window"  # a slow clock
+    assert subject.ask(start("sa"), 61) == "ruled"
+    Judge().judge(subject.events)
+
+
+def test_data_that_a_region_carries_for_another_stays_where_it_has_to_stay() -> None:
+    subject = declared()
+    completed(subject, "eu", "us", 0)
+    routing = subject.state.routing
+    assert routing is not None
+    assert (moved(routing, "eu"), carried(routing, "us")) == ("us", ("us", "eu"))
+    assert subject.ask(start("us", "sa"), 1) == "residency"  # us itself might, but not the data of eu
+
+
+def test_an_override_lets_a_rule_be_broken_says_so_expires_and_what_rests_on_it_is_taken_back() -> None:
+    subject = declared()
+    suspend = Suspend(
+        rules=("residency", "target_allowed"), expires_at=moment(30), ordered_by="kim", reason="the only one left"
+    )
+    assert subject.ask(suspend, 1) == "ruled"
+    override = subject.events[-1].id
+    completed(subject, "eu", "ap", 2)
+    first = subject.events[-2].data
+    assert isinstance(first, FailoverStarted)
+    assert (first.compliance_preserved, first.expires_at) == (False, moment(30))
+    assert decide(subject.state, moment(29), FINE) == []
+    [restore] = decide(subject.state, moment(30), FINE)
+    assert subject.ask(restore, 30) == "ruled"
+    ended = subject.events[-1].data
+    assert isinstance(ended, OverrideEnded)
+    assert ended.override == override
+    assert decide(subject.state, moment(31), seen(eu=Sight(life=Life.ISOLATED))) == []
+    [back] = decide(subject.state, moment(31), FINE)
+    assert subject.ask(back, 31) == "ruled"
+    assert isinstance(subject.events[-1].data, FailoverReturned)
+    assert subject.ask(start(target="ap"), 32) == "target_allowed"
+    Judge().judge(subject.events)
+
+
+def test_a_lost_region_is_failed_over_by_its_policy_once_the_conditions_are_met() -> None:
+    subject = declared()
+    alone = seen(eu=Sight(life=Life.ISOLATED, suspected_by=1, since=moment(0)))
+    lost = seen(eu=Sight(life=Life.ISOLATED, suspected_by=2, since=moment(0)))
+    assert decide(subject.state, moment(9), alone) == []
+    assert decide(subject.state, moment(1), lost) == []
+    [begins] = decide(subject.state, moment(2), lost)
+    assert isinstance(begins, Start)
+    assert (begins.target, begins.manner, begins.policy_name) == ("us", Manner.FORCED, "eu-lost")
+    assert subject.ask(begins, 2, lost) == "ruled"
+    assert decide(subject.state, moment(3), lost) == []
+    going = under_way(subject.state.routing)  # type: ignore[arg-type]
+    assert going is not None
+    [completes] = decide(subject.state, moment(4), {**lost, "us": Sight(life=Life.ALIVE, ready_for=going.failover)})
+    assert subject.ask(completes, 4, {**lost, "us": Sight(life=Life.ALIVE, ready_for=going.failover)}) == "ruled"
+    assert decide(subject.state, moment(5), lost) == []
+
+
+def test_a_region_without_any_fallback_that_is_alive_is_left_where_it_is() -> None:
+    lost = seen(
+        eu=Sight(life=Life.ISOLATED, suspected_by=2, since=moment(0)), us=Sight(life=Life.SUSPECTED, suspected_by=1)
+    )
+    assert decide(declared().state, moment(9), lost) == []
+
+
+@pytest.mark.parametrize("how", ["drained", "late", "lost"])
+def test_a_drain_is_forced_when_it_is_done_when_it_takes_too_long_and_when_the_source_is_lost(how: str) -> None:
+    subject = declared()
+    assert subject.ask(start(manner=Manner.GRACEFUL), 0) == "ruled"
+    going = under_way(subject.state.routing)  # type: ignore[arg-type]
+    assert going is not None
+    assert going.phase is Phase.DRAINING
+    assert decide(subject.state, moment(5), FINE) == []
+    eu = {
+        "drained": Sight(life=Life.ALIVE, drained_for=going.failover),
+        "late": Sight(life=Life.ALIVE, drained_for="another"),
+        "lost": Sight(life=Life.ISOLATED),
+    }[how]
+    at = 10 if how == "late" else 5
+    [forced] = decide(subject.state, moment(at), seen(eu=eu))
+    assert subject.ask(forced, at, seen(eu=eu)) == "ruled"
+    after = under_way(subject.state.routing)  # type: ignore[arg-type]
+    assert after is not None
+    assert (after.failover, after.phase) == (going.failover, Phase.SWITCHING)
+    Judge().judge(subject.events)
+
+
+def test_a_target_that_is_lost_before_it_stood_in_is_replaced_by_the_next() -> None:
+    subject = declared()
+    assert subject.ask(start("ap", "us"), 0) == "ruled"
+    lost = seen(us=Sight(life=Life.ISOLATED))
+    [other] = decide(subject.state, moment(1), lost)
+    assert isinstance(other, Start)
+    assert other.target == "eu"
+    assert subject.ask(other, 1, lost) == "ruled"
+    assert moved(subject.state.routing, "ap") == "eu"  # type: ignore[arg-type]
+    Judge().judge(subject.events)
+
+
+class Asker:
+    """Asks for anything, sensible or not, and may hold an older state than the subject has."""
+
+    def __init__(self, subject: Subject, chance: random.Random) -> None:
+        self.subject, self.chance, self.state = subject, chance, subject.state
+
+    def ask(self, seconds: float) -> str:
+        chance = self.chance
+        if chance.random() < 0.7:
+            self.state = self.subject.state
+        around = self._around()
+        commands = self._commands(chance.choice(KINDS), seconds, around)
+        outcome = "nothing"
+        for command in commands:
+            outcome = self.subject.ask(command, seconds, around, after=self.state)
+        return outcome
+
+    def _around(self) -> dict[str, Sight]:
+        life = [Life.ALIVE] * 12 + [Life.SUSPECTED, Life.ISOLATED, Life.UNKNOWN]
+        going = self._going
+        return {
+            name: Sight(
+                life=self.chance.choice(life),
+                caught_up=self.chance.random() < 0.8,
+                suspected_by=self.chance.randrange(4),
+                ready_for=going.failover if going is not None and self.chance.random() < 0.6 else None,
+            )
+            for name in NAMES
+        }
+
+    @property
+    def _going(self) -> StandIn | None:
+        assert self.state.routing is not None
+        return under_way(self.state.routing)
+
+    def _commands(self, kind: str, seconds: float, around: Sights) -> list[Command]:
+        chance, going, routing = self.chance, self._going, self.state.routing
+        assert routing is not None
+        one, other = chance.choice((*NAMES, *NAMES, "mars")), chance.choice((*NAMES, *NAMES, "mars"))
+        failover = going.failover if going else id_at(999)
+        now = moment(0) + timedelta(seconds=seconds)
+        match kind:
+            case "start":
+                return [start(one, other, manner=chance.choice(list(Manner)))]
+            case "go on":
+                source = going.source_region if going and chance.random() < 0.8 else one
+                return [start(source, other, failover=failover, manner=chance.choice((Manner.FORCED, *Manner)))]
+            case "complete":
+                return [Complete(failover=failover, reason="done")]
+            case "abort":
+                return [Abort(failover=failover, reason="no", ordered_by="kim")]
+            case "back":
+                return [Back(source=one, reason="well", ordered_by="kim")]
+            case "suspend":
+                suspended = tuple(chance.sample([rule.value for rule in Rule if rule in OVERRIDABLE], 2))
+                until = now + timedelta(seconds=chance.choice((-1, 5, 30, 90_000)))
+                return [Suspend(rules=suspended, expires_at=until, ordered_by="kim", reason="must be")]
+            case "restore":
+                by = chance.choice((None, "kim"))
+                return [Restore(override=one.override, reason="", ordered_by=by) for one in routing.overrides[:1]]
+            case "declare":
+                fewer = replace(FLEET, regions=FLEET.regions[:3], policies=())
+                return [chance.choice((FLEET, replace(FLEET, max_failovers=1), fewer))]
+            case _:
+                due = decide(self.state, now, around)
+                for command in due:
+                    broken = [result for result in check(self.state, command, now, around) if not result.passes]
+                    assert not broken, "what is due by itself keeps every rule"
+                return due
+
+
+KINDS = ("start",) * 6 + ("go on", "complete", "complete", "complete", "abort", "back", "back", "decide", "decide")
+KINDS += ("suspend", "restore", "declare")
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.integers(0, 2**32))
+def test_whatever_is_asked_in_whatever_order_no_rule_is_ever_broken(seed: int) -> None:
+    """Four who ask 250 times, on older states as on the newest: what is appended follows the newest alone."""
+    chance = random.Random(seed)
+    subject = declared()
+    askers = [Asker(subject, chance) for _ in range(4)]
+    seconds, outcomes = 0.0, Counter[str]()
+    for _ in range(250):
+        seconds += chance.choice((-3, 0, 0.5, 2, 15))
+        outcomes[chance.choice(askers).ask(seconds)] += 1
+    judge = Judge().judge(subject.events)
+    assert judge.failovers >= 3
+    assert outcomes["superseded"] > 0
