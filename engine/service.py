@@ -22,6 +22,7 @@ from relight.engine.log.watermarks import ProjectedWatermarks
 from relight.engine.options import http_limits, pool_options
 from relight.engine.proving.asking import Attester
 from relight.engine.recorder.recorder import Recorder
+from relight.engine.regions.service import Ground, regional
 from relight.engine.rulings import Rulings
 from relight.engine.servers import Servers
 from relight.engine.service_parts import (
@@ -42,6 +43,7 @@ from relight.engine.tables.pools import PROJECTOR_ROLE as PROJECTOR_ROLE
 from relight.engine.tables.pools import Pool
 from relight.engine.tables.projector import Projector
 from relight.engine.tasks.serving import dispatching
+from relight.engine.topology.loading import load_topology
 from relight.events.catalog import prepare
 
 if TYPE_CHECKING:
@@ -149,13 +151,20 @@ async def serving(
         if parts.ingest:
             recorder = await stack.enter_async_context(recording(servers, settings, stopping))
             ingest = Ingest(recorder)
+        region = None
+        if recorder is not None and settings.topology is not None:
+            ground = Ground(recorder=recorder, region=settings.region, pool=pool, projector=projector, servers=servers)
+            region = await stack.enter_async_context(regional(load_topology(settings.topology), ground))
+        elif recorder is not None:
             await stack.enter_async_context(dispatching(recorder))
         if parts.projector and parts.healing:
-            await stack.enter_async_context(healing_beside(servers, settings, recorder))
+            turn = region.heals if region is not None else _always
+            await stack.enter_async_context(healing_beside(servers, settings, recorder, turn=turn))
         probe = await stack.enter_async_context(
             HealthProbe(_watched(client, pool, projector, attester, servers, settings))
         )
         probe.readiness, probe.recorder = readiness, recorder.health if recorder is not None else None
+        probe.region_parts = region.failures if region is not None else None
         if running is not None:
             probe.vital.watch("projector", running)
         if archiver is not None and sealing is not None:
@@ -207,6 +216,11 @@ def _watched(
         projector=projector,
         prober=attester,
     )
+
+
+def _always() -> bool:
+    """Nobody else heals."""
+    return True
 
 
 def _nobody(publisher: str) -> None:

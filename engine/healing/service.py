@@ -25,9 +25,14 @@ ENDING_S = 2.0
 
 
 @asynccontextmanager
-async def healing_beside(servers: Servers, settings: Settings, recorder: Recorder | None) -> AsyncIterator[None]:
-    """Watches until the `with` ends; what is healed is recorded by `recorder`, or by one of its own for the while."""
-    watching = asyncio.create_task(watch(healing_of(servers, settings, recorder)), name="healing")
+async def healing_beside(
+    servers: Servers, settings: Settings, recorder: Recorder | None, *, turn: Callable[[], bool] = lambda: True
+) -> AsyncIterator[None]:
+    """Watches until the `with` ends; what is healed is recorded by `recorder`, or by one of its own for the while.
+
+    `turn`: whether it is for this process to heal now.
+    """
+    watching = asyncio.create_task(watch(healing_of(servers, settings, recorder, turn=turn)), name="healing")
     try:
         yield
     finally:
@@ -36,7 +41,12 @@ async def healing_beside(servers: Servers, settings: Settings, recorder: Recorde
 
 
 def healing_of(
-    servers: Servers, settings: Settings, recorder: Recorder | None, *, lost_after: timedelta = LOST_AFTER
+    servers: Servers,
+    settings: Settings,
+    recorder: Recorder | None,
+    *,
+    lost_after: timedelta = LOST_AFTER,
+    turn: Callable[[], bool] = lambda: True,
 ) -> Healing:
     return Healing(
         open_client=lambda: connect(servers.nats_url, name="relight healing", headers=Headers.MESSAGE_ID),
@@ -46,6 +56,7 @@ def healing_of(
         say=_saying(recorder, servers, settings),
         store=None if settings.archive is None else open_store(settings.archive),
         lost_after=lost_after,
+        turn=turn,
     )
 
 

@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True, kw_only=True)
 class Healing:
     """What healing works with. `open_client` opens a client that reads message ids, `open_session` a session that acts
-    as relight_projector."""
+    as relight_projector. `turn` says whether it is for this process to heal: of several regions only one does."""
 
     open_client: Callable[[], Awaitable[Client]]
     open_session: Callable[[], Awaitable[Session]]
@@ -45,6 +45,7 @@ class Healing:
     lost_after: timedelta = LOST_AFTER
     look_every_s: float = LOOK_EVERY_S
     first_pause_s: float = FIRST_PAUSE_S
+    turn: Callable[[], bool] = lambda: True
 
 
 async def watch(healing: Healing) -> None:
@@ -134,7 +135,10 @@ class _Watch:
         """Raises what servers that are away raise."""
         while True:
             try:
-                await self._look()
+                if self._healing.turn():
+                    await self._look()
+                else:
+                    self._asking.here.clear()  # or it would be waited for in vain, for ever and at once
             except (*TRANSIENT, Rewound) as error:
                 if self._session.is_closed() or self._client.is_closed:
                     raise

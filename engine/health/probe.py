@@ -27,6 +27,7 @@ from relight.engine.health.postgres import Database, database_checks
 from relight.engine.health.projection import Lag, Place, event_checks, lag, lag_checks, place, projector_checks
 from relight.engine.health.proof import ProofWatch, proof_checks
 from relight.engine.health.readiness import Readiness
+from relight.engine.health.region import region_checks
 from relight.engine.health.spools import recorder_checks, spool_checks
 from relight.engine.health.stream import StreamLook, first_after, look_at_stream, stream_checks
 from relight.engine.health.vital import VitalTasks
@@ -64,13 +65,14 @@ def service_id(region: str) -> str:
 
 
 class HealthProbe:
-    """`check` looks; `recorder`, `archiver`, `readiness` and `vital` are set by whoever serves."""
+    """`check` looks; `recorder`, `archiver`, `region_parts`, `readiness` and `vital` are set by whoever serves."""
 
     def __init__(self, watched: Watched) -> None:
         self.watched = watched
         self.pools = PoolWatch(watched.pools)
         self.recorder: Callable[[], RecorderHealth] | None = None
         self.archiver: Callable[[], ArchiverLook] | None = None
+        self.region_parts: Callable[[], Mapping[str, str | None]] | None = None
         self.readiness: Readiness | None = None
         self.vital = VitalTasks()
         self.latest: Health | None = None
@@ -137,6 +139,7 @@ class HealthProbe:
             *spool_checks(spools, now),
             *recorder_checks(self.recorder() if self.recorder else None, now),
             *archive_checks(self.archiver() if self.archiver else None, stream, now),
+            *region_checks(watched.region, self.region_parts() if self.region_parts else {}, now),
             *disk_checks(disk, watched.home, now),
             *process_checks(self.readiness, self.vital.dead(), now),
         ]
