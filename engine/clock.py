@@ -3,6 +3,7 @@
 import os
 import threading
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from weakref import WeakSet
 
@@ -30,6 +31,12 @@ class Clock:
     def now_us(self) -> int:
         """Unix microseconds; what a test or a script overrides."""
         return time.time_ns() // 1_000
+
+    def quick_reader(self) -> Callable[[], int]:
+        """What reads it in nanoseconds without a frame of its own, where nobody overrides it."""
+        if type(self).now_us is Clock.now_us:
+            return time.time_ns
+        return lambda: self.now_us() * 1_000
 
     def now(self) -> datetime:
         """Aware, UTC, to the microsecond."""

@@ -42,6 +42,7 @@ RelightError
 │   ├── TaskFenced           the task is not this owner's any more
 │   ├── TaskGivenUp          raised by a worker's function: no attempt at it will do
 │   ├── TaskRefused          it cannot be submitted, or not be worked on, as it is
+│   ├── SnapshotDamaged      the snapshot that it would go on from is missing, or not what was written
 │   └── TaskUnknown          there is no such task of this tenant
 ├── CoverageError            sources cannot be read, or the configuration of `relight coverage` is wrong
 ├── RequestRefused           an HTTP request or a NATS message is not taken as it is: malformed, too large, too often
@@ -316,6 +317,17 @@ class TaskGivenUp(TaskError):
 
 class TaskRefused(TaskError):
     """A task cannot be submitted, or not be worked on, as it is."""
+
+
+class SnapshotDamaged(TaskError):
+    """The snapshot that a task would go on from is missing, or not what was written; `sha256` names it."""
+
+    def __init__(self, message: str | None = None, *, sha256: str) -> None:
+        super().__init__(message)
+        self.sha256 = sha256
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return partial(type(self), sha256=self.sha256), self.args
 
 
 class TaskUnknown(TaskError):

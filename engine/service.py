@@ -153,7 +153,13 @@ async def serving(
             ingest = Ingest(recorder)
         region = None
         if recorder is not None and settings.topology is not None:
-            ground = Ground(recorder=recorder, region=settings.region, pool=pool, projector=projector, servers=servers)
+            ground = Ground(
+                recorder=recorder,
+                region=settings.region,
+                projector=projector,
+                servers=servers,
+                spools=settings.home / "spool",
+            )
             region = await stack.enter_async_context(regional(load_topology(settings.topology), ground))
         elif recorder is not None:
             await stack.enter_async_context(dispatching(recorder))
@@ -212,6 +218,7 @@ def _watched(
         connect=lambda: connect_probe(servers.database_url),
         home=settings.home,
         region=settings.region,
+        tenant=settings.tenant,
         pools={"requests": pool},
         projector=projector,
         prober=attester,

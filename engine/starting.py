@@ -15,6 +15,7 @@ from relight.engine.tables.connecting import CONNECT_S, GONE, address, connect_t
 from relight.engine.tables.migrate import migrate
 from relight.engine.tables.pools import Pool, PoolOptions, open_pool
 
+ELECTING_S = 1.0
 FIRST_RETRY_S, LAST_RETRY_S = 0.1, 2.0
 
 T = TypeVar("T")
@@ -63,7 +64,9 @@ class Startup:
 async def _stream_client(nats_url: str, name: str, headers: Headers, replicas: int) -> Client:
     client = await connect(nats_url, name=name, headers=headers)
     try:
-        await ensure_stream(client.jetstream(timeout=REQUEST_TIMEOUT_S), replicas=replicas)
+        # What is asked while a cluster elects its leader is never answered: better asked again soon.
+        timeout_s = REQUEST_TIMEOUT_S if replicas == 1 else ELECTING_S
+        await ensure_stream(client.jetstream(timeout=timeout_s), replicas=replicas)
     except BaseException:
         await client.close()
         raise

@@ -1,7 +1,14 @@
 """Intelligence: snapshots of what agents know, and their way into other regions."""
 
+from typing import Any
+
 from relight.events.base import Event
-from relight.events.values import Content, Count, Key, Name, Sha256, Text, Time
+from relight.events.values import Content, Count, Key, Name, Ordinal, Sha256, Text, Time
+
+
+def _unchanged(data: dict[str, Any]) -> dict[str, Any]:
+    """Version 1 lacked fields that may be absent."""
+    return data
 
 
 class IntelligenceEvent(Event, entity="snapshot"):
@@ -10,10 +17,14 @@ class IntelligenceEvent(Event, entity="snapshot"):
     snapshot: Key
 
 
-class IntelligenceSnapshotTaken(IntelligenceEvent, type="intelligence.snapshot_taken"):
+class IntelligenceSnapshotTaken(
+    IntelligenceEvent, type="intelligence.snapshot_taken", version=2, upcasts={1: _unchanged}
+):
     """A state was written to the content store of `source_region`.
 
     `epoch` is the one under which the agent held the task: a snapshot of an older epoch is never resumed from.
+    `step`: how many steps of the task it stands after; `schema_version`: of the state's model; `previous`: the snapshot
+    that it followed.
     """
 
     snapshot_type: Key
@@ -22,6 +33,13 @@ class IntelligenceSnapshotTaken(IntelligenceEvent, type="intelligence.snapshot_t
     task: Key | None = None
     epoch: Count | None = None
     content: Content
+    step: Count | None = None
+    schema_version: Ordinal | None = None
+    previous: Key | None = None
+
+    @property
+    def written_version(self) -> int:
+        return 1 if (self.step, self.schema_version, self.previous) == (None, None, None) else self.VERSION
 
 
 class IntelligenceReplication(IntelligenceEvent):
@@ -49,7 +67,7 @@ class IntelligenceReplicationCompleted(IntelligenceReplication, type="intelligen
 
 
 class IntelligenceReplicationFailed(IntelligenceReplication, type="intelligence.replication_failed"):
-    """The copy was given up; null `started_at`: it never began."""
+    """The copy did not come about; null `started_at`: it never began. It may be tried again."""
 
     started_at: Time | None = None
     completed_at: Time

@@ -14,7 +14,7 @@ from relight.events.breakers import (
 )
 from relight.events.envelope import Recorded
 from relight.projections.base import Append, Change, Column, History, Projection, Put, State
-from relight.projections.query import Parameter, Query, Row
+from relight.projections.query import EVER, Parameter, Query, Row, first_id
 
 STATES = State(
     name="circuit_breaker_states",
@@ -154,6 +154,20 @@ class BreakerHistory(Row):
     event_id: str
 
 
+class Vote(Row):
+    tenant: str
+    service_name: str
+    process: str
+    fault_domain: str
+    voted_at: datetime
+    reason: str
+    failure_count: int
+    retry_at: datetime
+    withdrawn_at: datetime | None
+    withdrawn_because: str | None
+    event_id: str
+
+
 queries = (
     Query(
         name="breakers.open_now",
@@ -183,5 +197,38 @@ queries = (
         """,
         order="event_id DESC",
         parameters={"service": Parameter(type=str, help="the dependency's name", required=True)},
+    ),
+    Query(
+        name="breakers.votes",
+        question="Which processes' own breakers voted to open this one, and which took their vote back, latest first?",
+        row=Vote,
+        sql=f"""
+            SELECT
+                v.tenant, v.service_name, v.details ->> 'process' AS process,
+                v.details ->> 'fault_domain' AS fault_domain, v.occurred_at AS voted_at,
+                v.details ->> 'reason' AS reason,
+                (v.details ->> 'failure_count')::bigint AS failure_count,
+                (v.details ->> 'retry_at')::timestamptz AS retry_at,
+                CASE v.next_type WHEN 'reset' THEN v.next_at END AS withdrawn_at,
+                CASE v.next_type WHEN 'reset' THEN v.next_reason END AS withdrawn_because, v.event_id
+            FROM (
+                SELECT
+                    e.tenant, e.service_name, e.event_type, e.occurred_at, e.details, e.event_id,
+                    lead(e.event_type) OVER its AS next_type, lead(e.occurred_at) OVER its AS next_at,
+                    lead(e.details ->> 'reason') OVER its AS next_reason
+                FROM circuit_breaker_events AS e
+                WHERE e.tenant = who.tenant AND e.service_name = $service AND e.event_type IN ('tripped', 'reset')
+                    AND e.event_id >= {first_id("$since")}
+                WINDOW its AS (PARTITION BY e.details ->> 'process' ORDER BY e.event_id)
+            ) AS v
+            WHERE v.event_type = 'tripped'
+            ORDER BY v.event_id DESC
+            LIMIT $limit
+        """,
+        order="event_id DESC",
+        parameters={
+            "service": Parameter(type=str, help="the dependency's name", required=True),
+            "since": Parameter(type=datetime, help="from when on they voted", default=EVER),
+        },
     ),
 )

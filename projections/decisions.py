@@ -215,10 +215,10 @@ queries = (
                 d.outcome, d.error_class, d.opened_at, d.opening_event_id AS event_id
             FROM autopilot_decisions AS d
             WHERE d.tenant = who.tenant AND d.task = $task
-            ORDER BY d.opening_event_id
+            ORDER BY d.opened_at, d.opening_event_id
             LIMIT $limit
         """,
-        order="event_id",
+        order="opened_at, event_id",
         parameters={"task": Parameter(type=str, help="the task", required=True)},
     ),
     Query(

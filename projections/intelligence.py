@@ -29,6 +29,7 @@ SNAPSHOTS = State(
             "checksum": Column.TEXT,
             "taken_at": Column.TIME,
         },
+        "session": {"step": Column.BIGINT, "schema_version": Column.BIGINT, "previous": Column.TEXT},
     },
     sets=("replicated_to",),
 )
@@ -61,6 +62,9 @@ def snapshot_taken(event: Recorded[IntelligenceSnapshotTaken]) -> Iterator[Chang
         "taken_at": event.time,
     }
     yield Put(SNAPSHOTS, (data.snapshot,), "taking", taking)
+    session = {"step": data.step, "schema_version": data.schema_version, "previous": data.previous}
+    if any(value is not None for value in session.values()):
+        yield Put(SNAPSHOTS, (data.snapshot,), "session", session)
 
 
 @projection.on(IntelligenceReplicationRequested)
@@ -126,6 +130,9 @@ class Snapshot(Row):
     data: dict[str, object]
     checksum: str
     taken_at: datetime
+    step: int | None
+    schema_version: int | None
+    previous: str | None
     replicated_to: tuple[str, ...] | None
     event_id: str
 
@@ -142,7 +149,51 @@ class ReplicationStep(Row):
     event_id: str
 
 
+class Proof(Row):
+    tenant: str
+    occurred_at: datetime
+    target_region: str
+    started_at: datetime | None
+    completed_at: datetime | None
+    verified_checksum: str | None
+    event_id: str
+
+
 queries = (
+    Query(
+        name="intelligence.of_task",
+        question="Which snapshots were taken of this task, step by step in order, and where do copies of them stand?",
+        row=Snapshot,
+        sql="""
+            SELECT
+                s.tenant, s.snapshot, s.snapshot_type, s.source_region, s.agent, s.task, s.epoch, s.data,
+                s.checksum, s.taken_at, s.step, s.schema_version, s.previous, s.replicated_to,
+                s.taking_event_id AS event_id
+            FROM intelligence_snapshots AS s
+            WHERE s.tenant = who.tenant AND s.task = $task
+            ORDER BY s.taking_event_id
+            LIMIT $limit
+        """,
+        order="event_id",
+        parameters={"task": Parameter(type=str, help="the task", required=True)},
+    ),
+    Query(
+        name="intelligence.proven_in",
+        question="In which regions was a copy of this snapshot read back and found to be it, and when?",
+        row=Proof,
+        sql="""
+            SELECT
+                l.tenant, l.occurred_at, l.target_region, l.started_at, l.completed_at, l.verified_checksum, l.event_id
+            FROM intelligence_replication_logs AS l
+            WHERE
+                l.tenant = who.tenant AND l.snapshot = $snapshot AND l.replication_status = 'completed'
+                AND l.verified_checksum IS NOT NULL
+            ORDER BY l.event_id DESC
+            LIMIT $limit
+        """,
+        order="event_id DESC",
+        parameters={"snapshot": Parameter(type=str, help="the snapshot", required=True)},
+    ),
     Query(
         name="intelligence.latest",
         question="From which snapshot does this task resume (first row), and where does it lie?",
@@ -150,7 +201,8 @@ queries = (
         sql="""
             SELECT
                 s.tenant, s.snapshot, s.snapshot_type, s.source_region, s.agent, s.task, s.epoch, s.data,
-                s.checksum, s.taken_at, s.replicated_to, s.taking_event_id AS event_id
+                s.checksum, s.taken_at, s.step, s.schema_version, s.previous, s.replicated_to,
+                s.taking_event_id AS event_id
             FROM intelligence_snapshots AS s
             WHERE s.tenant = who.tenant AND s.task = $task
             ORDER BY s.epoch DESC NULLS LAST, s.taking_event_id DESC
@@ -166,7 +218,8 @@ queries = (
         sql="""
             SELECT
                 s.tenant, s.snapshot, s.snapshot_type, s.source_region, s.agent, s.task, s.epoch, s.data,
-                s.checksum, s.taken_at, s.replicated_to, s.taking_event_id AS event_id
+                s.checksum, s.taken_at, s.step, s.schema_version, s.previous, s.replicated_to,
+                s.taking_event_id AS event_id
             FROM intelligence_snapshots AS s
             WHERE s.tenant = who.tenant AND s.replicated_to IS NULL
             ORDER BY s.taking_event_id DESC

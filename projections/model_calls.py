@@ -1,10 +1,20 @@
 """Model calls: the questions about those decisions that are one, of the tables that decisions own."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 
-from relight.projections.query import Parameter, Query, Row
+from relight.projections.query import EVER, Parameter, Query, Row, first_id
 
-EVER = datetime(1970, 1, 1, tzinfo=UTC)
+ENDED_CALLS = f"""FROM autopilot_decisions AS d
+            WHERE d.tenant = who.tenant
+                AND d.outcome IN ('success', 'failure', 'unknown')
+                AND d.result_event_id >= {first_id("$since")}
+                AND d.result_event_id < {first_id("$since", "$seconds * 1000")}
+                AND d.provider IS NOT NULL"""
+"""Of a tenant, within so many `$seconds` from `$since` on."""
+PERIOD = {
+    "since": Parameter(type=datetime, help="from when on they ended", required=True),
+    "seconds": Parameter(type=int, help="how long from then", default=86_400),
+}
 
 
 class ModelCall(Row):
@@ -90,39 +100,26 @@ queries = (
         name="decisions.cost",
         question="What did the model calls that ended from then on cost, by agent and model?",
         row=Cost,
-        sql="""
+        sql=f"""
             SELECT
                 d.tenant, d.agent, d.model, count(*) AS calls, count(*) FILTER (WHERE d.outcome = 'failure') AS failed,
                 sum(d.input_tokens)::bigint AS input_tokens, sum(d.output_tokens)::bigint AS output_tokens,
                 sum(d.cost_microusd)::bigint AS cost_microusd,
                 count(*) FILTER (WHERE d.cost_microusd IS NULL AND d.input_tokens IS NOT NULL) AS unpriced,
                 max(d.result_event_id::text) AS event_id
-            FROM autopilot_decisions AS d
-            WHERE d.tenant = who.tenant
-                AND d.outcome IN ('success', 'failure', 'unknown')
-                AND d.result_event_id >= (
-                    lpad(to_hex((extract(EPOCH FROM $since) * 1000)::bigint), 12, '0') || '70008000000000000000'
-                )::uuid
-                AND d.result_event_id < (
-                    lpad(to_hex((extract(EPOCH FROM $since) * 1000)::bigint + $seconds * 1000), 12, '0')
-                    || '70008000000000000000'
-                )::uuid
-                AND d.provider IS NOT NULL
+            {ENDED_CALLS}
             GROUP BY d.tenant, d.agent, d.model
             ORDER BY cost_microusd DESC NULLS LAST, d.agent, d.model
             LIMIT $limit
         """,
         order="cost_microusd DESC NULLS LAST, agent, model",
-        parameters={
-            "since": Parameter(type=datetime, help="from when on they ended", required=True),
-            "seconds": Parameter(type=int, help="how long from then", default=86_400),
-        },
+        parameters=PERIOD,
     ),
     Query(
         name="decisions.spent",
         question="What did the model calls of an agent or for a task take, of those that ended from then on?",
         row=Spent,
-        sql="""
+        sql=f"""
             SELECT
                 d.tenant,
                 count(*) FILTER (
@@ -133,17 +130,7 @@ queries = (
                 coalesce(sum(d.cost_microusd), 0)::bigint AS cost_microusd,
                 count(*) FILTER (WHERE d.cost_microusd IS NULL AND d.output_tokens IS NOT NULL) AS unpriced,
                 max(d.result_event_id::text) AS event_id
-            FROM autopilot_decisions AS d
-            WHERE d.tenant = who.tenant
-                AND d.outcome IN ('success', 'failure', 'unknown')
-                AND d.result_event_id >= (
-                    lpad(to_hex((extract(EPOCH FROM $since) * 1000)::bigint), 12, '0') || '70008000000000000000'
-                )::uuid
-                AND d.result_event_id < (
-                    lpad(to_hex((extract(EPOCH FROM $since) * 1000)::bigint + $seconds * 1000), 12, '0')
-                    || '70008000000000000000'
-                )::uuid
-                AND d.provider IS NOT NULL
+            {ENDED_CALLS}
                 AND ($agent = '*' OR d.agent = $agent OR ($agent = '' AND d.agent IS NULL))
                 AND ($task = '*' OR d.task = $task OR ($task = '' AND d.task IS NULL))
             GROUP BY d.tenant
@@ -151,9 +138,8 @@ queries = (
             LIMIT $limit
         """,
         order="event_id",
-        parameters={
-            "since": Parameter(type=datetime, help="from when on they ended", required=True),
-            "seconds": Parameter(type=int, help="how long from then", default=86_400),
+        parameters=PERIOD
+        | {
             "agent": Parameter(type=str, help="the agent; * for any, nothing for calls of no agent", default="*"),
             "task": Parameter(type=str, help="the task; * for any, nothing for calls for no task", default="*"),
         },
@@ -162,7 +148,7 @@ queries = (
         name="decisions.call_sites",
         question="Which places in the programs called a model since then, how often, and through a guard or not?",
         row=CallSite,
-        sql="""
+        sql=f"""
             SELECT
                 d.tenant, d.site, d.guarded, sum(d.calls)::bigint AS calls, count(*) AS reports,
                 min(d.occurred_at) AS first_at, max(d.occurred_at) AS last_at, max(d.event_id::text) AS event_id
@@ -173,9 +159,7 @@ queries = (
                     coalesce((a.state_snapshot ->> 'calls')::bigint, 0) AS calls
                 FROM decision_audit_logs AS a
                 WHERE a.tenant = who.tenant AND a.checkpoint_type = 'calls_counted'
-                    AND a.event_id >= (
-                        lpad(to_hex((extract(EPOCH FROM $since) * 1000)::bigint), 12, '0') || '70008000000000000000'
-                    )::uuid
+                    AND a.event_id >= {first_id("$since")}
             ) AS d
             GROUP BY d.tenant, d.site, d.guarded
             ORDER BY d.site, d.guarded

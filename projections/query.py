@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 
 from pydantic import BaseModel, ConfigDict
 
 DEFAULT_LIMIT = 100
 MAX_LIMIT = 10_000
+EVER = datetime(1970, 1, 1, tzinfo=UTC)
+"""Default of what may be asked since."""
 
 
 class Row(BaseModel):
@@ -41,3 +43,11 @@ class Query:
     sql: str
     order: str
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
+
+
+def first_id(moment: str, plus_ms: str = "0") -> str:
+    """SQL: the lowest id that an event of that moment can have, which an index of ids finds; both are SQL."""
+    return (
+        f"(lpad(to_hex((extract(EPOCH FROM {moment}) * 1000)::bigint + {plus_ms}), 12, '0')"
+        " || '70008000000000000000')::uuid"
+    )

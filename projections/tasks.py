@@ -362,6 +362,25 @@ queries = (
         parameters={"task": Parameter(type=str, help="the task", required=True)},
     ),
     Query(
+        name="tasks.steps_begun_twice",
+        question="Which steps of tasks were begun under several epochs, so that they may have been done twice?",
+        row=StepDone,
+        sql="""
+            SELECT
+                a.tenant, a.decision AS task, a.state_snapshot ->> 'step' AS step, a.state_snapshot ->> 'key' AS key,
+                count(*) AS times,
+                array_agg((a.state_snapshot ->> 'epoch')::bigint ORDER BY a.event_id) AS epochs,
+                max(a.event_id::text)::uuid AS event_id
+            FROM decision_audit_logs AS a
+            WHERE a.tenant = who.tenant AND a.checkpoint_type = 'task_step_begun'
+            GROUP BY a.tenant, a.decision, a.state_snapshot ->> 'step', a.state_snapshot ->> 'key'
+            HAVING count(DISTINCT a.state_snapshot ->> 'epoch') > 1
+            ORDER BY 7 DESC
+            LIMIT $limit
+        """,
+        order="event_id DESC",
+    ),
+    Query(
         name="tasks.steps_done_twice",
         question="Which steps of tasks were done more than once, and under which epochs?",
         row=StepDone,

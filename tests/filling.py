@@ -72,7 +72,7 @@ def _value(table: State | History, name: str, column: Column, allowed: list[str]
         return f"CASE n WHEN 1 THEN '{HOT}' ELSE 'key ' || n END"
     match column:
         case Column.TEXT if name == "checkpoint_type":
-            rare = "WHEN 1 THEN 'calls_counted' WHEN 3 THEN 'task_step'"
+            rare = "WHEN 1 THEN 'calls_counted' WHEN 3 THEN 'task_step' WHEN 5 THEN 'task_step_begun'"
             names = f"CASE {chance} % 40 {rare} ELSE 'name ' || {chance} % 2000 END"
             return f"CASE WHEN {chance} % 2 = 0 THEN '{HOT}' ELSE {names} END"
         case Column.TEXT if allowed:
@@ -94,8 +94,11 @@ def _value(table: State | History, name: str, column: Column, allowed: list[str]
                 f"(lpad(to_hex(1767225600000 + {age} * {age_ms}), 12, '0') || '7000a000' ||"
                 " lpad(to_hex(n), 12, '0'))::uuid"
             )
+        case Column.OBJECT if table.name == "circuit_breaker_events":
+            vote = "'process', 'name ' || n % 50, 'fault_domain', 'a', 'reason', 'b', 'failure_count', 5"
+            return f"jsonb_build_object('n', n, {vote}, 'retry_at', '2026-01-01T00:00:00Z')"
         case Column.OBJECT if name == "state_snapshot":
-            return "jsonb_build_object('n', n, 'step', 'step', 'key', 'key', 'epoch', 1)"
+            return "jsonb_build_object('n', n, 'step', 'step', 'key', 'key', 'epoch', n)"
         case Column.OBJECT:
             return "jsonb_build_object('n', n)"
         case Column.TEXTS:

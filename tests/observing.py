@@ -16,6 +16,7 @@ from relight.engine.proving.prober import Prober
 from relight.engine.tables.connecting import connect_probe
 from relight.engine.tables.pools import Pool
 from relight.engine.tables.projector import Projector
+from relight.events.envelope import PLATFORM
 
 HOME = Path("/tmp")
 
@@ -29,12 +30,14 @@ async def probing(
     home: Path = HOME,
     projector: Projector | None = None,
     pool: Pool | None = None,
+    tenant: str = PLATFORM,
 ) -> AsyncIterator[HealthProbe]:
     watched = Watched(
         client=client,
         connect=lambda: connect_probe(database),
         home=home,
         region="eu",
+        tenant=tenant,
         pools={"requests": pool} if pool else {},
         projector=projector,
         prober=Prober(client, Monitors(client, [nats.monitor_url]), ttl_s=60, settle_s=0),

@@ -6,6 +6,7 @@ ruling that it knows, and prints what came of that.
 
 import json
 import sys
+import time
 from concurrent.futures import Future
 from typing import Any
 
@@ -24,12 +25,13 @@ from relight.events.faults import DomainType, FaultIsolated, FaultRuling
 
 REGIONS = ("ap", "eu", "us")
 EVERY_S = 0.25
-PHI = PhiPolicy(expected_s=EVERY_S, pause_s=0.75, deviation_min_s=0.15)
-POLICY = IsolationPolicy.of(REGIONS, for_s=0.5, steady_s=0.5, settle_s=0.5)
+QUICK = PhiPolicy(expected_s=EVERY_S, pause_s=0.75, deviation_min_s=0.15)
+QUICK_RULES = IsolationPolicy.of(REGIONS, for_s=0.5, steady_s=0.5, settle_s=0.5)
+"""For tests; `default` as the fifth argument: what fleets have."""
 
 
 def say(**said: object) -> None:
-    print(json.dumps(said), flush=True)
+    print(json.dumps({**said, "at": time.time()}), flush=True)
 
 
 def changed(kind: DomainType, name: str, standing: Standing) -> None:
@@ -51,15 +53,16 @@ async def append(recorder: Recorder, tail: Tail, name: str) -> str:
 
 
 def main() -> None:
-    url, region, kind, id = sys.argv[1:]
+    url, region, kind, id, *default = sys.argv[1:]
+    policy, rules = (PhiPolicy(), IsolationPolicy.of(REGIONS)) if default else (QUICK, QUICK_RULES)
     with Recorder(RecorderOptions(nats_url=url, region=region, tenant="acme", spools=None)) as recorder:
-        beats = Heartbeats(recorder, kind, id, lambda: {"queues": ["refunds"]}, every_s=EVERY_S)
+        beats = Heartbeats(recorder, kind, id, lambda: {"queues": ["refunds"]}, every_s=policy.expected_s)
         running: list[Future[Any]] = [recorder.in_loop(beats.run())]
         if kind == SERVICE:
-            heard, isolations = Heard(recorder, policy=PHI), Isolations(recorder)
+            heard, isolations = Heard(recorder, policy=policy), Isolations(recorder, REGIONS)
             liveness = Liveness(recorder, heard, isolations, REGIONS)
             liveness.changed.append(changed)
-            detector = Detector(recorder, heard, isolations, POLICY)
+            detector = Detector(recorder, heard, isolations, rules)
             running += [recorder.in_loop(part.run()) for part in (heard, isolations, liveness, detector)]
         else:
             assert kind == WORKER

@@ -1,19 +1,26 @@
 """Rulings on a fleet's routing, on a real server: rules and change are one, and everybody follows what was ruled."""
 
 import asyncio
+import json
+import sys
+from collections import Counter
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import commanding_child
 import pytest
 import stack
+from routing_history import Judge
 
 from relight.engine.errors import FailoverRefused
 from relight.engine.policies.failover_commands import Declare, Life, Rule, Sight
 from relight.engine.recorder.recorder import Recorder
 from relight.engine.regions.commands import FailoverCommands
 from relight.engine.regions.routing import RoutingTable
+from relight.events.catalog import decode
 from relight.events.failover import FleetRegion, Manner, StandBy
 
 REGIONS = tuple(FleetRegion(name=name) for name in ("eu", "us", "ap"))
@@ -74,3 +81,44 @@ async def test_nothing_is_ruled_on_a_fleet_that_is_not_declared() -> None:
         with pytest.raises(FailoverRefused) as refused:
             await here.commands.start("eu", to="us", **BY)
         assert refused.value.rule == Rule.DECLARED
+
+
+async def test_of_a_thousand_orders_at_once_none_breaks_a_rule_and_each_refusal_says_why() -> None:
+    """Sensible and not, by operators in three processes; who judges the history shares no code with the policy."""
+    async with stack.nats_server(sync_always=False) as nats, stack.connected(nats) as client:
+        children = [await _child(nats.url, seed) for seed in (1, 2)]
+        async with Recorder(stack.options(nats, tenant="-")) as recorder:
+            commands = FailoverCommands(recorder, "agents", sights=lambda: commanding_child.SIGHTS)
+            await commands.declare(commanding_child.FLEET)
+            await commands.override(Rule.TARGET_READY, for_s=3_600, **BY)
+            for child in children:
+                assert child.stdin is not None
+                child.stdin.write(b"go\n")
+            came = await commanding_child.give_all(recorder, 3, 334)
+            for child in children:
+                output, _ = await child.communicate()
+                came += Counter(json.loads(output)["came"])
+        messages = [message for message in await stack.on_stream(client) if message.subject == "ctl.failover.-.agents"]
+    stack.assert_chained(messages, "ctl.failover.-.agents")
+    judge = Judge(dead=frozenset({commanding_child.DEAD})).judge([decode(message.body) for message in messages])
+    superseded, unexplained = came.pop("superseded", 0), came.pop("unexplained", 0)
+    assert unexplained == 0
+    assert sum(came.values()) == 1_000
+    assert sum(count for what, count in came.items() if what.startswith("ruled")) == len(messages) - 2
+    assert judge.failovers > 3
+    assert superseded > 0
+    refused = {what.removeprefix("refused ") for what in came if what.startswith("refused")}
+    assert refused >= {"known_regions", "not_onto_itself", "target_alive", "one_at_a_time", "source_active"}
+    assert refused <= {rule.value for rule in Rule}
+    assert came["given up"] == 0
+
+
+async def _child(url: str, seed: int) -> asyncio.subprocess.Process:
+    child = await asyncio.create_subprocess_exec(
+        *(sys.executable, Path(__file__).with_name("commanding_child.py"), url, str(seed), "333"),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert child.stdout is not None
+    assert await child.stdout.readline() == b"ready\n"
+    return child

@@ -2,16 +2,36 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
+from relight.engine.embedded.nats import EmbeddedNats
 from relight.engine.spool import forking
 from relight.engine.spool.forking import INSIDE_SQLITE
 from relight.engine.spool.spool import MEMORY, Spool
 
 FORKS = 25
+RECORDING = """
+import sys
+from pathlib import Path
+from relight.engine.recorder.receipts import Ack
+from relight.engine.recorder.recorder import Recorder, RecorderOptions
+from relight.events.decisions import DecisionCheckpointed
+
+url, monitor, spools = sys.argv[1:]
+options = RecorderOptions(nats_url=url, nats_monitor_urls=(monitor,), region="eu", tenant="acme", spools=Path(spools))
+before = set(sys.modules)
+with Recorder(options) as recorder:
+    recorder.content(b"content")
+    receipt = recorder.record(DecisionCheckpointed(decision="d", checkpoint_type="c", state_snapshot={}))
+    recorder.reach(receipt, Ack.REPLICATED).result(20)
+print(sorted(set(sys.modules) - before))
+"""
 
 
 def ends(child: int, within_s: float = 20) -> bool:
@@ -79,3 +99,10 @@ def test_a_fork_does_not_wait_for_ever_for_a_thread_that_hangs_nor_for_its_own(
         over.set()
         thread.join()
     assert ends(forked_and_opened())
+
+
+async def test_a_recorders_threads_import_nothing_that_a_fork_could_cut_short(tmp_path: Path) -> None:
+    async with EmbeddedNats(tmp_path / "home") as nats:
+        command = [sys.executable, "-c", RECORDING, nats.url, nats.monitor_url, str(tmp_path / "spools")]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.stdout.strip(), ended.stderr) == ("[]", "")

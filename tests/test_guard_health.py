@@ -10,6 +10,7 @@ from guarding import ASK, NOON, TLS, idle_recorder
 from relight.engine.clock import ScriptedClock
 from relight.engine.fake.server import FakeAnthropic, fake_anthropic_thread
 from relight.engine.fake.steps import Step
+from relight.engine.guard.breakers.breakers import Breakers
 from relight.engine.guard.guard import Guard
 from relight.engine.guard.policy import GuardPolicy
 from relight.engine.guard.process_health import process_health
@@ -68,3 +69,29 @@ def test_open_breakers_unpriced_models_and_clients_that_multiply_are_said_with_w
     assert "what claude-unheard-of cost is not known: add them to RELIGHT_PRICES_FILE" in said
     assert "2 facts of calls came while the recorder did not run" in said
     assert "sk-secret" not in said + repr(health)
+
+
+def test_made_up_names_of_models_share_one_breaker_which_is_counted_and_said(
+    recorder: Recorder, fake: FakeAnthropic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("relight.engine.guard.breakers.breakers.MAX_MODELS", 2)
+    fake.play([Step(), Step(), Step(status=500), Step()])
+    guard, breakers = Guard(recorder, BREAKS_AT_ONCE), Breakers.beside(recorder)
+    for model in ("claude-a", "claude-b", "made-up-1", "made-up-2"):
+        called(fake, guard, model=model)
+    assert len(fake.requests) == 3, "the third one failed, so that the fourth was refused"
+    called(fake, guard, model="claude-a")
+    assert len(fake.requests) == 4
+    [shared] = breakers.health().breakers
+    assert shared.name.endswith("/other")
+    assert breakers.of("crm").name == "crm", "those that a program names itself do not share theirs"
+    health = process_health(recorder)
+    assert health.breakers.shared == 2
+    assert "2 times a breaker was asked for beyond 200 models" in "\n".join(health.warnings)
+
+
+def test_very_many_names_of_tools_share_one_breaker_too(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relight.engine.guard.breakers.breakers.MAX_TOOLS", 2)
+    breakers = Breakers(recorder)
+    names = [breakers.of(name).name for name in ("a", "b", "c", "d", "a")]
+    assert (names, breakers.health().shared) == (["a", "b", "other", "other", "a"], 2)

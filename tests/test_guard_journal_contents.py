@@ -144,20 +144,3 @@ async def test_a_stream_whose_bytes_nobody_kept_has_the_digest_that_was_made_as_
     journal.taken(call)
     journal.known(ended(call), attempt(body_sha256=SHA, body_bytes=9))
     assert (await scene.events_of(call))[1]["data"]["content"] == {"sha256": SHA, "size_bytes": 9}
-
-
-async def test_where_too_much_waits_bodies_are_let_go_and_all_else_is_recorded(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("relight.engine.guard.recording.journal.PRESSED_EVENTS", -1)
-    journal, call, body = scene.journal(), scene.call(), orjson.dumps(MESSAGE)
-    journal.taken(call)
-    last = attempt(body=body)
-    journal.known(ended(call), last)
-    assert last.body is None
-    taken, tried, _, known = await scene.events_of(call)
-    assert "request" not in taken["data"]
-    assert tried["data"]["content"] == {"sha256": sha256(body), "size_bytes": len(body)}
-    assert (tried["causationid"], known["causationid"]) == (taken["id"], taken["id"])
-    assert known["data"]["cost_microusd"] == COST
-    assert journal.let_go == 2

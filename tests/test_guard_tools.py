@@ -9,12 +9,15 @@ from typing import Any
 
 import breaking
 import pytest
-from breaking import TENANTS, Process, events_of, fleet
-from stack import options
+from breaking import POLICY, TENANTS, Process, events_of, fleet
+from guarding import idle_recorder
+from stack import NOW, options
 
+from relight.engine.clock import ScriptedClock
 from relight.engine.embedded.nats import EmbeddedNats
 from relight.engine.errors import CircuitOpen
 from relight.engine.guard.breakers.breaker import CLOSED, Refused
+from relight.engine.guard.breakers.breakers import Breakers
 from relight.engine.guard.breakers.tool import ToolBreaker
 from relight.engine.guard.calls.deadlines import deadline
 from relight.engine.guard.routes.capacity import waiting_for_capacity
@@ -195,3 +198,51 @@ async def test_a_tool_may_wait_for_ever_and_a_deadline_ends_the_wait(nats: Embed
             await asyncio.sleep(0)
         alone.clock.advance(21)
         await entering
+
+
+async def test_a_block_that_is_left_in_another_context_gives_its_probe_back(nats: EmbeddedNats) -> None:
+    """Found: leaving raised RuntimeError, and the only probe was lost with it."""
+    async with tool(nats) as (crm, process, _):
+
+        async def lines() -> AsyncIterator[int]:
+            async with crm:
+                yield 1
+                yield 2
+
+        async def begin(reading: AsyncIterator[int]) -> int:
+            return await anext(reading)
+
+        async def end(reading: AsyncIterator[int]) -> None:
+            assert [line async for line in reading] == [2]
+
+        process.trip()
+        process.clock.advance(21)
+        reading = lines()
+        assert await asyncio.create_task(begin(reading)) == 1
+        assert process.state is State.HALF_OPEN
+        await asyncio.create_task(end(reading))
+        assert process.state is State.CLOSED, "the probe was answered"
+
+        first, second = lines(), lines()
+        async with crm:  # what is left here of others' does not stand in its own way
+            for reading in (first, second):
+                await asyncio.create_task(begin(reading))
+            await asyncio.create_task(end(second))
+            await end(first)
+        async with crm:
+            pass
+        assert not crm._open
+        with pytest.raises(RuntimeError, match="breaker crm is left more often than it was entered"):
+            crm.__exit__(None, None, None)
+
+
+def test_blocks_that_overlap_in_one_context_are_left_in_any_order() -> None:
+    with idle_recorder(ScriptedClock(NOW)) as recorder:
+        breakers = Breakers(recorder, POLICY)
+        crm, search = ToolBreaker(breakers, "crm"), ToolBreaker(breakers, "search")
+        for tool_ in (crm, search):
+            tool_.__enter__()
+        for tool_ in (crm, search):
+            tool_.__exit__(None, None, None)
+        assert not crm._open
+        assert not search._open

@@ -123,6 +123,15 @@ def test_a_region_that_a_majority_misses_is_detected_and_then_isolated_and_the_r
     }
 
 
+def test_votes_that_come_late_isolate_a_moment_after_the_detection_and_not_if_they_are_taken_back() -> None:
+    domain = Domain().see(vote("eu", 1), vote("ap", 1.5))
+    assert domain.rules(9) == [FaultDetected], "nothing could be ruled before: an election"
+    assert domain.rules(9.4) == []
+    back = Domain(state=domain.state).see(vote("ap", 8, suspects=False))
+    assert back.rules(9.5) == []
+    assert domain.rules(9.5) == [FaultIsolated]
+
+
 def test_a_fault_that_goes_away_before_the_isolation_is_over_once_nobody_missed_it_for_a_while() -> None:
     domain = Domain().see(vote("eu", 1), vote("ap", 1.5))
     domain.rules(1.5)

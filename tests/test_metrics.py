@@ -114,7 +114,9 @@ async def test_a_scrape_tells_what_health_found_in_valid_exposition_and_names_no
                 assert all(family.documentation.endswith(".") for family in families if family.type != "unknown")
                 assert all("_ms" not in name and not name.endswith("_s") for name in names)
                 labels = {label for family in families for sample in family.samples for label in sample.labels}
-                assert labels <= {"status", "check", "id", "state", "server", "pool", "le", "route", "method", "spool"}
+                assert labels <= {
+                    *("status", "check", "id", "state", "server", "pool", "le", "route", "method", "spool", "breaker")
+                }
 
                 kind, openmetrics = await asyncio.to_thread(
                     _get, f"{url}/metrics", accept="application/openmetrics-text; version=1.0.0"

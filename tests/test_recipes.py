@@ -100,7 +100,7 @@ SCENES = {
         ),
     ),
     "Reading what was recorded": Scene(
-        (OVERLOADED, PRICED), sent=(2, 0), calls=(("success", None, 2),), codes=(0,) * 6
+        (OVERLOADED, PRICED), sent=(2, 0), calls=(("success", None, 2),), codes=(0,) * 7
     ),
     "Redaction": Scene(),
     "Coverage in CI": Scene(

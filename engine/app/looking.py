@@ -62,6 +62,7 @@ async def health_source(
             connect=lambda: connect_probe(servers.database_url),
             home=settings.home,
             region=settings.region,
+            tenant=settings.tenant,
             prober=prober or Attestations(client, ttl_s=settings.proof_ttl_s),
         )
         probe = await stack.enter_async_context(HealthProbe(watched))

@@ -18,6 +18,7 @@ from relight.engine.archive.store import ArchiveStore, open_store
 from relight.engine.audit.models import Finding, Kind
 from relight.engine.errors import RestoreRefused, Unreachable
 from relight.engine.log.content_store import ContentStore
+from relight.engine.log.regional_contents import erase_regional
 from relight.engine.log.topology import REQUEST_TIMEOUT_S, STREAM, Headers, close, connect
 from relight.engine.servers import Servers, found_servers
 from relight.engine.settings import Settings
@@ -113,6 +114,9 @@ class _Restoring:
             contents = await restore_contents(
                 self._store, ContentStore(client), self._seen.erased, partial(self._advanced, "contents")
             )
+            # What was erased must not come back from a region's own copies, either.
+            js = client.jetstream(timeout=REQUEST_TIMEOUT_S)
+            await erase_regional(client, js, [(*reference, by) for reference, by in self._seen.erased.items()])
             # Only now others may read and write: contents lie there before the events that refer to them.
             await stream.open()
             found = await self._result(contents)

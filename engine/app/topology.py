@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from relight.engine.app.topologies import apply_topology
 from relight.engine.archive.keys import sealing_key_path
 from relight.engine.embedded.home import HomeLock, Running, region_home
 from relight.engine.errors import SettingsError
@@ -62,7 +63,8 @@ async def run_regions(
 ) -> None:
     """All regions until SIGINT or SIGTERM. A process that ends by itself is started again, unless told otherwise.
 
-    `announce` is called once all are ready, `said` is told of each end. Raises `EmbeddedServerError`.
+    `announce` is called once all are ready and what the topology says is declared, `said` is told of each end.
+    Raises `EmbeddedServerError`.
     """
     topology = local_topology(named)
     where = named if named in tuple(Kind) else str(Path(named).absolute())
@@ -81,7 +83,12 @@ async def run_regions(
             )
             for place, region in enumerate(topology.regions)
         ]
-        await run_children(commands, restart=restart, announce=announce, said=said, asked=asked)
+
+        async def ready(regions: Mapping[str, Running]) -> None:
+            await apply_topology(settings, named, by="relight up")
+            announce(regions)
+
+        await run_children(commands, restart=restart, ready=ready, said=said, asked=asked)
 
 
 def region_settings(settings: Settings, named: str, region: str) -> Settings:

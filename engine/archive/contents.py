@@ -18,6 +18,7 @@ from relight.engine.errors import ArchiveConflict, ArchiveDamaged, ContentErased
 from relight.engine.log.content import ContentReader
 from relight.engine.log.links import document_of
 from relight.engine.log.reader import Message
+from relight.engine.log.regional_contents import read_elsewhere
 from relight.events.subjects import token
 
 AT_ONCE = 8
@@ -99,6 +100,7 @@ class ContentKeeper:
     """Copies contents from the object store to an archive, those that messages about to be sealed refer to."""
 
     def __init__(self, js: JetStreamContext, store: ArchiveStore) -> None:
+        self._js = js
         self._contents = ContentReader(js)
         self._store = store
         self._known: OrderedDict[Reference, None] = OrderedDict()
@@ -126,14 +128,14 @@ class ContentKeeper:
         try:
             held = await self._contents.look_up(*reference)
             if held is None:
-                return await self._without_store(reference), 0
+                return await self._without_store(reference)
             async with self._room.taken(held.size_bytes):
                 body = await self._contents.read(*reference, held)
                 fate = await self._copy(reference, body)
         except ContentErased:
             return _Fate.ERASED, 0
         except ContentError:
-            return await self._without_store(reference), 0
+            return await self._without_store(reference)
         now = await self._contents.look_up(*reference)
         if now is not None and now.erased:
             # Marked while it was copied: the erasure may have looked into this archive before the copy was there.
@@ -151,8 +153,13 @@ class ContentKeeper:
             await self._store.replace(reference.name, packed)  # what was there was damaged
         return _Fate.COPIED
 
-    async def _without_store(self, reference: Reference) -> _Fate:
-        return _Fate.MISSING if await read_archived(self._store, reference) is None else _Fate.PRESENT
+    async def _without_store(self, reference: Reference) -> tuple[_Fate, int]:
+        """A snapshot that the shared bucket lost may stand in a region's own."""
+        if await read_archived(self._store, reference) is not None:
+            return _Fate.PRESENT, 0
+        if (found := await read_elsewhere(self._js, *reference)) is None:
+            return _Fate.MISSING, 0
+        return await self._copy(reference, found[0]), len(found[0])
 
     def _remember(self, reference: Reference) -> None:
         self._known[reference] = None

@@ -27,7 +27,8 @@ def erase(
     dry_run: Annotated[bool, typer.Option(help="Say what would be erased, and erase nothing.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Delete content of a tenant for good: from the content store, archives, and spools of this home.
+    """Delete content of a tenant for good: from the content store, the regions' own copies, archives, and spools of
+    this home.
 
     Events stay as they are; that their content was erased is recorded. Without --correlation, --entity, --agent or
     --content it is all content of the tenant. Cut short, the same command completes it.
@@ -87,7 +88,8 @@ def _print_found(found: Found) -> None:
 
 def _print_erased(erased: Erased, *, projected: bool) -> None:
     out.print(
-        f"erased {erased.stored_bytes} bytes from the content store, {erased.archived} files from archives,"
+        f"erased {erased.stored_bytes} bytes from the content store ({erased.regional} copies in regions' own buckets),"
+        f" {erased.archived} files from archives,"
         f" {erased.spooled} from spools; {erased.recorded} contents are on record as erased"
         + ("" if projected else " (the record waits for a projector)"),
         highlight=False,

@@ -18,6 +18,7 @@ from relight.engine.cli import (
     doctor,
     erase,
     events,
+    failover,
     fake_anthropic,
     heal,
     imports,
@@ -27,7 +28,9 @@ from relight.engine.cli import (
     retention,
     spool,
     status,
+    task,
     tokens,
+    topology,
     verify,
 )
 from relight.engine.cli.output import err, fail
@@ -60,9 +63,12 @@ app.add_typer(archive.app, name="archive")
 app.add_typer(deadletters.app, name="deadletter")
 app.add_typer(retention.app, name="retention")
 app.add_typer(events.app, name="event")
+app.add_typer(failover.app, name="failover")
 app.add_typer(spool.app, name="spool")
 app.add_typer(imports.app, name="import")
+app.add_typer(task.app, name="task")
 app.add_typer(tokens.app, name="token")
+app.add_typer(topology.app, name="topology")
 
 
 @app.callback()

@@ -18,8 +18,11 @@ from relight.engine.archive.store import ArchiveStore
 from relight.engine.erasure.demand import Demand
 from relight.engine.erasure.matching import Matching, Uses
 from relight.engine.erasure.spools import forget, spooled_contents
+from relight.engine.errors import Unreachable
 from relight.engine.log.content_store import ContentStore
 from relight.engine.log.events import read_messages
+from relight.engine.log.regional_contents import erase_regional, regional_names
+from relight.engine.log.topology import REQUEST_TIMEOUT_S
 from relight.events.recorder import RecorderErased
 from relight.events.subjects import token
 
@@ -60,11 +63,15 @@ class Found(BaseModel):
 
 
 class Erased(BaseModel):
-    """What was deleted where, and how many contents are on record as erased by it now."""
+    """What was deleted where, and how many contents are on record as erased by it now.
+
+    `regional`: copies in the regions' own buckets.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     stored_bytes: int
+    regional: int = 0
     archived: int
     spooled: int
     spools_held: int
@@ -89,6 +96,7 @@ class Erasing:
         self._places = places
         self._advanced = advanced
         self._contents = ContentStore(places.client)
+        self._js = places.client.jetstream(timeout=REQUEST_TIMEOUT_S)
         self._matching = Matching(demand)
         self._digests: list[str] = []
         self._archived: list[set[str]] = []
@@ -110,6 +118,7 @@ class Erasing:
         archived = self._archived = [await self._names(store) for store in self._places.archives]
         if self._demand.is_everything:
             wanted |= {*await self._contents.reader.names(self._demand.tenant), *set().union(*archived)}
+            wanted |= await regional_names(self._js, self._demand.tenant)
             if self._places.spools is not None:
                 wanted |= await asyncio.to_thread(spooled_contents, self._places.spools, self._demand.tenant)
         self._digests = sorted(wanted)
@@ -135,7 +144,10 @@ class Erasing:
 
     async def erase(self, record: Callable[[Sequence[RecorderErased]], object]) -> Erased:
         """The record comes last: it must not say of anything that is still there that it was erased. Whoever asks in
-        between is told so by the store's mark, and when this is cut short, the same demand goes on."""
+        between is told so by the store's mark, and when this is cut short, the same demand goes on.
+
+        Raises `Unreachable` where a region is away that may hold copies of its own: all else was erased then.
+        """
         done = stored_bytes = archived = 0
 
         async def erase_one(sha256: str) -> None:
@@ -152,10 +164,20 @@ class Erasing:
         await at_once(AT_ONCE, self._digests, erase_one)
         spools = self._places.spools
         forgot = await asyncio.to_thread(forget, spools, self._demand.tenant, self._digests) if spools else None
+        demand = self._demand
+        regional = await erase_regional(
+            self._places.client, self._js, [(demand.tenant, sha256, demand.erasure) for sha256 in self._digests]
+        )
+        if regional.away:
+            raise Unreachable(
+                f"erasure {demand.erasure} is not complete: region {', '.join(regional.away)} is away, whose own bucket"
+                " may hold copies; all else was erased, nothing is on record yet: run the same command when it is back"
+            )
         new = [sha256 for sha256 in self._digests if sha256 not in self._matching.recorded]
         record([self._event(new[first : first + PART]) for first in range(0, len(new), PART)])
         return Erased(
-            stored_bytes=stored_bytes,
+            stored_bytes=stored_bytes + regional.bytes,
+            regional=regional.copies,
             archived=archived,
             spooled=forgot.deleted if forgot else 0,
             spools_held=forgot.held_by_others if forgot else 0,

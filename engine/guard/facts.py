@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Any
 
 from relight.engine.scope import Scope
+from relight.events.values import Content
 
 
 class Failure(StrEnum):
@@ -142,3 +143,6 @@ class Call:
     answer: Answer | None = None
     """Of the attempt that was handed out."""
     served_by: Dependency | None = None
+    let_go: bool = False
+    """`body` is only the hull of what was sent, and `request` its digest, if that is known."""
+    request: Content | None = None

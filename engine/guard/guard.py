@@ -2,17 +2,11 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, cast
-
-from anthropic import APIRequest, APIResponse, AsyncAPIResponse, AsyncCallNext, CallNext, Middleware
 
 from relight.engine.guard.breakers.breakers import Breakers
 from relight.engine.guard.budgets.budgets import Budgets
-from relight.engine.guard.calls.core import Conduct
-from relight.engine.guard.calls.deadlines import deadline_us
-from relight.engine.guard.calls.driving import AsyncDriver, SyncDriver
-from relight.engine.guard.calls.first import First
 from relight.engine.guard.calls.parts import Parts
+from relight.engine.guard.calls.straight import Straight
 from relight.engine.guard.calls.waits import Waits
 from relight.engine.guard.clients.known_clients import KnownClients
 from relight.engine.guard.health import GuardHealth, Guarding
@@ -27,7 +21,7 @@ from relight.engine.runtime import Relight
 from relight.engine.sync import SyncRelight
 
 
-class Guard(Middleware):
+class Guard(Straight):
     """`AsyncAnthropic(max_retries=0, middleware=[Guard(recorder)])`, the innermost; `relight.guarded` does the same.
 
     It serves any number of clients, of both kinds. `provider` and `region` name what they call, where the clients do
@@ -53,7 +47,7 @@ class Guard(Middleware):
         self.recorder = recorder if isinstance(recorder, Recorder) else recorder.recorder
         clock, waits = self.recorder.clock, waits or Waits()
         routes = Routes(fallbacks, provider=provider, asynchronous=asynchronous)
-        self._parts = Parts(
+        parts = Parts(
             self.policy,
             clock=clock,
             name=clock.next_id(),
@@ -65,36 +59,9 @@ class Guard(Middleware):
             budgets=budgets,
             clients=KnownClients(provider, region),
         )
+        super().__init__(parts)
         self._told = (self.recorder, self.policy, region, tuple(fallbacks), budgets, breakers, journal, tuple(redact))
-        self._sync = SyncDriver(clock, waits)
-        self._async = AsyncDriver(clock, waits)
         self.recorder.beside(Guarding, Guarding).guards.add(self)
-
-    def handle(self, request: APIRequest, call_next: CallNext) -> APIResponse[Any]:
-        first = First(self._parts, request, call_next, asynchronous=False)
-        if first.may:
-            try:
-                self._sync.send(first)
-            except BaseException as error:
-                first.ended(error)
-                raise
-            if (response := first.worked()) is not None:
-                return cast("APIResponse[Any]", response)
-        steps = Conduct(self._parts, first, asynchronous=False).steps()
-        return self._sync.drive(steps, stream_until_us=deadline_us())
-
-    async def handle_async(self, request: APIRequest, call_next: AsyncCallNext) -> AsyncAPIResponse[Any]:
-        first = First(self._parts, request, call_next, asynchronous=True)
-        if first.may:
-            try:
-                await self._async.send(first)
-            except BaseException as error:
-                first.ended(error)
-                raise
-            if (response := first.worked()) is not None:
-                return cast("AsyncAPIResponse[Any]", response)
-        steps = Conduct(self._parts, first, asynchronous=True).steps()
-        return await self._async.drive(steps, stream_until_us=deadline_us())
 
     def does_as(self, other: "Guard") -> bool:
         """Whether it records to the same place, and was told the same."""

@@ -55,8 +55,8 @@ class GuardHealth:
 class JournalHealth:
     """`unrecorded` facts came while the recorder did not run. `unpriced`: answers of models whose price is not known.
 
-    `let_go`: bodies of which nothing was recorded, since too much waited for the disk. `refused_contents`: those that
-    could not be read or redacted.
+    `let_go`: bodies of which no more than a digest was recorded, since too much waited for the disk.
+    `refused_contents`: those that could not be read or redacted.
     """
 
     unrecorded: int = 0
@@ -86,7 +86,9 @@ class JournalHealth:
         if self.unrecorded:
             said.append(f"{self.unrecorded} facts of calls came while the recorder did not run, and are not recorded")
         if self.let_go:
-            said.append(f"of {self.let_go} prompts and answers nothing is recorded: the disk does not keep up")
+            said.append(
+                f"of {self.let_go} prompts and answers no more than a digest is kept: the disk does not keep up"
+            )
         if self.refused_contents:
             said.append(f"{self.refused_contents} prompts and answers could not be redacted or read: see the log")
         if self.unpriced:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from relight.engine.guard.breakers.breakers import Breakers, BreakersHealth
+from relight.engine.guard.breakers.breakers import MAX_MODELS, MAX_TOOLS, OTHER, Breakers, BreakersHealth
 from relight.engine.guard.health import GuardHealth, Guarding, JournalHealth
 from relight.engine.recorder.options import RecorderHealth
 from relight.engine.recorder.recorder import Recorder
@@ -66,6 +66,11 @@ def _of_breakers(health: BreakersHealth) -> list[str]:
         )
     if health.failure is not None:
         said.append(f"breakers follow no ruling of the fleet: {health.failure}")
+    if health.shared:
+        said.append(
+            f"{health.shared} times a breaker was asked for beyond {MAX_MODELS} models or {MAX_TOOLS} other names: "
+            f"such share one called {OTHER}; does somebody make names up?"
+        )
     if health.unrecorded:
         said.append(f"{health.unrecorded} votes of breakers are not recorded")
     return said

@@ -32,6 +32,8 @@ FIGURES = {
     "broken_links": "chains:brokenLinks",
     "tails_in_doubt": "chains:tailsInDoubt",
     "dead_letters": "projection:deadLetters",
+    "open_breakers": "breakers:open",
+    "half_open_breakers": "breakers:halfOpen",
     "projector": "projector:state",
     "proof": "fsync:proof",
 }
@@ -72,6 +74,8 @@ class Figures(BaseModel):
     broken_links: int | None = None
     tails_in_doubt: int | None = None
     dead_letters: int | None = None
+    open_breakers: int | None = None
+    half_open_breakers: int | None = None
     projector: str | None = None
     proof: str | None = None
     exposed: ExposedSpool = ExposedSpool()

@@ -1,4 +1,7 @@
-"""The checks as Prometheus metrics; no label names a tenant, an agent or a publisher."""
+"""The checks as Prometheus metrics; no label names a tenant, an agent or a publisher.
+
+Breakers are named as far as health names them: some of one tenant's.
+"""
 
 from collections.abc import Iterable
 
@@ -107,6 +110,7 @@ class HealthCollector(Collector):
                 yield CounterMetricFamily(name, meaning, value=value)
         yield from _states(health, observed.get("projector:state"))
         yield from _spools(health)
+        yield from _breakers(health)
 
 
 def _status(health: Health) -> Iterable[Metric]:
@@ -120,6 +124,8 @@ def _status(health: Health) -> Iterable[Metric]:
         labels=["check", "id"],
     )
     for check in health.checks:
+        if check.component == "breakers":  # none of them ever warns, and their names have a family of their own
+            continue
         severity.add_metric([check.key, check.id or ""], SEVERITY[check.status])
     yield severity
 
@@ -169,6 +175,26 @@ def _spools(health: Health) -> Iterable[Metric]:
             case _:
                 pass
     yield from (aside, events, age)
+
+
+def _breakers(health: Health) -> Iterable[Metric]:
+    counted = GaugeMetricFamily("relight_breakers", "Breakers that are not closed, by state.", labels=["state"])
+    named = GaugeMetricFamily(
+        "relight_breaker_open",
+        "1 where a breaker lets no call through, 0 where it lets probes through; a closed one has no sample.",
+        labels=["breaker"],
+    )
+    for check in health.checks:
+        match check:
+            case Check(component="breakers", measurement="open", observed=int(count)):
+                counted.add_metric(["open"], count)
+            case Check(component="breakers", measurement="halfOpen", observed=int(count)):
+                counted.add_metric(["half_open"], count)
+            case Check(component="breakers", measurement="ruling", observed={"state": state}):
+                named.add_metric([check.id or ""], float(state == "open"))
+            case _:
+                pass
+    yield from (counted, named)
 
 
 def _pools(pools: dict[str, PoolStatistics]) -> Iterable[Metric]:

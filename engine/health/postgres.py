@@ -12,6 +12,7 @@ import asyncpg
 
 from relight.engine.clock import Clock
 from relight.engine.errors import Unreachable
+from relight.engine.health.breakers import FleetBreakers, look_at_breakers
 from relight.engine.health.chains import Chains, look_at_chains
 from relight.engine.health.limits import CLOCK_OFFSET_MS, LOOK_S
 from relight.engine.health.models import Check, Kind
@@ -50,6 +51,7 @@ class Tables:
     still_s: float | None
     counts: Counts | None
     chains: Chains | None = None
+    breakers: FleetBreakers | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,11 +66,15 @@ class DatabaseLook:
 
 
 class Database:
-    """Looks at PostgreSQL, one look at a time; the connection is kept, and made anew after a failure."""
+    """Looks at PostgreSQL, one look at a time; the connection is kept, and made anew after a failure.
 
-    def __init__(self, connect: Callable[[], Awaitable[Session]], clock: Clock) -> None:
+    Of tenants' breakers only those of `tenant` are named.
+    """
+
+    def __init__(self, connect: Callable[[], Awaitable[Session]], clock: Clock, tenant: str) -> None:
         self._connect = connect
         self._clock = clock
+        self._tenant = tenant
         self._session: Session | None = None
         self._pending: tuple[str, ...] = ()
         self._migrations_at = -MIGRATIONS_EVERY_S
@@ -138,7 +144,8 @@ class Database:
         async with session.transaction(readonly=True):
             await act_as(session, ROLE, None)
             row = await session.fetchrow(_POSITION)
-            tables = Tables(**dict(row or _NOWHERE), counts=None)
+            breakers = await look_at_breakers(session, self._tenant)
+            tables = Tables(**dict(row or _NOWHERE), counts=None, breakers=breakers)
             self._partial = replace(look, tables=tables)
             counted = await session.fetchrow(_COUNTS)
             chains = await look_at_chains(session)

@@ -17,6 +17,7 @@ from nats.aio.client import Client
 from relight.engine.archive.look import ArchiverLook
 from relight.engine.clock import Clock
 from relight.engine.health.archive import archive_checks
+from relight.engine.health.breakers import breaker_checks
 from relight.engine.health.chains import chain_checks
 from relight.engine.health.healing import healing_checks
 from relight.engine.health.limits import CACHE_S, LOOK_S
@@ -38,6 +39,7 @@ from relight.engine.spool.listing import list_spools
 from relight.engine.tables.connecting import Session
 from relight.engine.tables.pools import Pool
 from relight.engine.tables.projector import Projector
+from relight.events.envelope import PLATFORM
 
 T = TypeVar("T")
 
@@ -46,13 +48,14 @@ T = TypeVar("T")
 class Watched:
     """What is looked at; nothing in it is opened or closed here, but for the session that `connect` makes.
 
-    `projector` and `prober` are None where none is at hand.
+    `projector` and `prober` are None where none is at hand. `tenant` is the one whose breakers are told by name.
     """
 
     client: Client
     connect: Callable[[], Awaitable[Session]]
     home: Path
     region: str
+    tenant: str = PLATFORM
     pools: Mapping[str, Pool] = field(default_factory=dict)
     projector: Projector | None = None
     prober: Attester | None = None
@@ -78,7 +81,7 @@ class HealthProbe:
         self.latest: Health | None = None
         self._latest_at = 0.0
         self._looking: asyncio.Task[Health] | None = None
-        self._database = Database(watched.connect, watched.clock)
+        self._database = Database(watched.connect, watched.clock, watched.tenant)
         self._proof = ProofWatch(watched.prober) if watched.prober else None
         self._spools = _InThread(partial(list_spools, watched.home / "spool"))
         self._disk = _InThread(partial(disk_of, watched.home))
@@ -135,6 +138,7 @@ class HealthProbe:
             *event_checks(database, now),
             *healing_checks(database, now),
             *chain_checks(database.tables.chains if database.tables else None, now),
+            *breaker_checks(database.tables.breakers if database.tables else None, now),
             *self.pools.checks(now),
             *spool_checks(spools, now),
             *recorder_checks(self.recorder() if self.recorder else None, now),

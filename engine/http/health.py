@@ -1,4 +1,7 @@
-"""`/health`, `/livez`, `/readyz` and `/startupz`, with GET and HEAD; no token is needed: no tenant's data is told."""
+"""`/health`, `/livez`, `/readyz` and `/startupz`, with GET and HEAD.
+
+No token is needed: of tenants nothing is told but which breakers of the service's own one are open.
+"""
 
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any

@@ -11,11 +11,10 @@ from nats.js.api import RawStreamMsg
 from nats.js.errors import NotFoundError
 
 from relight.engine.errors import ContentErased, ContentError
-from relight.engine.log.topology import CONTENT_BUCKET
+from relight.engine.log.buckets import SHARED, Bucket
 from relight.events.values import Content
 
-BUCKET_STREAM = f"OBJ_{CONTENT_BUCKET}"
-CHUNKS, METAS = f"$O.{CONTENT_BUCKET}.C.", f"$O.{CONTENT_BUCKET}.M."
+BUCKET_STREAM, CHUNKS = SHARED.stream, SHARED.chunks
 ERASED_BY = "erased: "
 
 
@@ -43,15 +42,23 @@ class Held:
 
 class ContentReader:
     """Objects are named `<tenant>/<sha256>`. nats-py's own reading makes a consumer for each, and waits for ever where
-    chunks are missing."""
+    chunks are missing.
 
-    def __init__(self, js: JetStreamContext) -> None:
+    `direct`: asks whoever holds a replica, not the stream's leader by JetStream's API, which gives no answers while the
+    cluster has no quorum. Right for a bucket of one replica, and for clients that parse headers.
+    """
+
+    def __init__(self, js: JetStreamContext, bucket: Bucket = SHARED, *, direct: bool = False) -> None:
         self._js = js
+        self._bucket = bucket
+        self._direct = direct
 
     async def look_up(self, tenant: str, sha256: str) -> Held | None:
         """None where the store has never heard of it. Raises `ContentError` where what it says cannot be read."""
         try:
-            found = await self._js.get_last_msg(BUCKET_STREAM, meta_subject(tenant, sha256))
+            found = await self._js.get_last_msg(
+                self._bucket.stream, meta_subject(tenant, sha256, self._bucket), direct=self._direct
+            )
         except NotFoundError:
             return None
         try:
@@ -76,7 +83,7 @@ class ContentReader:
         if held.erased:
             by = f"by erasure {held.erasure}" if held.erasure else "on demand"
             raise ContentErased(f"content {name} was erased {by}: it cannot be had any more")
-        body = b"".join([chunk.data or b"" async for chunk in self.messages(CHUNKS + held.nuid)])
+        body = b"".join([chunk.data or b"" async for chunk in self.messages(self._bucket.chunks + held.nuid)])
         if hashlib.sha256(body).hexdigest() == sha256:
             return body
         now = await self.look_up(tenant, sha256)
@@ -87,7 +94,7 @@ class ContentReader:
     async def names(self, tenant: str) -> list[str]:
         """SHA-256 of every content of this tenant that is there; looks at what describes each, of every tenant."""
         prefix, found = f"{tenant}/", []
-        async for message in self.messages(f"{METAS}>"):
+        async for message in self.messages(f"{self._bucket.metas}>"):
             said = orjson.loads(message.data or b"{}")
             if str(said.get("name", "")).startswith(prefix) and not said.get("deleted"):
                 found.append(str(said["name"]).removeprefix(prefix))
@@ -98,13 +105,15 @@ class ContentReader:
         seq = 0
         while True:
             try:
-                found = await self._js.get_msg(BUCKET_STREAM, seq + 1, subject=subject, next=True)
+                found = await self._js.get_msg(
+                    self._bucket.stream, seq + 1, subject=subject, next=True, direct=self._direct
+                )
             except NotFoundError:
                 return
             yield found
             seq = found.seq or 0
 
 
-def meta_subject(tenant: str, sha256: str) -> str:
+def meta_subject(tenant: str, sha256: str, bucket: Bucket = SHARED) -> str:
     """Where what describes an object stands; the object store's own encoding (ADR-20)."""
-    return METAS + urlsafe_b64encode(f"{tenant}/{sha256}".encode()).decode()
+    return bucket.metas + urlsafe_b64encode(f"{tenant}/{sha256}".encode()).decode()

@@ -5,13 +5,16 @@ import hashlib
 import os
 from base64 import urlsafe_b64encode
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import NamedTuple, Protocol
 
 import orjson
 import uuid_utils
 from nats.aio.client import Client
+from nats.js.errors import NotFoundError
 
-from relight.engine.log.content import BUCKET_STREAM, CHUNKS, ERASED_BY, ContentReader, Held, meta_subject
+from relight.engine.log.buckets import SHARED, Bucket, declare_bucket
+from relight.engine.log.content import ERASED_BY, ContentReader, Held, meta_subject
 from relight.engine.log.publishing import (
     MAX_BATCH_BYTES,
     MAX_BATCH_EVENTS,
@@ -19,7 +22,7 @@ from relight.engine.log.publishing import (
     StreamRefused,
     request,
 )
-from relight.engine.log.topology import CONTENT_BUCKET, EXPECTED_LAST, REQUEST_TIMEOUT_S, ensure_content_bucket
+from relight.engine.log.topology import EXPECTED_LAST, REQUEST_TIMEOUT_S
 
 CHUNK_BYTES = 128 * 1024
 ROLLUP = {"Nats-Rollup": "sub"}
@@ -50,19 +53,22 @@ class ContentStore:
     that was killed, too. What describes a content is written by compare-and-set: one that was erased meanwhile stays
     erased."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, bucket: Bucket = SHARED, *, tagged: bool = True, direct: bool = False) -> None:
+        """`tagged`: see `declare_bucket`; `direct`: see `ContentReader`."""
+        self.bucket = bucket
         self._client = client
         self._js = client.jetstream(timeout=REQUEST_TIMEOUT_S)
+        self._tagged = tagged
         self._declared = False
-        self.reader = ContentReader(self._js)
+        self.reader = ContentReader(self._js, bucket, direct=direct)
 
     async def put(self, contents: Sequence[ContentBody]) -> int:
         """Stores what is neither there nor erased, and returns how many that was; durable then."""
-        await self._declare()
+        await self.declare()
         wanted = {(content.tenant, content.sha256): content for content in contents}
         there = await self.known(list(wanted))
         stored = 0
-        for batch in _batches(_parts(content) for key, content in wanted.items() if key not in there):
+        for batch in _batches(_parts(content, self.bucket) for key, content in wanted.items() if key not in there):
             try:
                 await self._put_at_once([part for parts in batch for part in parts])
                 stored += len(batch)
@@ -76,17 +82,24 @@ class ContentStore:
 
         The server overwrites the bytes in its files.
         """
-        await self._declare()
+        await self.declare()
         held = await self.reader.look_up(tenant, sha256)
         while held is None or not held.erased:
             held = await self._mark_erased(tenant, sha256, erasure, held)
         erased_bytes = 0
-        for subject in (CHUNKS + held.nuid, f"{_chunk_prefix(tenant, sha256)}.>"):
-            async for chunk in self.reader.messages(subject):
-                # No purge, which is what nats-py does: it leaves the bytes in the server's files.
-                await self._js.delete_msg(BUCKET_STREAM, chunk.seq or 0)
-                erased_bytes += len(chunk.data or b"")
+        for subject in (self.bucket.chunks + held.nuid, f"{_chunk_prefix(tenant, sha256, self.bucket)}.>"):
+            erased_bytes += await self._delete(subject)
         return erased_bytes
+
+    async def discard(self, tenant: str, sha256: str) -> None:
+        """Takes away what is not what its name says, so that it can be put again; what was erased stays so."""
+        await self.declare()
+        held = await self.reader.look_up(tenant, sha256)
+        if held is None or held.erased:
+            return
+        await self._delete(self.bucket.chunks + held.nuid)
+        with suppress(NotFoundError):
+            await self._js.delete_msg(self.bucket.stream, held.seq)
 
     async def known(self, names: Sequence[tuple[str, str]]) -> set[tuple[str, str]]:
         """Of these (tenant, SHA-256), those that are there or were erased."""
@@ -97,17 +110,25 @@ class ContentStore:
             there |= {name for name, held in zip(some, found, strict=True) if held is not None}
         return there
 
+    async def _delete(self, subject: str) -> int:
+        """The bytes deleted. No purge, which is what nats-py does: it leaves them in the server's files."""
+        deleted_bytes = 0
+        async for chunk in self.reader.messages(subject):
+            await self._js.delete_msg(self.bucket.stream, chunk.seq or 0)
+            deleted_bytes += len(chunk.data or b"")
+        return deleted_bytes
+
     async def _mark_erased(self, tenant: str, sha256: str, erasure: str, held: Held | None) -> Held | None:
         """The mark is first: what is killed after it leaves chunks without a name, and the mark says where."""
         meta = {
-            **_meta(tenant, sha256, held.nuid if held else _new_nuid(tenant, sha256), b""),
+            **_meta(tenant, sha256, held.nuid if held else _new_nuid(tenant, sha256), b"", self.bucket),
             "deleted": True,
             "digest": "",
             "description": f"{ERASED_BY}{erasure}",
         }
         headers = {**ROLLUP, EXPECTED_LAST: str(held.seq if held else 0)}
         try:
-            await request(self._client, meta_subject(tenant, sha256), orjson.dumps(meta), headers)
+            await request(self._client, meta_subject(tenant, sha256, self.bucket), orjson.dumps(meta), headers)
         except StreamRefused as error:
             if error.code not in WRONG_LAST_SEQUENCE:
                 raise
@@ -135,15 +156,15 @@ class ContentStore:
             await request(self._client, meta.subject, meta.body, dict(meta.headers))
         except StreamRefused as error:
             for seq in seqs:
-                await self._js.delete_msg(BUCKET_STREAM, seq)
+                await self._js.delete_msg(self.bucket.stream, seq)
             if error.code not in WRONG_LAST_SEQUENCE:
                 raise
             return False
         return True
 
-    async def _declare(self) -> None:
+    async def declare(self) -> None:
         if not self._declared:
-            await ensure_content_bucket(self._js)
+            await declare_bucket(self._js, self.bucket, tagged=self._tagged)
             self._declared = True
 
 
@@ -162,22 +183,22 @@ def _batches(objects: Iterable[list[_Part]]) -> Iterator[list[list[_Part]]]:
         yield batch
 
 
-def _parts(content: ContentBody) -> list[_Part]:
+def _parts(content: ContentBody, bucket: Bucket) -> list[_Part]:
     """An object's messages; what describes it is the last, for with it the object is there."""
     nuid = _new_nuid(content.tenant, content.sha256)
     chunks = [
-        _Part(CHUNKS + nuid, content.body[first : first + CHUNK_BYTES], {})
+        _Part(bucket.chunks + nuid, content.body[first : first + CHUNK_BYTES], {})
         for first in range(0, len(content.body), CHUNK_BYTES)
     ]
-    meta = orjson.dumps(_meta(content.tenant, content.sha256, nuid, content.body))
-    return [*chunks, _Part(meta_subject(content.tenant, content.sha256), meta, {EXPECTED_LAST: "0"})]
+    meta = orjson.dumps(_meta(content.tenant, content.sha256, nuid, content.body, bucket))
+    return [*chunks, _Part(meta_subject(content.tenant, content.sha256, bucket), meta, {EXPECTED_LAST: "0"})]
 
 
-def _meta(tenant: str, sha256: str, nuid: str, body: bytes) -> dict[str, object]:
+def _meta(tenant: str, sha256: str, nuid: str, body: bytes, bucket: Bucket) -> dict[str, object]:
     """As the object store's own clients read it (ADR-20)."""
     return {
         "name": f"{tenant}/{sha256}",
-        "bucket": CONTENT_BUCKET,
+        "bucket": bucket.name,
         "nuid": nuid,
         "size": len(body),
         "chunks": -(-len(body) // CHUNK_BYTES),
@@ -186,10 +207,14 @@ def _meta(tenant: str, sha256: str, nuid: str, body: bytes) -> dict[str, object]
     }
 
 
-def _chunk_prefix(tenant: str, sha256: str) -> str:
-    return CHUNKS + hashlib.sha256(f"{tenant}/{sha256}".encode()).hexdigest()[:32]
+def _chunk_prefix(tenant: str, sha256: str, bucket: Bucket) -> str:
+    return bucket.chunks + _prefix(tenant, sha256)
+
+
+def _prefix(tenant: str, sha256: str) -> str:
+    return hashlib.sha256(f"{tenant}/{sha256}".encode()).hexdigest()[:32]
 
 
 def _new_nuid(tenant: str, sha256: str) -> str:
     """Two tokens of a subject: the prefix, and one that no other writer has."""
-    return f"{_chunk_prefix(tenant, sha256).removeprefix(CHUNKS)}.{os.urandom(8).hex()}"
+    return f"{_prefix(tenant, sha256)}.{os.urandom(8).hex()}"

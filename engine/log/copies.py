@@ -17,7 +17,6 @@ class Copy:
     """One server's; `leads`: it is the one that acknowledges."""
 
     server: str
-    tags: tuple[str, ...]
     first_seq: int
     last_seq: int
     messages: int
@@ -66,7 +65,6 @@ def copy_of(url: str, stream: str = STREAM) -> Copy | None:
             if detail.name == stream:
                 return Copy(
                     server=server.server_name,
-                    tags=server.tags or (),
                     first_seq=detail.state.first_seq,
                     last_seq=detail.state.last_seq,
                     messages=detail.state.messages,

@@ -35,12 +35,20 @@ class Follower:
     """
 
     def __init__(
-        self, client: Client, subjects: Sequence[str], *, since: datetime | None, arrived: Callable[[], None]
+        self,
+        client: Client,
+        subjects: Sequence[str],
+        *,
+        since: datetime | None,
+        arrived: Callable[[], None],
+        many: bool = False,
     ) -> None:
+        """`many`: there may be more at once than a client takes in."""
         self._client = client
         self._subjects = list(subjects)
         self._since = since
         self._arrived = arrived
+        self._many = many or since is None
         self._js = client.jetstream(timeout=REQUEST_TIMEOUT_S)
         self._reconnects = client.stats["reconnects"]
         self._buffer: deque[Message] = deque()
@@ -79,7 +87,7 @@ class Follower:
                 filter_subjects=self._subjects,
                 ack_policy=AckPolicy.NONE,
                 idle_heartbeat=IDLE_HEARTBEAT_S,
-                flow_control=self._since is None,  # there may be more at once than a client takes in
+                flow_control=self._many,
                 mem_storage=True,
                 num_replicas=1,
                 inactive_threshold=INACTIVE_S,

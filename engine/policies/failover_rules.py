@@ -82,6 +82,7 @@ def _start(routing: Routing, command: Start, now: datetime, sights: Sights) -> I
         f"{source} cannot stand in for itself: name another target",
     )
     yield _ordered(command.policy_name, command.ordered_by, command.reason, routing)
+    yield _alive(Rule.TARGET_ALIVE, target, sights, "name another target")
     going = under_way(routing)
     if command.failover is None:
         yield _result(
@@ -112,7 +113,6 @@ def _start(routing: Routing, command: Start, now: datetime, sights: Sights) -> I
         f"{target} takes traffic",
         f"{target} takes no traffic itself: name one of {_names(routing.active)}",
     )
-    yield _alive(Rule.TARGET_ALIVE, target, sights, "name another target")
     yield _allowed(routing, command)
     after = tuple(name for name in routing.active if name != source)
     yield _result(

@@ -41,9 +41,11 @@ class IsolationPolicy(BaseModel):
     """What a quorum is, and how long it has to last.
 
     `regions` may vote, each with one vote; a region has none on itself. `quorum` of them rule. `vote_s` is how long a
-    suspicion counts unless it is said again: an observer that is gone keeps nobody out. `for_s`: between detection and
-    isolation. `steady_s`: between a quorum that hears an isolated domain and its recovery. `settle_s`: for so long an
-    observer has to hear a domain before it trusts it again, and anybody at all before it votes.
+    suspicion counts unless it is said again: an observer that is gone keeps nobody out. `for_s`: so long a quorum has
+    to stand before it isolates. `after_detection_s`: and so long the detection, for votes that waited for an election
+    are old news when they come, and what takes them back may be on its way. `steady_s`: between a quorum that hears an
+    isolated domain and its recovery. `settle_s`: for so long an observer has to hear a domain before it trusts it
+    again, and anybody at all before it votes.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -52,6 +54,7 @@ class IsolationPolicy(BaseModel):
     quorum: Annotated[int, Field(ge=1)]
     vote_s: Annotated[float, Field(gt=0, le=MAX_VOTE_S)] = 30
     for_s: Seconds = 2
+    after_detection_s: Seconds = 0.5
     steady_s: Seconds = 5
     settle_s: Seconds = 2
 
@@ -140,7 +143,8 @@ def decide(state: DomainState, now: datetime, policy: IsolationPolicy) -> list[R
             return [FaultDetected(**_evidence(state, suspecting, policy, _silence(suspecting)))] if missed else []
         case State.DETECTED:
             if missed:
-                return [_isolated(state, suspecting, policy)] if _lasts(state, suspecting, now, policy) else []
+                lasts = now >= _lasts_from(state, suspecting, policy)
+                return [_isolated(state, suspecting, policy)] if lasts else []
             if state.by_votes and _calm(state, now, policy):
                 return [_recovered(state, trusting, policy, "no quorum of regions misses it any more")]
         case State.ISOLATED:
@@ -158,7 +162,7 @@ def due_at(state: DomainState, now: datetime, policy: IsolationPolicy) -> dateti
     """When time alone may change what is decided, if it may."""
     match state.state:
         case State.DETECTED if _is_quorum(found := state.suspecting(now, policy), policy):
-            return _quorum_since(state, found, policy) + timedelta(seconds=policy.for_s)
+            return _lasts_from(state, found, policy)
         case State.DETECTED | State.RECOVERING if state.by_votes:
             return _calm_since(state, now, policy) + timedelta(seconds=policy.steady_s)
     return None
@@ -215,17 +219,14 @@ def _is_quorum(votes: list[Vote], policy: IsolationPolicy) -> bool:
     return len({vote.region for vote in votes}) >= policy.quorum
 
 
-def _quorum_since(state: DomainState, suspecting: list[Vote], policy: IsolationPolicy) -> datetime:
-    """Since when both stand: the detection, and a quorum of regions that never took its votes back."""
+def _lasts_from(state: DomainState, suspecting: list[Vote], policy: IsolationPolicy) -> datetime:
+    """When a quorum of regions that never took its votes back will have stood for long enough."""
     first: dict[str, datetime] = {}
     for vote in suspecting:
         first[vote.region] = min(vote.since, first.get(vote.region, vote.since))
     since = sorted(first.values())[policy.quorum - 1]
-    return since if state.ruled_at is None else max(since, state.ruled_at)
-
-
-def _lasts(state: DomainState, suspecting: list[Vote], now: datetime, policy: IsolationPolicy) -> bool:
-    return now >= _quorum_since(state, suspecting, policy) + timedelta(seconds=policy.for_s)
+    assert state.ruled_at is not None
+    return max(since + timedelta(seconds=policy.for_s), state.ruled_at + timedelta(seconds=policy.after_detection_s))
 
 
 def _calm_since(state: DomainState, now: datetime, policy: IsolationPolicy) -> datetime:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from contextvars import Context
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from relight.engine.recorder.receipts import Receipt
 from relight.engine.scope import Scope
@@ -52,6 +53,12 @@ class Kept:
 
 Deferral = tuple[Callable[..., Iterable[Made | Kept]], object, Scope | Context, int]
 """What makes events, of which fact, in which scope, and about how many; a tuple, for that is made in no time."""
+
+
+class InContext(Protocol):
+    """A fact that holds a copy of the context that it stands in."""
+
+    context: Context
 
 
 class Finish:

@@ -25,7 +25,7 @@ from relight.engine.log.control import ControlLog, Tail
 from relight.engine.proving.models import Attestation
 from relight.engine.recorder.exiting import stopped_at_exit
 from relight.engine.recorder.handover import hand_over
-from relight.engine.recorder.items import Kept, Made, Taken
+from relight.engine.recorder.items import InContext, Kept, Made, Taken
 from relight.engine.recorder.making import TYPICAL_ENVELOPE_BYTES, checked_json
 from relight.engine.recorder.options import RecorderHealth as RecorderHealth
 from relight.engine.recorder.options import RecorderOptions as RecorderOptions
@@ -43,6 +43,7 @@ _EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
 _ids = TypeAdapter(EventId)
 
 F = TypeVar("F")
+InContextT = TypeVar("InContextT", bound=InContext)
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
@@ -161,6 +162,37 @@ class Recorder:
                 writer.look(at_once=at_once)
         return room.expected_events - room.made_events
 
+    def deferring(
+        self,
+        make: Callable[[InContextT], Iterable[Made | Kept]],
+        otherwise: Callable[[InContextT], None],
+        *,
+        events: int = 1,
+    ) -> Callable[[InContextT], None]:
+        """`defer` for facts of one kind, which hold the context that they stand in; a quarter of a microsecond.
+
+        `otherwise` gets those at which somebody has to look before: whether there is room, or a recorder that runs.
+        """
+
+        def taken(fact: InContextT) -> None:
+            if (session := self._session) is not None:
+                room = session.room
+                if room.expected_events < room.unlooked_until:
+                    room.expected_events += events
+                    writer = session.writer
+                    writer.defer((make, fact, fact.context, events))
+                    if writer.ended:
+                        writer.look(at_once=False)
+                    return
+            otherwise(fact)
+
+        return taken
+
+    def press_at(self, events: int) -> None:
+        """From so many waiting facts on, `deferring` hands each to its `otherwise`: what is large is better let go."""
+        if (session := self._session) is not None:
+            session.room.pressed_events = events
+
     def mark(self) -> Receipt:
         """Of the last event of all that was recorded and deferred until now, by whomever."""
         session = self._session or self._restarted()
@@ -276,6 +308,7 @@ class Recorder:
                 return
             if (successor := hand_over(self._session, self.options, self.clock)) is not None:
                 self._restarts += self._watch.restarts
+                successor.room.pressed_events = self._session.room.pressed_events
                 self._session = self._last = successor
                 self._watch = Watch(successor)
         finally:

@@ -9,6 +9,8 @@ EXPECTED_BYTES = 1_500
 """Of an event that is not made yet: what it counts for until then."""
 RESERVED_BYTES = 64 * 1024
 """Of the spool's cap: for `recorder.gap` and `recorder.closed`, so that a full spool can still say so."""
+PRESSED_EVENTS = 10_000
+"""So many waiting, and whoever adds to them has a look at each: what is large in it is better let go."""
 UNLOOKED_PART = 64
 """Of what is left below the caps, this part is let in without a look at them."""
 
@@ -35,6 +37,8 @@ class Room:
         self.made_events = 0
         self.unlooked_until = 0
         """As long as `expected_events` is below, nobody has to look at the caps."""
+        self.pressed_events = PRESSED_EVENTS
+        """So many that wait to be made, and somebody looks at each that is added."""
         self.exposed_events = sum(exposed.values())
         self.exposed_bytes = sum(size * count for size, count in exposed.items())
         self._stored_bytes = sum(stored_bytes(size) * count for size, count in exposed.items())
@@ -130,7 +134,11 @@ class Room:
         """How many events may come before somebody looks at the caps again: a small part of what they leave."""
         events = self._max_waiting_events - self._counted_events
         of_bytes = (self._max_bytes - RESERVED_BYTES - self._used_bytes) // EXPECTED_BYTES
-        return max(0, min(events, of_bytes) // UNLOOKED_PART)
+        return max(0, min(min(events, of_bytes) // UNLOOKED_PART, self.pressed_events - self._waiting_to_be_made))
+
+    @property
+    def _waiting_to_be_made(self) -> int:
+        return self.expected_events - self.made_events
 
     @property
     def _counted_events(self) -> int:

@@ -1,6 +1,8 @@
 """A recorder's side that talks to NATS: a loop in a thread of its own, which outlives whatever the servers do."""
 
 import asyncio
+import concurrent.futures.thread
+import encodings.idna
 import logging
 import socket
 import time
@@ -34,6 +36,9 @@ from relight.engine.spool.held import Held
 from relight.engine.spool.slots import Slot
 from relight.engine.spool.spool import Acked, Spool, Spooled, SpooledContent
 
+IMPORTED_BEFORE_FORKS = (concurrent.futures.thread, encodings.idna)
+"""What asyncio and sockets import when they first need it. A fork in the middle of that would leave the child a module
+that is locked for ever, and locks of which it was not told."""
 RETRY_S = 0.5
 UNREACHED_S = 1.0
 """At the end, how long a server that does not answer is still waited for."""

@@ -16,7 +16,7 @@ from relight.engine.log.reader import TRANSIENT
 from relight.engine.policies.isolation import DomainState, IsolationPolicy, Ruled, State, decide
 from relight.engine.recorder.recorder import Recorder
 from relight.engine.regions.heard import Heard
-from relight.engine.regions.isolations import Followed, Isolations
+from relight.engine.regions.isolations import ANNOUNCED, Followed, Isolations
 from relight.engine.regions.voting import Voting
 from relight.events.envelope import PLATFORM
 from relight.events.faults import DomainType
@@ -72,7 +72,7 @@ class Detector:
         cut_off = "nobody of another region is heard: this one is cut off, and suspects nobody for it"
         return (
             self._heard.failure
-            or self._isolations.failure
+            or (None if self._isolations.current else self._isolations.failure)
             or (cut_off if self.voting.cut_off else None)
             or self._ruling_failure
         )
@@ -139,6 +139,7 @@ class Detector:
                     )
 
                 await self._recorder.with_control(append)
+            await (await self._recorder.client()).publish(ANNOUNCED, key.encode())
             self.rulings += 1
             self._ruling_failure = None
             log.warning("%s of %s: %s", ruling.TYPE, key, ruling.cause, extra={"action": "ruled"})

@@ -50,9 +50,9 @@ class FailingOver:
     """A part of a region's service; `run` in the recorder's loop.
 
     `ready`: whether this region, as a failover's target, has caught up with what the log held as it was switched.
-    `drained`: whether this region, as its source, has nothing in hand any more. `caught_up`: whether this region has
-    all of the log, and its own spools are drained, so that it may have its traffic back. `leave`: takes the stream's
-    leadership out of the source. `fields` go into the heartbeats of the region's service, by which others hear of it.
+    `drained`: whether this region, as its source, has nothing in hand any more. `may_return`: whether this region's own
+    spools are drained too, so that it may have its traffic back. `leave`: takes the stream's leadership out of the
+    source. `fields` go into the heartbeats of the region's service, by which others hear of it.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class FailingOver:
         sights: Callable[[], Sights],
         ready: Asked = at_once,
         drained: Asked = at_once,
-        caught_up: Asked = at_once,
+        may_return: Asked = at_once,
         make_receipt: Callable[[StandIn], Awaitable[Content | None]] = no_receipt,
         leave: Callable[[StandIn], Awaitable[None]] = stays,
     ) -> None:
@@ -77,13 +77,14 @@ class FailingOver:
         self._table = table
         self._region = region
         self._sights = sights
-        self._asks: dict[str, Asked] = {"ready": ready, "drained": drained, "caught_up": caught_up}
+        self._asks: dict[str, Asked] = {"ready": ready, "drained": drained, "may_return": may_return}
         self._make_receipt = make_receipt
         self._leave = leave
         self._turns = Turns(table, region)
         self._ready_for: str | None = None
         self._drained_for: str | None = None
-        self._caught_up = False
+        self._may_return: bool | None = None
+        """Null where it has its traffic."""
         self._asked_at = 0.0
         self._left: tuple[str, Phase] | None = None
         self._receipts: dict[str, Content | None] = {}
@@ -95,7 +96,7 @@ class FailingOver:
         return {
             "ready_for": self._ready_for,
             "drained_for": self._drained_for,
-            "caught_up": self._caught_up,
+            "may_return": self._may_return,
             "routing_rev": self._table.rev,
         }
 
@@ -154,9 +155,9 @@ class FailingOver:
             now = asyncio.get_running_loop().time()
             if now >= self._asked_at + ASKED_EVERY_S:
                 self._asked_at = now
-                self._caught_up = await self._asks["caught_up"](own)
+                self._may_return = await self._asks["may_return"](own)
         else:
-            self._caught_up = True
+            self._may_return = None
 
     async def _rule(self, due: Command) -> None:
         if isinstance(due, Complete):
@@ -212,6 +213,6 @@ class FailingOver:
             life=life,
             ready_for=self._ready_for,
             drained_for=self._drained_for,
-            caught_up=self._caught_up,
+            caught_up=here.caught_up and self._may_return is not False,
         )
         return found

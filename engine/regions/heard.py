@@ -27,7 +27,9 @@ LEAVING_US = 15_000_000
 SUPERSEDED_US = 1_000_000
 """After so long without a word of the latest start of a sender, an earlier one is believed again."""
 FORGET_US = 3_600_000_000
+MAX_KINDS = 16
 MAX_SENDERS = 20_000
+"""Of a kind."""
 MAX_RETIRED = 8
 
 log = logging.getLogger(__name__)
@@ -59,7 +61,7 @@ class Heard:
         self.policy = policy or PhiPolicy()
         self._now_us = clock_us or _monotonic_us
         self._clock: ListeningClock | None = None
-        self._senders: dict[tuple[str, str], Sender] = {}
+        self._senders: dict[str, dict[str, Sender]] = {}
         self._callbacks: list[Callable[[Heartbeat], None]] = []
         self.unreadable = 0
         self.evicted = 0
@@ -73,31 +75,27 @@ class Heard:
 
     def last(self, kind: str, id: str) -> Heartbeat | None:
         """The latest of this sender, however long ago."""
-        sender = self._senders.get((kind, id))
+        sender = self.sender(kind, id)
         return None if sender is None else sender.last
 
     def sender(self, kind: str, id: str) -> Sender | None:
-        return self._senders.get((kind, id))
+        return self._of(kind).get(id)
 
     def of(self, kind: str, region: str | None = None) -> list[Heartbeat]:
         """The latest of every sender of this kind, those that are gone included; the longest silent first."""
-        return [
-            sender.last
-            for (of, _), sender in list(self._senders.items())
-            if of == kind and region in (None, sender.last.region)
-        ]
+        return [sender.last for sender in self.senders(kind) if region in (None, sender.last.region)]
 
     def senders(self, kind: str) -> list[Sender]:
         """As `of`, with when each was heard."""
-        return [sender for (of, _), sender in list(self._senders.items()) if of == kind]
+        return list(self._of(kind).values())
 
     def phi(self, kind: str, id: str) -> float | None:
         """How sure it is that the sender is gone; None where it was never heard."""
-        sender = self._senders.get((kind, id))
+        sender = self.sender(kind, id)
         return None if sender is None else phi(sender.arrivals, self.listened_us(), self.policy)
 
     def silent_ms(self, kind: str, id: str) -> int | None:
-        sender = self._senders.get((kind, id))
+        sender = self.sender(kind, id)
         return None if sender is None else max(0, self.listened_us() - sender.heard_us) // 1_000
 
     def region_phi(self, region: str) -> float:
@@ -129,7 +127,8 @@ class Heard:
             sender.last.region != own
             and not sender.last.leaving
             and phi(sender.arrivals, now_us, self.policy) < self.policy.threshold
-            for sender in reversed(list(self._senders.values()))
+            for kind in list(self._senders)
+            for sender in reversed(self.senders(kind))
         )
 
     def listened_us(self) -> int:
@@ -181,7 +180,8 @@ class Heard:
         except ValidationError:
             self.unreadable += 1
             return
-        if message.subject != heartbeat_subject(beat.region, beat.kind, beat.id):
+        known = beat.kind in self._senders or len(self._senders) < MAX_KINDS
+        if message.subject != heartbeat_subject(beat.region, beat.kind, beat.id) or not known:
             self.unreadable += 1
             return
         self.take(beat)
@@ -190,37 +190,34 @@ class Heard:
         """What a heartbeat that arrives now changes."""
         if self._clock is None:
             self._clock = ListeningClock(self._now_us())
-        key, now_us = (beat.kind, beat.id), self._clock.look(self._now_us())
-        before = self._senders.get(key)
+        now_us, senders = self._clock.look(self._now_us()), self._senders.setdefault(beat.kind, {})
+        before = senders.get(beat.id)
         after = _begun(beat, now_us) if before is None else _followed(before, beat, now_us, self.policy)
         if after is None:
             self.superseded += before is not None and before.last.generation != beat.generation
             return
-        self._senders.pop(key, None)
-        self._senders[key] = after  # whoever spoke last stands last
-        if len(self._senders) > MAX_SENDERS:
-            self._evict()
+        senders.pop(beat.id, None)
+        senders[beat.id] = after  # whoever spoke last stands last
+        if len(senders) > MAX_SENDERS:
+            del senders[next(iter(senders))]
+            self.evicted += 1
         for callback in self._callbacks:
             callback(beat)
 
-    def _evict(self) -> None:
-        del self._senders[next(iter(self._senders))]
-        self.evicted += 1
-
     def _forget(self, now_us: int) -> None:
         """Regions are missed however long they are silent; who else was is gone."""
-        for key, sender in list(self._senders.items())[:100]:
-            if now_us - sender.heard_us < FORGET_US:
-                return
-            if sender.last.kind != SERVICE:
-                del self._senders[key]
+        for kind, senders in self._senders.items():
+            while kind != SERVICE and senders:
+                id, sender = next(iter(senders.items()))
+                if now_us - sender.heard_us < FORGET_US:
+                    break
+                del senders[id]
+
+    def _of(self, kind: str) -> dict[str, Sender]:
+        return self._senders.get(kind) or {}
 
     def _services(self, region: str) -> list[Sender]:
-        return [
-            sender
-            for (kind, _), sender in list(self._senders.items())
-            if kind == SERVICE and sender.last.region == region
-        ]
+        return [sender for sender in self.senders(SERVICE) if sender.last.region == region]
 
 
 def _monotonic_us() -> int:

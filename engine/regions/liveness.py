@@ -62,7 +62,7 @@ class Liveness:
         """A worker of an isolated region is isolated with it."""
         last = self._heard.last(WORKER, id)
         ruled = _ruled(self._isolations.of(DomainType.ENGINE, id))
-        if last is not None and self.region(last.region) is Standing.ISOLATED:
+        if last is not None and self._isolations.of(DomainType.REGION, last.region).state is State.ISOLATED:
             ruled = Standing.ISOLATED
         if ruled is Standing.ISOLATED:
             return ruled

@@ -19,6 +19,7 @@ REPEAT_US = 2_000_000
 """For so long what was said may be on its way before it is said again."""
 AGENT_WAIT_US = 1_000_000
 """For so long an agent is not suspected yet: its whole region may turn out to be gone, which says it all at once."""
+AGENTS_EVERY_US = 250_000
 UNSUSPICIOUS_US = 1_000_000
 """Of agents that were heard so lately nothing is computed."""
 
@@ -50,6 +51,7 @@ class Voting:
         self._missed_us: dict[tuple[DomainType, str], tuple[int, int]] = {}
         """Since when and until when a domain was missed."""
         self._hears_since_us: int | None = None
+        self._agents_us = 0
         self._settle_us = round(policy.settle_s * 1_000_000)
         self._repeat_us = round(policy.vote_s / 3 * 1_000_000)
         self.votes = 0
@@ -77,6 +79,9 @@ class Voting:
                     missed.add(region)
                 silent_ms, hears = self._heard.region_silent_ms(region), self._heard.hears_now(region)
                 self._judge(DomainType.REGION, region, found, silent_ms, now_us, hears=hears)
+        if now_us - self._agents_us < AGENTS_EVERY_US:
+            return
+        self._agents_us = now_us
         for sender in self._heard.senders(WORKER):
             if not sender.last.leaving and sender.last.region not in missed:
                 self._judge_agent(sender, now_us)

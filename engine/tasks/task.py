@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Collection, Coroutine
+from collections.abc import AsyncIterator, Collection, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any, TypeVar
@@ -14,6 +14,8 @@ from relight.engine.errors import TaskRefused
 from relight.engine.recorder.receipts import Receipt
 from relight.engine.recorder.recorder import Recorder
 from relight.engine.tasks.rulings import Owned, TaskLog
+from relight.engine.tasks.sessions.schema import Migrate, StateT
+from relight.engine.tasks.sessions.session import Session
 from relight.events.decisions import DecisionCheckpointed
 from relight.events.tasks import TaskReassigned, TaskState
 from relight.events.values import Content
@@ -131,6 +133,18 @@ class Task:
     async def keep(self, body: bytes) -> Content:
         """Bytes in the content store of the task's tenant; durable once this returns."""
         return await self._in_loop(self._log.keep(self.tenant, body))
+
+    def session(
+        self,
+        model: type[StateT],
+        *,
+        version: int = 1,
+        migrate: Mapping[int, Migrate] | None = None,
+        initial: StateT | None = None,
+        older: bool = False,
+    ) -> Session[StateT]:
+        """What is known of the task, kept at checkpoints: see `Session`."""
+        return Session(self, self._recorder, model, version=version, migrate=migrate, initial=initial, older=older)
 
     async def latest(self) -> Owned:
         """The task as it is now, for its last ruling: nothing of the owner's is under way."""

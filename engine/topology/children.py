@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -117,13 +117,13 @@ async def run_children(
     commands: Sequence[Command],
     *,
     restart: bool,
-    announce: Callable[[Mapping[str, Running]], None],
+    ready: Callable[[Mapping[str, Running]], Awaitable[None]],
     said: Callable[[str], None],
     asked: asyncio.Event,
 ) -> None:
     """All of them, until `asked`, or until every one has ended and stays down.
 
-    `announce` is called once all are ready. Raises `EmbeddedServerError` when one does not get there.
+    `ready` is called once all are. Raises `EmbeddedServerError` when one does not get there.
     """
     children = [RegionProcess(command, said) for command in commands]
     kept = [asyncio.create_task(child.keep(restart=restart)) for child in children]
@@ -138,7 +138,7 @@ async def run_children(
                 raise EmbeddedServerError(
                     f"{', '.join(late)} not ready after {READY_S:.0f} s: see {commands[0].folder.parent}/*/{LOG}"
                 )
-            announce(firsts.result())
+            await ready(firsts.result())
             await asyncio.wait([ends, stopped], return_when=asyncio.FIRST_COMPLETED)
     finally:
         for task in (stopped, firsts, ends):

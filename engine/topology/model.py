@@ -41,8 +41,8 @@ class FleetOptions(_Frozen):
     kind: Kind
     max_failovers: int = Field(default=3, ge=1)
     """Within `window_s`; one more is refused."""
-    window_s: Positive = 600
-    drain_s: Positive = 20
+    window_s: int = Field(default=600, ge=1)
+    drain_s: int = Field(default=20, ge=0)
     """How long a graceful failover waits for work in hand before it is forced."""
     suspect_phi: Positive = 8.0
     """Suspicion at which a region that is silent counts as suspected (phi accrual)."""

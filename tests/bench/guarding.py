@@ -91,9 +91,6 @@ def _sync_sides(guard: Guard) -> dict[str, Side]:
 async def _async_sides(guard: Guard) -> dict[str, Side]:
     request, bare = await async_bare_call()
 
-    async def guarded_call(request: Any) -> Any:
-        return await guard.handle_async(request, bare)
-
     def side(call: Callable[[Any], Awaitable[Any]]) -> Side:
         async def run(calls: int) -> list[float]:
             taken = []
@@ -107,16 +104,13 @@ async def _async_sides(guard: Guard) -> dict[str, Side]:
 
         return run
 
-    sides = {"bare": bare, "guard": guarded_call, **async_peers(bare)}
+    sides = {"bare": bare, "guard": lambda request: guard.handle_async(request, bare), **async_peers(bare)}
     return {name: side(call) for name, call in sides.items()}
 
 
 async def _waiting_sides(guard: Guard) -> dict[str, Side]:
     """Calls that wait once for their answer, as all real ones do, driven by hand: the wait itself takes no time."""
     request, bare = await async_bare_call(waits=True)
-
-    async def guarded_call(request: Any) -> Any:
-        return await guard.handle_async(request, bare)
 
     def side(call: Callable[[Any], Any]) -> Side:
         async def run(calls: int) -> list[float]:
@@ -136,7 +130,11 @@ async def _waiting_sides(guard: Guard) -> dict[str, Side]:
 
     peers = async_peers(bare)
     shown = (NOTHING, RETRY_AND_BREAKER, STAMINA_CIRCUIT, TENACITY_PURGATORY)
-    sides = {"bare": bare, "guard": guarded_call, **{name: peers[name] for name in shown}}
+    sides = {
+        "bare": bare,
+        "guard": lambda request: guard.handle_async(request, bare),
+        **{name: peers[name] for name in shown},
+    }
     return {name: side(call) for name, call in sides.items()}
 
 

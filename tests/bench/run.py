@@ -29,6 +29,7 @@ BENCHMARKS = (
     "freshness",
     "subscriber_peer",
     "fleet_breakers",
+    "tasking",
 )
 WIDTH = 180
 """Of the table where it goes to a file or a pipe."""

@@ -39,8 +39,8 @@ class Breaker:
         "_linked",
         "_local",
         "_lock",
-        "_passes",
         "name",
+        "passes",
         "policy",
         "refused_calls",
     )
@@ -63,19 +63,19 @@ class Breaker:
         self._linked = False
         self._alone_rev = 0
         self._lease_left = self._lease_successes = 0
-        self._passes = False
+        self.passes = False
 
     def permit(self, now_us: int) -> Permit | Refused:
         """Whether a call may pass now; say afterwards what came of it, once."""
         # One attribute, which is only ever replaced under the lock: a closed breaker costs its callers nothing else.
-        return CLOSED if self._passes else self._ask(now_us)
+        return CLOSED if self.passes else self._ask(now_us)
 
     def succeeded(self, permit: Permit, latency_us: int, now_us: int | None = None) -> None:
         """The dependency answered."""
         if now_us is None:
             now_us = self._circle.now_us()
         # What a failure is to be measured by is put together when there is one, or when the window turns.
-        if permit is CLOSED and self._passes and self._counts_answers and now_us < self._local.turns_at_us:
+        if permit is CLOSED and self.passes and self._counts_answers and now_us < self._local.turns_at_us:
             self._answers += 1
             return
         with self._lock:
@@ -262,7 +262,7 @@ class Breaker:
 
     def _vote(self) -> None:
         local = self._local
-        self._passes = False
+        self.passes = False
         self._circle.record(
             BreakerTripped(
                 service_name=self.name,
@@ -287,7 +287,7 @@ class Breaker:
     def _settle(self) -> None:
         self._tell_answers()
         allowed = self._fleet.state is State.CLOSED or self._is_alone()
-        self._passes = allowed and self._local.state is State.CLOSED and self._circle.joined
+        self.passes = allowed and self._local.state is State.CLOSED and self._circle.joined
 
 
 def _moment(us: int) -> datetime:

@@ -7,7 +7,7 @@ import threading
 import time
 from concurrent.futures import Future
 from contextvars import Context
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Self
 from weakref import WeakSet
@@ -19,6 +19,7 @@ from relight.engine import scope
 from relight.engine.errors import RecorderError
 from relight.engine.guard.breakers.breaker import Breaker, BreakerHealth
 from relight.engine.guard.breakers.fleet import Fleet
+from relight.engine.guard.facts import Dependency
 from relight.engine.guard.recording.journal import Journal
 from relight.engine.policies.breaker import BreakerPolicy
 from relight.engine.recorder.recorder import Recorder
@@ -27,6 +28,10 @@ from relight.events.errors import InvalidEvent
 from relight.events.values import Key
 
 JOIN_AGAIN_S = 0.5
+MAX_MODELS, MAX_TOOLS = 200, 1_000
+"""Breakers of one process. Requests name their models, and whoever sends them may make names up: each breaker would be
+held for ever, and followed by the whole fleet."""
+OTHER = "other"
 _names = TypeAdapter[str](Key)
 
 log = logging.getLogger(__name__)
@@ -36,7 +41,8 @@ log = logging.getLogger(__name__)
 class BreakersHealth:
     """`breakers` are those that are not closed, `refused_calls` of all of them.
 
-    `failure`: why rulings of the fleet do not arrive now. `unrecorded`: votes that no recorder took.
+    `failure`: why rulings of the fleet do not arrive now. `unrecorded`: votes that no recorder took. `shared`: how
+    often one was asked for beyond the number that there may be, and got the one that all such share.
     """
 
     process: str
@@ -45,6 +51,7 @@ class BreakersHealth:
     refused_calls: int
     failure: str | None
     unrecorded: int
+    shared: int = 0
 
 
 class Breakers:
@@ -62,6 +69,7 @@ class Breakers:
         self._recorder = recorder
         self.now_us = recorder.clock.now_us
         self._breakers: dict[str, Breaker] = {}
+        self._models: set[str] = set()
         self._warned: set[str] = set()
         self._begin()
         _all.add(self)
@@ -80,6 +88,7 @@ class Breakers:
         self.process = f"{socket.gethostname()}/{os.getpid()}/{uuid_utils.uuid4().hex[:8]}"
         self.joined = False
         self.unrecorded = 0
+        self.shared = 0
         self._join_at = 0.0
         self._joining = threading.Lock()
         self._fleet = Fleet(self._recorder, process=self.process, breakers=self._breakers)
@@ -89,8 +98,11 @@ class Breakers:
     def of(self, name: str, policy: BreakerPolicy | None = None) -> Breaker:
         """The breaker of this dependency; `policy` counts where it is named for the first time.
 
-        Raises `InvalidEvent` for what is no name.
+        Beyond `MAX_TOOLS` names it is the one called `other`. Raises `InvalidEvent` for what is no name.
         """
+        is_new = name not in self._breakers and name not in self._models
+        if is_new and len(self._breakers) - len(self._models) >= MAX_TOOLS:
+            name = self._share(name, OTHER)
         if (found := self._breakers.get(name)) is None:
             try:
                 _names.validate_python(name)
@@ -107,6 +119,29 @@ class Breakers:
             )
         return found
 
+    def of_model(self, dependency: Dependency, policy: BreakerPolicy | None = None) -> Breaker:
+        """`of` for a model that a request names; beyond `MAX_MODELS` its provider's region has one for all others."""
+        name = dependency.name
+        if name not in self._breakers and len(self._models) >= MAX_MODELS:
+            name = self._share(name, replace(dependency, model=OTHER).name)
+        self._models.add(name)
+        try:
+            return self.of(name, policy)
+        except InvalidEvent:
+            self._models.discard(name)
+            raise
+
+    def _share(self, name: str, other: str) -> str:
+        if not self.shared:
+            log.warning(
+                "breaker %.200r is one too many: it and all that follow share the breaker %s",
+                name,
+                other,
+                extra={"action": "breaker_shared"},
+            )
+        self.shared += 1
+        return other
+
     def health(self) -> BreakersHealth:
         """What is not closed, and what was refused."""
         breakers = list(self._breakers.values())
@@ -118,6 +153,7 @@ class Breakers:
             refused_calls=sum(breaker.refused_calls for breaker in breakers),
             failure=self._fleet.failure if self.joined else "the recorder is not running",
             unrecorded=self.unrecorded,
+            shared=self.shared,
         )
 
     def join(self) -> None:

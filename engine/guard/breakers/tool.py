@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextvars import ContextVar
 from functools import wraps
 from types import TracebackType
-from typing import NamedTuple, ParamSpec, Self, TypeVar, cast
+from typing import ParamSpec, Self, TypeVar, cast
 
 from relight.engine.errors import CircuitOpen
 from relight.engine.guard.breakers.breaker import Breaker, Permit, Refused
@@ -26,14 +26,21 @@ R = TypeVar("R")
 Counted = type[BaseException] | tuple[type[BaseException], ...]
 
 
-class _Entered(NamedTuple):
+class _Entered:
     """A block that is being run; `around` is the one that it is inside of."""
 
-    tool: "ToolBreaker"
-    permit: Permit
-    started_us: int
-    started_ns: int
-    around: "_Entered | None"
+    __slots__ = ("around", "permit", "started_ns", "started_us", "tool")
+
+    def __init__(self, tool: "ToolBreaker", permit: Permit, started_us: int, around: "_Entered | None") -> None:
+        self.tool = tool
+        self.permit = permit
+        self.started_us = started_us
+        self.started_ns = time.perf_counter_ns()
+        self.around = around
+
+    @property
+    def open(self) -> bool:
+        return self in self.tool._open
 
 
 _entered: ContextVar[_Entered | None] = ContextVar("relight_tool_breakers", default=None)
@@ -61,6 +68,8 @@ class ToolBreaker:
         self._journal = journal or breakers.journal
         self._counts = counts
         self._ignores = ignores
+        self._open: dict[_Entered, bool] = {}
+        """Blocks that are being run, in whichever context, in the order in which they were entered."""
 
     @property
     def breaker(self) -> Breaker:
@@ -123,14 +132,13 @@ class ToolBreaker:
                 self._breaker.waited_for()
                 yield min(max(0.0, (answer.retry_at_us - now_us) / 1e6), 1.0)  # it may close early
                 continue
-            _entered.set(_Entered(self, answer, now_us, time.perf_counter_ns(), _entered.get()))
+            entered = _Entered(self, answer, now_us, _still_open(_entered.get()))
+            self._open[entered] = True
+            _entered.set(entered)
             return
 
     def _left(self, error: BaseException | None) -> None:
-        entered = _entered.get()
-        if entered is None or entered.tool is not self:
-            raise RuntimeError(f"breaker {self._breaker.name} is left in another context than it was entered in")
-        _entered.set(entered.around)
+        entered = self._leave()
         latency_us = (time.perf_counter_ns() - entered.started_ns) // 1_000
         failure = None if error is None else type(error).__name__
         if failure is None:
@@ -142,6 +150,31 @@ class ToolBreaker:
             return
         name, started_us = self._breaker.name, entered.started_us
         self._journal.depended(name, started_us=started_us, latency_us=latency_us, failure=failure)
+
+    def _leave(self) -> _Entered:
+        """The innermost block of this context; where there is none, the last one that was entered in another.
+
+        A generator may be ended by another task than began it, or by the garbage collector. Which of several blocks is
+        meant is not known then, but each gives its permit back.
+        """
+        here = innermost = _still_open(_entered.get())
+        while here is not None and here.tool is not self:
+            here = _still_open(here.around)
+        candidates = list(self._open)
+        if here is not None:
+            candidates.append(here)
+        for entered in reversed(candidates):
+            if self._open.pop(entered, False):  # atomic: another thread may be leaving one, too
+                _entered.set(_still_open(innermost))
+                return entered
+        raise RuntimeError(f"breaker {self._breaker.name} is left more often than it was entered")
+
+
+def _still_open(entered: _Entered | None) -> _Entered | None:
+    """It, or the next one around it that was not left from another context meanwhile."""
+    while entered is not None and not entered.open:
+        entered = entered.around
+    return entered
 
 
 def _circuit_open(refused: Refused, now_us: int) -> CircuitOpen:

@@ -1,6 +1,7 @@
 """Ends attempts at their deadline: one timer for all calls of a loop, for `asyncio.timeout` costs 3 us a call."""
 
 import asyncio
+import time
 from heapq import heapify, heappop, heappush
 from itertools import count
 
@@ -10,13 +11,23 @@ _NEVER = float("inf")
 
 
 class Alarm:
-    """Rings at a moment, unless it is taken back before; `at_s` is of the clock of whoever rings it."""
+    """Rings at a moment, unless it is taken back before; `at_s` is of the clock of whoever rings it.
 
-    at_s = 0.0
-    target: object = None
-    over = False
-    fired = False
-    cancelling = 0
+    It is made without an __init__ of its own: whoever sets it, inserts it or rings it fills in what he is asked for.
+    """
+
+    __slots__ = ("at_s", "cancelling", "fired", "over", "target")
+    at_s: float
+    target: object
+    fired: bool
+    cancelling: int
+    over: bool
+
+    def raised(self, error: BaseException) -> Exception | None:
+        """What an attempt until then raised; None where its caller was told meanwhile that it is to end."""
+        if isinstance(error, Exception):
+            return error
+        return TimeoutError() if isinstance(error, asyncio.CancelledError) and self.caught() else None
 
     def caught(self) -> bool:
         """Whether the cancellation of a task is this alarm's, and nobody else asked for one."""
@@ -31,11 +42,11 @@ class Agenda:
     with all that was asked and answered. Threads add to the dict and take from it without a lock.
     """
 
-    __slots__ = ("_heap", "_last_s", "_numbers", "_ordered", "_over")
+    __slots__ = ("_heap", "_numbers", "_over", "last_s", "ordered")
 
     def __init__(self) -> None:
-        self._ordered: dict[Alarm, None] = {}
-        self._last_s = 0.0
+        self.ordered: dict[Alarm, None] = {}
+        self.last_s = 0.0
         self._heap: list[tuple[float, int, Alarm]] = []
         self._numbers = count()
         self._over = 0
@@ -43,18 +54,19 @@ class Agenda:
 
     def append(self, alarm: Alarm) -> bool:
         """False where it would come before one that is there: `insert` it."""
-        if alarm.at_s < self._last_s:
+        if alarm.at_s < self.last_s:
             return False
-        self._last_s = alarm.at_s
-        self._ordered[alarm] = None
+        self.last_s = alarm.at_s
+        self.ordered[alarm] = None
         return True
 
     def insert(self, alarm: Alarm) -> None:
+        alarm.over = False
         heappush(self._heap, (alarm.at_s, next(self._numbers), alarm))
 
     def take_back(self, alarm: Alarm) -> bool:
         """False where it was inserted, or has rung."""
-        return self._ordered.pop(alarm, alarm) is None
+        return self.ordered.pop(alarm, alarm) is None
 
     def over(self, alarm: Alarm) -> None:
         """One that was inserted is not to ring any more."""
@@ -90,7 +102,7 @@ class Agenda:
     def _first(self) -> Alarm | None:
         while True:
             try:
-                return next(iter(self._ordered), None)
+                return next(iter(self.ordered), None)
             except RuntimeError:  # another thread changed it just then
                 continue
 
@@ -99,24 +111,36 @@ class LoopAlarms:
     """Cancels tasks of one loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.runs_in = loop if hasattr(loop, "_thread_id") else _UNSEEN
+        """What says in which thread the loop runs now: to ask asyncio for the loop that runs takes five times as long.
+
+        It asks for the process's id each time, in 3.11. Of other loops nothing can be seen: they have to be asked for.
+        """
         self._loop = loop
-        self._now_s = loop.time
+        # The loop's own `time` is this one, with a frame around it.
+        self._now_s = time.monotonic if type(loop).time is asyncio.BaseEventLoop.time else loop.time
         self._agenda = Agenda()
         self._timer: asyncio.TimerHandle | None = None
         self._rings_s = _NEVER
 
     def set(self, alarm: Alarm, left_s: float) -> None:
         """For the current task."""
-        alarm.target = asyncio.current_task(self._loop)  # to be told the loop saves half of the time
+        alarm.fired = False
+        alarm.target = asyncio.current_task(self._loop)
         alarm.at_s = at_s = self._now_s() + left_s
-        if not self._agenda.append(alarm):
-            self._agenda.insert(alarm)
+        agenda = self._agenda
+        if at_s >= agenda.last_s:  # as `append`, without a frame
+            agenda.last_s = at_s
+            agenda.ordered[alarm] = None
+        else:
+            agenda.insert(alarm)
         if at_s < self._rings_s:
             self._arm(at_s)
 
     def clear(self, alarm: Alarm) -> None:
-        if not self._agenda.take_back(alarm):
+        if self._agenda.ordered.pop(alarm, alarm) is not None:
             self._agenda.over(alarm)
+        alarm.target = None  # the task holds its result, and the alarm may be held for longer than it
 
     def _arm(self, at_s: float) -> None:
         if self._timer is not None:
@@ -131,3 +155,12 @@ class LoopAlarms:
             alarm.target.cancel()
         # Not before: most alarms are taken back long before they ring, and a timer costs more than they do.
         self._arm(self._agenda.next_s())
+
+
+class _Unseen:
+    """Stands for a loop of which it cannot be seen where it runs."""
+
+    _thread_id: int | None = None
+
+
+_UNSEEN = _Unseen()

@@ -2,7 +2,7 @@
 
 from collections.abc import Generator
 
-from relight.engine.guard.breakers.breaker import Refused
+from relight.engine.guard.breakers.breaker import CLOSED, Permit, Refused
 from relight.engine.guard.budgets.purse import Purse
 from relight.engine.guard.calls.classify import Fault
 from relight.engine.guard.calls.first import First
@@ -35,7 +35,6 @@ class Conduct:
         "_parts",
         "_permit",
         "_purse",
-        "_refused",
         "_request",
         "_until_us",
         "_way",
@@ -49,14 +48,14 @@ class Conduct:
         self._until_us = first.until_us
         self._parses = first.parses
         self._asynchronous = asynchronous
+        self._breaker = first.breaker
         self._first: Send | None = None
         """Until it is looked at."""
-        if first.may:
-            self._first, call.attempts = first, 1
-        self._refused = first.refused
-        self._breaker = first.breaker
-        self._permit = first.permit
+        self._permit: Permit | None = None
         """Given, and not answered yet."""
+        if first.sent:
+            self._first, call.attempts = first, 1
+            self._permit = CLOSED
         self._attempt: Attempt | None = None
         """At hand, or the last one."""
         self._failed: Send | None = None
@@ -144,9 +143,8 @@ class Conduct:
 
     def _asks(self, now_us: int) -> Refused | None:
         """The breaker, for leave."""
-        refused, self._refused = self._refused, None
-        if refused is not None or self._breaker is None:
-            return refused
+        if self._breaker is None:
+            return None
         answer = self._parts.asked(self._breaker, now_us)
         if isinstance(answer, Refused):
             return answer

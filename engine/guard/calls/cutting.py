@@ -40,6 +40,7 @@ class ThreadAlarms:
 
     def set(self, alarm: Alarm, left_s: float) -> None:
         """For the thread that this is."""
+        alarm.fired = False
         alarm.target = threading.get_ident()
         alarm.at_s = at_s = time.monotonic() + left_s
         appended = self._agenda.append(alarm)

@@ -1,10 +1,9 @@
 """Does what the core of a call asks for: a driver for each kind of client."""
 
 import asyncio
-from collections.abc import Awaitable, Generator
+from collections.abc import Awaitable
 from contextlib import suppress
 from inspect import GEN_CLOSED, getgeneratorstate
-from types import coroutine
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
@@ -13,6 +12,7 @@ from anthropic import APIResponse, AsyncAPIResponse
 from anthropic._base_client import BaseClient
 
 from relight.engine.clock import Clock
+from relight.engine.errors import GuardError
 from relight.engine.guard.calls.alarms import LoopAlarms
 from relight.engine.guard.calls.cutting import THREAD_ALARMS
 from relight.engine.guard.calls.steps import AnyResponse, HandOut, Pause, Release, Send, Steps
@@ -20,16 +20,14 @@ from relight.engine.guard.calls.waits import Waits
 from relight.engine.guard.streams.streams import watch_async, watch_sync
 from relight.engine.guard.streams.watching import StreamEnd
 
-KEPT_BYTES = 1 << 20
-"""Of a stream's body, for the journal; of a longer one it has the digest."""
-
 
 class SyncDriver:
     """Drives calls of synchronous clients, from any thread."""
 
-    def __init__(self, clock: Clock, waits: Waits) -> None:
+    def __init__(self, clock: Clock, waits: Waits, *, stream_bytes: int) -> None:
         self._clock = clock
         self._waits = waits
+        self._stream_bytes = stream_bytes
 
     def drive(self, steps: Steps, *, stream_until_us: int | None) -> APIResponse[Any]:
         came = self.run(steps)
@@ -41,7 +39,7 @@ class SyncDriver:
             _SyncWatcher(self, steps, came),
             self._clock,
             deadline_us=stream_until_us,
-            keep_bytes=KEPT_BYTES,
+            keep_bytes=self._stream_bytes,
             expects=came.expects,
         )
         return cast("APIResponse[Any]", response)
@@ -72,15 +70,22 @@ class SyncDriver:
         THREAD_ALARMS.set(step, step.left_s)
         try:
             response = cast("APIResponse[Any]", step.call_next(step.request))
-            if step.came(response):
-                try:
-                    step.parsed = response.parse()
-                except Exception as error:
-                    step.unparsed = error
-        except Exception as error:
-            step.error = error
+        except BaseException as error:
+            step.error = step.raised(error)
+            if step.error is None:
+                raise
+            return
         finally:
             THREAD_ALARMS.clear(step)
+        self.read(step, response)
+
+    def read(self, step: Send, response: APIResponse[Any]) -> None:
+        """What came of an attempt."""
+        if step.came(response):
+            try:
+                step.parsed = response.parse()
+            except Exception as error:
+                step.unparsed = error
 
 
 class _Going:
@@ -137,11 +142,13 @@ class _SyncWatcher(_Going):
 class AsyncDriver:
     """Drives calls of asynchronous clients, in any loop of asyncio."""
 
-    def __init__(self, clock: Clock, waits: Waits) -> None:
+    def __init__(self, clock: Clock, waits: Waits, *, stream_bytes: int) -> None:
         self._clock = clock
         self._waits = waits
+        self._stream_bytes = stream_bytes
         self._alarms: WeakKeyDictionary[asyncio.AbstractEventLoop, LoopAlarms] = WeakKeyDictionary()
-        self._last: tuple[asyncio.AbstractEventLoop, LoopAlarms] | None = None
+        self.alarms: LoopAlarms | None = None
+        """Of the loop where the last attempt began."""
 
     async def drive(self, steps: Steps, *, stream_until_us: int | None) -> AsyncAPIResponse[Any]:
         came = await self.run(steps)
@@ -153,7 +160,7 @@ class AsyncDriver:
             _AsyncWatcher(self, steps, came),
             self._clock,
             deadline_us=stream_until_us,
-            keep_bytes=KEPT_BYTES,
+            keep_bytes=self._stream_bytes,
             expects=came.expects,
         )
         return cast("AsyncAPIResponse[Any]", response)
@@ -179,58 +186,41 @@ class AsyncDriver:
             else:
                 step = _next(steps)
 
-    @coroutine
-    def send(self, step: Send) -> Generator[Any, Any, None]:
-        """One attempt. What its caller is told meanwhile is raised: that it is cancelled.
-
-        A generator, for it has to see when the attempt waits for the first time: nothing before can be ended, and to
-        ask asyncio for its loop and task takes as long as all else here. It is done while the request is on its way.
-        """
-        try:
-            going = cast("Awaitable[AsyncAPIResponse[Any]]", step.call_next(step.request)).__await__()
-            try:
-                waits = next(going)
-            except StopIteration as came:
-                response = came.value
-            else:
-                response = yield from self._waited(step, going, waits)
-            if step.came(response):
-                try:
-                    step.parsed = yield from response.parse()
-                except Exception as error:
-                    step.unparsed = error
-        except asyncio.CancelledError:
-            if not step.caught():
-                raise
-            step.error = TimeoutError()
-        except Exception as error:
-            step.error = error
-
-    def _waited(self, step: Send, going: Generator[Any, Any, Any], waits: object) -> Generator[Any, Any, Any]:
-        """Goes on with what waits, and ends it at its deadline."""
-        alarms = self._alarms_here()
+    async def send(self, step: Send) -> None:
+        """One attempt. What its caller is told meanwhile is raised: that it is cancelled."""
+        alarms = self.alarms_here()
         alarms.set(step, step.left_s)
         try:
-            while True:
-                try:
-                    yield waits
-                except BaseException as error:
-                    try:
-                        waits = going.throw(error)
-                    except StopIteration as came:
-                        return came.value
-                else:
-                    return (yield from going)
+            response = await cast("Awaitable[AsyncAPIResponse[Any]]", step.call_next(step.request))
+        except BaseException as error:
+            step.error = step.raised(error)
+            if step.error is None:
+                raise
+            return
         finally:
             alarms.clear(step)
+        await self.read(step, response)
 
-    def _alarms_here(self) -> LoopAlarms:
-        loop = asyncio.get_running_loop()
-        if (last := self._last) is not None and last[0] is loop:
-            return last[1]
+    async def read(self, step: Send, response: AsyncAPIResponse[Any]) -> None:
+        """What came of an attempt."""
+        if step.came(response):
+            try:
+                step.parsed = await response.parse()
+            except Exception as error:
+                step.unparsed = error
+
+    def alarms_here(self) -> LoopAlarms:
+        """Those of the loop that runs."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            raise GuardError(
+                "a guarded async client needs asyncio's loop, and this is another (trio's?): call a sync client in a "
+                "thread of it, as with trio.to_thread.run_sync, or run under asyncio"
+            ) from None
         if (alarms := self._alarms.get(loop)) is None:
             alarms = self._alarms[loop] = LoopAlarms(loop)
-        self._last = (loop, alarms)
+        self.alarms = alarms
         return alarms
 
 

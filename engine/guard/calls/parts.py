@@ -13,7 +13,7 @@ from relight.engine.guard.calls.waits import Waits
 from relight.engine.guard.facts import Attempt, Call, Dependency
 from relight.engine.guard.policy import GuardPolicy
 from relight.engine.guard.recording.events import AGAINST_THE_DEPENDENCY
-from relight.engine.guard.recording.records import QuickRecords
+from relight.engine.guard.recording.records import QuickCall, QuickRecords
 from relight.engine.guard.routes.chain import Routes
 
 if TYPE_CHECKING:
@@ -33,16 +33,18 @@ class Parts:
         "budgets",
         "clients",
         "clock",
+        "deadline_s",
         "deadline_us",
         "falls_back",
         "faults",
         "journal",
         "name",
-        "now_us",
+        "now_ns",
         "numbers",
         "retried_outside",
         "retry",
         "routes",
+        "straight",
         "tenant",
         "unserved",
         "wait_for_capacity_s",
@@ -68,7 +70,7 @@ class Parts:
         self.tenant = tenant
         self.waits = waits
         self.journal = journal
-        self.now_us = clock.now_us
+        self.now_ns = clock.quick_reader()
         self.numbers = count(1)
         self.retried_outside = 0
         self.clients = clients
@@ -77,13 +79,22 @@ class Parts:
         self.routes = routes
         self.falls_back = bool(routes)
         self.budgets = budgets
+        self.straight = budgets is None and not routes
+        """Whether a call whose first attempt works needs nothing else."""
         self.retry = policy.retry
+        self.deadline_s = policy.deadline_s
         self.deadline_us = round(policy.deadline_s * _US)
         self.wait_for_capacity_s = policy.wait_for_capacity_s
         self._breakers = breakers
         self._breaker_policy = policy.breaker
         self.faults: Counter[str] = Counter()
         """How often which part failed."""
+
+    def begun(self, call: QuickCall) -> None:
+        try:
+            self.journal.begun(call)
+        except Exception as error:
+            self.failed("journal", error)
 
     def attempted(self, call: Call, attempt: Attempt) -> None:
         try:
@@ -102,7 +113,7 @@ class Parts:
         if self._breakers is None or self._breaker_policy is None:
             return None
         try:
-            return self._breakers.of(dependency.name, self._breaker_policy)
+            return self._breakers.of_model(dependency, self._breaker_policy)
         except Exception as error:
             self.failed("breaker", error)
             return None

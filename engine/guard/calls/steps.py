@@ -36,10 +36,7 @@ class Send(Alarm):
         self.started_us = started_us
         self.until_us = until_us
         self.parses = parses
-
-    @property
-    def left_s(self) -> float:
-        return (self.until_us - self.started_us) / 1_000_000
+        self.left_s = (until_us - started_us) / 1_000_000
 
     def came(self, response: AnyResponse) -> bool:
         """Takes what `call_next` returned; True where it is to be parsed now."""

@@ -22,14 +22,25 @@ MAX_MODELS = 1_000
 
 
 class Lane:
-    """Calls of one client to one model. `max_retries` as the client's."""
+    """Calls of one client to one model, under one guard. `max_retries` as the client's."""
 
-    __slots__ = ("breaker", "dependency", "max_retries")
+    __slots__ = ("breaker", "dependency", "kind", "max_retries", "parts", "straight")
 
-    def __init__(self, dependency: Dependency, breaker: Breaker | None, max_retries: int | None) -> None:
+    def __init__(self, parts: Parts, dependency: Dependency, max_retries: int | None) -> None:
+        self.parts = parts
         self.dependency = dependency
-        self.breaker = breaker
+        self.breaker = parts.breaker(dependency)
+        self.straight = parts.straight and (self.breaker is None or isinstance(self.breaker, Breaker))
+        """Whether a call that works needs no more than a look at the breaker."""
         self.max_retries = max_retries
+        self.kind: object = None
+        """The model of the SDK's that the last answer was parsed into."""
+
+    def reads(self, kind: object) -> bool:
+        """Whether answers are parsed into it, as a model of the SDK's."""
+        if found := is_model(kind):
+            self.kind = kind
+        return found
 
 
 class KnownClient:
@@ -50,7 +61,7 @@ class KnownClient:
             if len(self.lanes) >= MAX_MODELS:
                 self.lanes.clear()
             dependency = Dependency(self.provider, self.region, model)
-            known = self.lanes[model] = Lane(dependency, parts.breaker(dependency), self.max_retries)
+            known = self.lanes[model] = Lane(parts, dependency, self.max_retries)
         return known
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import orjson
 from pydantic import JsonValue
 
-from relight.engine.guard.facts import Attempt
+from relight.engine.guard.facts import Attempt, Call
 from relight.engine.guard.recording.assembling import whole
 from relight.engine.recorder.items import Kept
 from relight.engine.settings import ContentPolicy
@@ -24,10 +24,17 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Digest:
-    """What an event says of a content, and the bytes to keep if they are to be kept."""
+    """What an event says of a content, and the bytes to keep if they are to be kept.
 
-    content: Content
+    `dropped`: they were to be kept, but nobody has them any more.
+    """
+
+    content: Content | None
     kept: Kept | None = None
+    dropped: bool = False
+
+
+NOTHING = Digest(None)
 
 
 class Contents:
@@ -39,18 +46,34 @@ class Contents:
         self.refused = 0
         """Contents of which nothing was recorded, since a hook failed or they could not be read."""
 
-    def of_request(self, decision: str, body: Mapping[str, object] | None) -> Digest | None:
+    @property
+    def needs_bytes(self) -> bool:
+        """Whether something is missing where only the digest of a body is there: its bytes, or what hooks left."""
+        return self.policy is ContentPolicy.FULL or (self.policy is ContentPolicy.DIGEST and bool(self._redact))
+
+    def of_request(self, call: Call) -> Digest | None:
         """Of the canonical JSON: keys in order, no spaces."""
-        if self.policy is ContentPolicy.NONE or body is None:
+        if self.policy is ContentPolicy.NONE or call.body is None:
             return None
+        if call.let_go:
+            return self._dropped(call.request)
         try:
-            canonical = _canonical(body)
+            canonical = _canonical(call.body)
             if self._redact:
                 canonical = self._redacted(REQUEST, orjson.loads(canonical))
         except Exception as error:  # a hook is anybody's code
-            self._refuse(decision, REQUEST, error)
+            self._refuse(call.decision, REQUEST, error)
             return None
         return self._digest(canonical)
+
+    def digest_of(self, body: Mapping[str, object]) -> Content | None:
+        """Of a request that is to be let go, on the caller's own time; hooks may take long, and are not asked."""
+        if self._redact or self.policy is ContentPolicy.NONE:
+            return None
+        try:
+            return self._digest(_canonical(body)).content
+        except (TypeError, ValueError):  # nor could it be read later
+            return None
 
     def of_response(self, decision: str, attempt: Attempt) -> Digest | None:
         """Of the bytes as they came, or of what hooks left of the message that they are.
@@ -62,10 +85,11 @@ class Contents:
         if attempt.failure is not None and self._redact:
             return None
         if attempt.body is None:
-            # Nobody kept the bytes of a long stream; what hooks would leave of them is not known.
-            if attempt.body_sha256 is None or attempt.body_bytes is None or self._redact:
+            # Nobody has the bytes of a long stream, or of what was let go; what hooks would leave is not known.
+            if attempt.body_sha256 is None or attempt.body_bytes is None:
                 return None
-            return Digest(Content(sha256=attempt.body_sha256, size_bytes=attempt.body_bytes))
+            content = Content(sha256=attempt.body_sha256, size_bytes=attempt.body_bytes)
+            return self._dropped(content) if attempt.failure is None else Digest(content)
         try:
             body = attempt.body
             if self._redact:
@@ -86,6 +110,9 @@ class Contents:
         sha256 = hashlib.sha256(body).hexdigest()
         kept = Kept(sha256, body) if keeps and self.policy is ContentPolicy.FULL else None
         return Digest(Content(sha256=sha256, size_bytes=len(body)), kept)
+
+    def _dropped(self, content: Content | None) -> Digest:
+        return Digest(None if self._redact else content, dropped=self.needs_bytes)
 
     def _refuse(self, decision: str, kind: str, error: Exception) -> None:
         self.refused += 1

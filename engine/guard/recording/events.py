@@ -31,20 +31,21 @@ _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 Attributes = dict[str, JsonValue]
 
 
-def taken(call: Call, request: Content | None) -> DecisionTaken:
+def taken(call: Call, request: Content | None, *, dropped: bool = False) -> DecisionTaken:
+    """`dropped`: what was to be kept of the request is not."""
     return DecisionTaken(
         decision=call.decision,
         decision_type=AGENT_CALL,
         agent=call.scope.agent,
         task=call.scope.task,
-        context=_request_attributes(call),
+        context=_request_attributes(call) | _dropped(dropped),
         provider=key(call.dependency.provider),
         model=key(call.dependency.model),
         request=request,
     )
 
 
-def attempted(call: Call, attempt: Attempt, response: Content | None) -> DecisionCheckpointed:
+def attempted(call: Call, attempt: Attempt, response: Content | None, *, dropped: bool = False) -> DecisionCheckpointed:
     """`latency_ms` and `first_token_ms` count from when the attempt was sent, `waited_s` is before that."""
     state = _known(
         {
@@ -59,7 +60,7 @@ def attempted(call: Call, attempt: Attempt, response: Content | None) -> Decisio
             "anthropic.request.id": key(attempt.request_id),
             "retry_after_s": _number(attempt.retry_after_s),
         }
-    )
+    ) | _dropped(dropped)
     return DecisionCheckpointed(decision=call.decision, checkpoint_type=ATTEMPT, state_snapshot=state, content=response)
 
 
@@ -179,6 +180,10 @@ def _served(dependency: Dependency) -> Attributes:
         "gen_ai.provider.name": key(dependency.provider),
         "gen_ai.request.model": key(dependency.model),
     }
+
+
+def _dropped(dropped: bool) -> Attributes:
+    return {"relight.content.dropped": True} if dropped else {}
 
 
 def _known(attributes: Mapping[str, JsonValue]) -> Attributes:

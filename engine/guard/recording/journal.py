@@ -12,9 +12,10 @@ from relight.engine.guard.facts import Answer, Attempt, Call, Failure
 from relight.engine.guard.health import Guarding, JournalHealth
 from relight.engine.guard.recording import events
 from relight.engine.guard.recording.answers import read_answer, read_json
-from relight.engine.guard.recording.content import Contents, Redact
+from relight.engine.guard.recording.content import NOTHING, Contents, Digest, Redact
 from relight.engine.guard.recording.prices import Prices
-from relight.engine.guard.recording.records import QuickCall
+from relight.engine.guard.recording.records import KEPT_BYTES, QuickCall
+from relight.engine.guard.recording.weighing import Weights, hull
 from relight.engine.recorder.items import Kept, Made
 from relight.engine.recorder.making import said
 from relight.engine.recorder.recorder import Recorder
@@ -27,9 +28,6 @@ Make = Callable[[Ended], Iterable[Made | Kept]]
 
 FIRST_PARTY = "anthropic"
 MAX_UNPRICED = 1_000
-PRESSED_EVENTS = 10_000
-"""So many waiting, and bodies are let go: what waits for a disk that hangs would otherwise fill the memory."""
-
 log = logging.getLogger(__name__)
 
 
@@ -55,12 +53,17 @@ class Journal:
         self._prices = prices or Prices.listed()
         self._tenant = recorder.options.tenant
         self._waiting = 0
+        self._weights = Weights()
+        self.begun = recorder.deferring(self._made_of_begun, self._begun_now)
+        """A call begins."""
+        self.worked = recorder.deferring(self._made_of_worked, self._worked_now, events=3)
+        """The call is over, with its first attempt."""
         self.unpriced: dict[str, int] = {}
         """How many answers of which model could not be priced."""
         self.unrecorded = 0
         """Facts that came while the recorder did not run."""
         self.let_go = 0
-        """Bodies of which nothing was recorded, since too much waited for the disk."""
+        """Bodies of which less was recorded than the policy says, since too much waited for the disk."""
         recorder.beside(Guarding, Guarding).journals.add(self)
 
     def redacting(self, redact: Sequence[Redact]) -> "Journal":
@@ -72,25 +75,10 @@ class Journal:
         """Contents of which nothing was recorded, since a hook failed or they could not be read."""
         return self._contents.refused
 
-    def begun(self, call: QuickCall) -> None:
-        """A call begins: half a microsecond."""
-        if self._waiting > PRESSED_EVENTS:
-            self.taken(call.call)
-            return
-        try:
-            self._waiting = self._defer(self._made_of_begun, call, call.context)
-        except RecorderError as error:
-            self._miss(call.call.decision, error)
-
-    def worked(self, call: QuickCall) -> None:
-        """The call is over, with its first attempt: half a microsecond."""
-        if self._waiting > PRESSED_EVENTS:
-            self.known(*call.outcome())
-            return
-        try:
-            self._waiting = self._defer(self._made_of_worked, call, call.context, 3)
-        except RecorderError as error:
-            self._miss(call.call.decision, error)
+    @property
+    def stream_bytes(self) -> int:
+        """Of a stream's body, what has to be kept for it: a digest is made as it passes."""
+        return KEPT_BYTES if self._contents.needs_bytes else 0
 
     def health(self) -> JournalHealth:
         return JournalHealth(
@@ -102,7 +90,7 @@ class Journal:
 
     def taken(self, call: Call) -> None:
         """A call begins."""
-        if self._waiting > PRESSED_EVENTS:
+        if self._waiting > self._weights.pressed_events:
             call = self._lightened(call)
         try:
             self._waiting = self._defer(self._made_of_taken, call, call.scope)
@@ -126,8 +114,8 @@ class Journal:
             self._miss(service_name, error)
 
     def _put_attempt(self, make: Make, call: Call, attempt: Attempt | None, count: int) -> None:
-        if self._waiting > PRESSED_EVENTS:
-            call = self._lightened(call)
+        if self._waiting > self._weights.pressed_events:
+            call = replace(self._causing(call), body=None)  # of the request, `taken` tells all there is to tell
             if attempt is not None and attempt.body is not None:
                 self._lighten(attempt, attempt.body)
         try:
@@ -135,6 +123,24 @@ class Journal:
             self._waiting = self._defer(make, (call, attempt), call.scope, count, at_once=failed)
         except RecorderError as error:
             self._miss(call.decision, error)
+
+    def _begun_now(self, call: QuickCall) -> None:
+        if self._waiting > self._weights.pressed_events:
+            self.taken(call.call)
+            return
+        try:
+            self._waiting = self._defer(self._made_of_begun, call, call.context)
+        except RecorderError as error:
+            self._miss(call.call.decision, error)
+
+    def _worked_now(self, call: QuickCall) -> None:
+        if self._waiting > self._weights.pressed_events:
+            self.known(*call.outcome())
+            return
+        try:
+            self._waiting = self._defer(self._made_of_worked, call, call.context, 3)
+        except RecorderError as error:
+            self._miss(call.call.decision, error)
 
     def _made_of_begun(self, call: QuickCall) -> Iterator[Made | Kept]:
         return self._made_of_taken(call.call)
@@ -144,23 +150,22 @@ class Journal:
 
     def _made_of_taken(self, call: Call) -> Iterator[Made | Kept]:
         with _named(call):
-            digest = self._contents.of_request(call.decision, call.body)
-            event = events.taken(call, digest.content if digest else None)
-            if digest and digest.kept:
+            digest = self._weighed(self._contents.of_request(call))
+            event = events.taken(call, digest.content, dropped=digest.dropped)
+            if digest.kept:
                 yield digest.kept
-            call.taken_id = call.taken_id or self._recorder.clock.next_id()
-            yield Made(event, call.started_us, id=call.taken_id, traceparent=call.traceparent)
+            yield Made(event, call.started_us, id=self._causing(call).taken_id, traceparent=call.traceparent)
 
     def _made_of_attempted(self, fact: Ended) -> Iterator[Made | Kept]:
         call, attempt = fact
         if attempt is None:
             return
         with _named(call):
-            digest = self._contents.of_response(call.decision, attempt)
-            if digest and digest.kept:
+            digest = self._weighed(self._contents.of_response(call.decision, attempt))
+            if digest.kept:
                 yield digest.kept
             ended_us = attempt.ended_us or attempt.started_us
-            event = events.attempted(call, attempt, digest.content if digest else None)
+            event = events.attempted(call, attempt, digest.content, dropped=digest.dropped)
             yield self._caused(call, event, ended_us)
             if (seen := events.depended(attempt)) is not None:
                 yield self._caused(call, seen, ended_us, self._tenant)
@@ -209,18 +214,31 @@ class Journal:
         if model in self.unpriced:
             self.unpriced[model] += 1
 
+    def _weighed(self, digest: Digest | None) -> Digest:
+        if digest is not None and digest.content is not None:
+            self._weights.weighed(digest.content.size_bytes)
+            self._recorder.press_at(self._weights.pressed_events)
+        return digest or NOTHING
+
     def _lightened(self, call: Call) -> Call:
-        if call.body is None:
+        """Its body's digest is made at once, and only the hull waits."""
+        if call.body is None or call.let_go:
             return call
-        self.let_go += 1
+        self.let_go += self._contents.needs_bytes
+        digest = self._contents.digest_of(call.body)
+        return replace(self._causing(call), body=hull(call.body), let_go=True, request=digest)
+
+    def _causing(self, call: Call) -> Call:
+        """Before it is copied: all its events have one cause, whichever is made first."""
         call.taken_id = call.taken_id or self._recorder.clock.next_id()
-        return replace(call, body=None)
+        return call
 
     def _lighten(self, attempt: Attempt, body: bytes) -> None:
         if attempt.answer is None and attempt.failure is None:
             attempt.answer = read_answer(read_json(body))
         attempt.body_sha256, attempt.body_bytes = hashlib.sha256(body).hexdigest(), len(body)
         attempt.body = None
+        self.let_go += self._contents.needs_bytes and attempt.failure is None
 
     def _miss(self, what: str, error: RecorderError) -> None:
         """A call is not to fail because nobody writes it down."""

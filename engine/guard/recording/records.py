@@ -5,6 +5,9 @@ from typing import Protocol
 
 from relight.engine.guard.facts import Attempt, Call
 
+KEPT_BYTES = 1 << 20
+"""Of a stream's body, where bytes are wanted at all; of a longer one there is the digest."""
+
 
 class Records(Protocol):
     """Takes facts in microseconds and never blocks. What is handed over is its own from then on."""
@@ -36,6 +39,10 @@ class QuickCall(Protocol):
 class QuickRecords(Records, Protocol):
     """A journal that puts them together itself, and not on the caller's time."""
 
+    @property
+    def stream_bytes(self) -> int:
+        """Of a stream's body, what it needs to have: nothing where a digest is all that is recorded."""
+
     def begun(self, call: QuickCall) -> None:
         """A call begins."""
 
@@ -50,6 +57,7 @@ class Quickened:
         self.taken = records.taken
         self.attempted = records.attempted
         self.known = records.known
+        self.stream_bytes = KEPT_BYTES
 
     def begun(self, call: QuickCall) -> None:
         self.taken(call.call)

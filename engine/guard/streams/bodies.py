@@ -1,6 +1,7 @@
 """The body of one response, its content encoding taken off, read by one iterator and closed once."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from typing import TypeVar
 
 import httpx2
 
@@ -9,6 +10,8 @@ from relight.engine.guard.facts import Failure
 from relight.engine.guard.streams.eventstream import EventStreamFrames
 from relight.engine.guard.streams.frames import AWS, SSE, Frames, NoFrames
 from relight.engine.guard.streams.sse import SseFrames
+
+StreamT = TypeVar("StreamT", httpx2.SyncByteStream, httpx2.AsyncByteStream)
 
 _ENCODING_HEADERS = ("content-encoding", "content-length")
 
@@ -52,11 +55,7 @@ class Body:
     def of(cls, response: httpx2.Response) -> "Body":
         """Of one that is going to be read through what takes the place of its stream."""
         if not _encoded(response):
-            stream = response.stream
-            if not isinstance(stream, httpx2.SyncByteStream):
-                raise TypeError(
-                    f"the response of {response.request.url.host} is an async client's: watch it with watch_async"
-                )
+            stream = _stream_of(response, httpx2.SyncByteStream, "an async client's: watch it with watch_async")
             return cls(iter(stream), stream.close)
         inner = _inner(response)
         return cls(inner.iter_bytes(), inner.close)
@@ -82,11 +81,7 @@ class AsyncBody:
     @classmethod
     def of(cls, response: httpx2.Response) -> "AsyncBody":
         if not _encoded(response):
-            stream = response.stream
-            if not isinstance(stream, httpx2.AsyncByteStream):
-                raise TypeError(
-                    f"the response of {response.request.url.host} is a sync client's: watch it with watch_sync"
-                )
+            stream = _stream_of(response, httpx2.AsyncByteStream, "a sync client's: watch it with watch_sync")
             return cls(aiter(stream), stream.aclose)
         inner = _inner(response)
         return cls(inner.aiter_bytes(), inner.aclose)
@@ -104,6 +99,13 @@ class AsyncBody:
         """Ends the reading, in the task that read: the event loop would else do it later, in one of its own."""
         if isinstance(self.chunks, AsyncGenerator):
             await self.chunks.aclose()
+
+
+def _stream_of(response: httpx2.Response, kind: type[StreamT], otherwise: str) -> StreamT:
+    stream = response.stream
+    if not isinstance(stream, kind):
+        raise TypeError(f"the response of {response.request.url.host} is {otherwise}")
+    return stream
 
 
 def _content_type(response: httpx2.Response) -> str:

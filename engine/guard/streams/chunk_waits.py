@@ -13,7 +13,7 @@ class ThreadWait(Alarm):
 
     def __init__(self) -> None:
         self.thread = 0
-        super().__init__()
+        self.fired = False
 
     @property
     def target(self) -> object:
