@@ -120,9 +120,9 @@ class Stage:
         await until(ended, f"all {tasks} tasks of {tenant} ended", within_s=within_s)
 
     @asynccontextmanager
-    async def another(self, region: str = "eu") -> AsyncIterator[tuple[Recorder, Working]]:
+    async def another(self, region: str = "eu", **more: Any) -> AsyncIterator[tuple[Recorder, Working]]:
         """A recorder of another process's, as far as tasks can tell."""
-        async with Recorder(options(self.nats, self.spools / os.urandom(4).hex(), region=region)) as recorder:
+        async with Recorder(options(self.nats, self.spools / os.urandom(4).hex(), region=region, **more)) as recorder:
             yield recorder, Working(recorder)
 
 

@@ -106,6 +106,11 @@ class Waiters:
         if not waiting:
             self._queues.pop(queue, None)
 
+    def forget(self, now_s: float) -> None:
+        """Those that wait no longer."""
+        for queue in self.queues():
+            list(self.of(queue, now_s))
+
     def answered(self, waiter: Waiter) -> None:
         waiting = self._queues.get(waiter.asking.queue, {})
         if waiting.get(waiter.asking.worker) is waiter:

@@ -18,7 +18,7 @@ Key = tuple[str, str]
 
 @dataclass(slots=True)
 class Held:
-    """A task that somebody owns; times are the dispatcher's own, in seconds."""
+    """A task that somebody owns; times are in seconds in which the dispatcher could hear of its owner."""
 
     queue: str
     who: Claimant
@@ -106,9 +106,13 @@ class Board:
         """Tasks of the queue that are not finished."""
         return (
             self.pool.waiting(queue)
-            + sum(held.queue == queue for held in self.held.values())
-            + sum(offered.pending.queue == queue for offered in self._offered.values())
+            + sum(held.queue == queue for held in list(self.held.values()))
+            + sum(offered.pending.queue == queue for offered in list(self._offered.values()))
         )
+
+    def held_in(self, region: str) -> int:
+        """Tasks that workers of the region own."""
+        return sum(held.who.region == region for held in list(self.held.values()))
 
     def keys(self) -> list[Key]:
         """Tasks that are known."""

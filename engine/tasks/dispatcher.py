@@ -73,12 +73,18 @@ class Dispatcher:
         self.failure: str | None = "the tasks were not read yet"
         """Why no tasks are given out now."""
         heard.on_heartbeat(self._on_heartbeat)
+        if routing is not None:
+            routing.on_change(self.wake)
         if liveness is not None:
             liveness.changed.append(lambda _kind, _name, _standing: self.wake())
 
     def task_count(self, queue: str) -> int | None:
         """Tasks of the queue that are not finished; None while that is not known."""
         return self._board.count(queue) if self._known else None
+
+    def held_in(self, region: str) -> int | None:
+        """Tasks that workers of that region hold: a source that holds none is drained; None while it is not known."""
+        return self._board.held_in(region) if self._known else None
 
     def known(self) -> list[Key]:
         """Tenant and name of every task that is not finished, as far as it was read. For any thread."""
@@ -126,6 +132,7 @@ class Dispatcher:
                         if self._time() - looked_s >= LOOK_EVERY_S:
                             looked_s = self._time()
                             self._board.withdraw(looked_s)
+                            self._waiters.forget(looked_s)
                             self._look(client)
                             self._replicated.tell(looked_s)
                     with suppress(TimeoutError):
@@ -145,7 +152,7 @@ class Dispatcher:
             log.warning("message %d tells of no task: %s", message.seq, error, extra={"action": "undecodable"})
             return
         if isinstance(event.data, TaskRuling):
-            self._board.fold(event, message.seq, self._time())  # type: ignore[arg-type]  # its data is one
+            self._board.fold(event, message.seq, self._listened_s())  # type: ignore[arg-type]  # its data is one
             if self._known and event.data.state is not None:
                 self._replicated.saw(event.data.state.queue, message.timestamp_ms)
         elif isinstance(event.data, QueueRuling):
@@ -164,9 +171,9 @@ class Dispatcher:
         """Offers what is due to whoever asks, one task each in turn."""
         now_s, now_us = self._time(), self._recorder.clock.now_us()
         for queue in self._waiters.queues():
-            waiting = list(self._waiters.of(queue, now_s))
-            if not self.leading.gives(queue):
+            if not self.leading.gives(queue) or self._board.pool.next_due_us(queue, now_us) != now_us:
                 continue
+            waiting = list(self._waiters.of(queue, now_s))
             open_ = [waiter for waiter in waiting if self._may_work(waiter.asking)]
             while open_:
                 open_ = [waiter for waiter in open_ if self._offer_one(waiter, now_us, now_s) and not waiter.full]
@@ -191,14 +198,14 @@ class Dispatcher:
         if beat.kind != WORKER:
             return
         try:
-            held = HOLDS.validate_python(beat.fields.get("held", []))
-        except ValidationError:
-            return
-        self._board.heard(beat.id, {(tenant, task): epoch for tenant, task, epoch in held}, self._time())
+            held = HOLDS.validate_python(beat.fields["held"])
+        except (KeyError, ValidationError):
+            return  # one that holds more than fits says that it lives, and no more
+        self._board.heard(beat.id, {(tenant, task): epoch for tenant, task, epoch in held}, self._listened_s())
 
     def _look(self, client: Client) -> None:
         """Releases what lost owners held."""
-        now_s = self._time()
+        now_s = self._listened_s()
         for name, tasks in self._board.owners():
             for key, held in tasks:
                 if len(self._releases) >= RELEASES_AT_ONCE:
@@ -263,6 +270,10 @@ class Dispatcher:
         ]
         # What is due and yet not offered waits for workers that are let work: those are looked at again in a while.
         return min([LOOK_EVERY_S, *(one for one in due if one > 0)])
+
+    def _listened_s(self) -> float:
+        """Stands while no heartbeat can be heard: nobody is silent meanwhile."""
+        return self._heard.listened_us() / 1_000_000
 
     def _time(self) -> float:
         return asyncio.get_running_loop().time()

@@ -1,5 +1,6 @@
 """Which region leads a queue: the one that was declared, or whoever stands in for it while it is switched off."""
 
+from collections.abc import Callable
 from typing import Protocol
 
 from relight.events.envelope import Recorded
@@ -15,6 +16,8 @@ class RegionRouting(Protocol):
     def is_active(self, region: str) -> bool: ...
 
     def moved(self, region: str) -> str: ...
+
+    def on_change(self, callback: Callable[[], None]) -> None: ...
 
 
 class Leading:

@@ -80,15 +80,13 @@ class TaskLog:
     async def claim(
         self, tenant: str, task: str, who: Claimant, *, taking: Callable[[int], None] | None = None
     ) -> Owned | None:
-        """The task, if it waits for an owner and is due, and nobody was faster.
+        """The task, if it waits for an owner and nobody was faster; that it is due is its dispatcher's business.
 
         `taking` is told the epoch beforehand: whether the claim was won may come to be known late.
         """
         tail = await self.tail(tenant, task)
         state = state_of(tail)
         if state is None or state.status is not TaskStatus.PENDING:
-            return None
-        if state.not_before is not None and state.not_before > self._recorder.clock.now():
             return None
         event = tail.event
         reason = event.data.reason if event is not None and isinstance(event.data, TaskReleased) else None
