@@ -2,7 +2,7 @@
 
 import signal
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +34,7 @@ class Member:
     port: int
     monitor: int
     route: int
+    tags: str = ""
     process: "subprocess.Popen[bytes] | None" = None
 
     @property
@@ -57,6 +58,7 @@ class Member:
         config = self.folder / f"{self.name}.conf"
         config.write_text(f"""
 server_name: {self.name}
+server_tags: [{self.tags}]
 listen: "127.0.0.1:{self.port}"
 http: "127.0.0.1:{self.monitor}"
 {cluster if self.routes else ""}
@@ -78,11 +80,16 @@ accounts {{ $SYS {{ users: [ {{ user: system, password: p }} ] }} }}
 
 
 @asynccontextmanager
-async def cluster(*syncs: str) -> AsyncIterator[list[Member]]:
-    """As many servers as there are settings of sync_interval, all of them there; one alone is no cluster."""
+async def cluster(*syncs: str, regions: Sequence[str] = ()) -> AsyncIterator[list[Member]]:
+    """As many servers as there are settings of sync_interval, all of them there; one alone is no cluster.
+
+    `regions`: those that they are tagged with, one each.
+    """
     with stack.folder() as folder:
         ports = iter(_ports(3 * len(syncs)))
         members = [Member(f"n{n}", folder, "", next(ports), next(ports), next(ports)) for n in range(len(syncs))]
+        for member, region in zip(members, regions, strict=False):
+            member.tags = f'"region:{region}"'
         if len(members) > 1:
             routes = ", ".join(f'"nats-route://127.0.0.1:{member.route}"' for member in members)
             for member in members:

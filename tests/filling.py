@@ -72,7 +72,8 @@ def _value(table: State | History, name: str, column: Column, allowed: list[str]
         return f"CASE n WHEN 1 THEN '{HOT}' ELSE 'key ' || n END"
     match column:
         case Column.TEXT if name == "checkpoint_type":
-            rare = "WHEN 1 THEN 'calls_counted' WHEN 3 THEN 'task_step' WHEN 5 THEN 'task_step_begun'"
+            steps = "WHEN 3 THEN 'task_step' WHEN 5 THEN 'task_step_begun' WHEN 7 THEN 'task_step_begun'"
+            rare = f"WHEN 1 THEN 'calls_counted' {steps}"
             names = f"CASE {chance} % 40 {rare} ELSE 'name ' || {chance} % 2000 END"
             return f"CASE WHEN {chance} % 2 = 0 THEN '{HOT}' ELSE {names} END"
         case Column.TEXT if allowed:
