@@ -2,8 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Collection, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Collection, Mapping
 from itertools import permutations
 from urllib.parse import urlsplit
 
@@ -143,18 +142,6 @@ async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, way
     finally:
         reading.cancel()
         writer.transport.abort()
-
-
-@asynccontextmanager
-async def linked(
-    regions: Collection[str], servers: Mapping[str, str], *, seed: object = 0
-) -> AsyncIterator[tuple[Links, dict[str, dict[str, str]]]]:
-    """Links, and where each region finds the server of each other one (`servers`: `host:port` of each region's own)."""
-    links = Links(regions, seed=seed)
-    try:
-        yield links, await proxied(links, servers)
-    finally:
-        await links.close()
 
 
 async def proxied(links: Links, servers: Mapping[str, str]) -> dict[str, dict[str, str]]:

@@ -56,14 +56,16 @@ class Publisher:
         self._spooled: asyncio.Queue[list[Receipt]] = asyncio.Queue()
         self._n = 0
         self.going = asyncio.Event()
-        self.unsettled = 0
-        """Bursts and submissions under way."""
+        self._unsettled = 0
+        self.settled = asyncio.Event()
+        """No burst and no submission is under way."""
+        self.settled.set()
 
     async def publish(self) -> None:
         burst = max(1, round(self._orders.events_per_s * BURST_EVERY_S))
         while True:
             await self.going.wait()
-            self.unsettled += 1
+            self._begun()
             await self._recorded.put(self._burst(burst))
             await asyncio.sleep(burst / self._orders.events_per_s)
 
@@ -111,7 +113,7 @@ class Publisher:
             for receipt in receipts[-1:]:
                 await self._reached(receipt)
                 self._ledger.write(Kind.REPLICATED, [receipt.id for receipt in receipts])
-            self.unsettled -= 1
+            self._settled()
 
     async def _reached(self, last: Receipt) -> None:
         while True:
@@ -126,20 +128,30 @@ class Publisher:
         while self._orders.tasks_per_s:
             await asyncio.sleep(chance.expovariate(self._orders.tasks_per_s))
             await self.going.wait()
-            self.unsettled += 1
+            self._begun()
             task = f"t-{self._orders.region}-{self._recorder.clock.next_id()}"
-            while not await self._submitted(submitter, task):
-                await asyncio.sleep(AGAIN_S)
+            await self._submitted(submitter, task)
             self._ledger.write(Kind.SUBMITTED, [task])
-            self.unsettled -= 1
+            self._settled()
 
-    async def _submitted(self, submitter: Submitter, task: str) -> bool:
-        submitting = submitter.submit(self._orders.queue, {"task": task}, tenant=TENANT, task=task)
-        try:
-            await asyncio.wrap_future(self._recorder.in_loop(submitting))
-        except RelightError:
-            return False
-        return True
+    async def _submitted(self, submitter: Submitter, task: str) -> None:
+        while True:
+            submitting = submitter.submit(self._orders.queue, {"task": task}, tenant=TENANT, task=task)
+            try:
+                await asyncio.wrap_future(self._recorder.in_loop(submitting))
+            except RelightError:  # the same name again is safe
+                await asyncio.sleep(AGAIN_S)
+            else:
+                return
+
+    def _begun(self) -> None:
+        self._unsettled += 1
+        self.settled.clear()
+
+    def _settled(self) -> None:
+        self._unsettled -= 1
+        if not self._unsettled:
+            self.settled.set()
 
     async def sync(self) -> None:
         while True:
@@ -198,8 +210,7 @@ async def _listen(publisher: Publisher) -> None:
                 publisher.going.set()
             case b"rest":
                 publisher.going.clear()
-                while publisher.unsettled:
-                    await asyncio.sleep(BURST_EVERY_S)
+                await publisher.settled.wait()
                 say("resting")
             case _:
                 return

@@ -6,7 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -39,7 +39,7 @@ class RegionProcess:
         """Returns at once: `ready` waits."""
         make_home(self.folder.parent)
         make_home(self.folder)
-        log = open_log(self.folder.parent / f"{self.region}-{LOG}")  # outside: it outlives a wiped disk
+        log = open_log(self._home / f"{self.region}-{LOG}")  # outside: it outlives a wiped disk
         try:
             self._process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "relight.engine.cli.main", "up", "--json", "--ends-with-stdin"),
@@ -56,15 +56,14 @@ class RegionProcess:
     async def ready(self) -> Running:
         """What it announced. Raises `EmbeddedServerError` when it ends before, or takes too long."""
         process = self._started()
-        try:
-            async with asyncio.timeout(READY_S):
-                while process.returncode is None:
-                    up = running(self.folder)
-                    if up is not None and up.pid == process.pid:
-                        return up
-                    await asyncio.sleep(POLL_S)
-        except TimeoutError:
-            raise EmbeddedServerError(f"region {self.region} is not ready after {READY_S:g} s: {self._log()}") from None
+        deadline_s = time.monotonic() + READY_S
+        while process.returncode is None:
+            up = running(self.folder)
+            if up is not None and up.pid == process.pid:
+                return up
+            if time.monotonic() > deadline_s:
+                raise EmbeddedServerError(f"region {self.region} is not ready after {READY_S:g} s: {self._log()}")
+            await asyncio.sleep(POLL_S)
         raise EmbeddedServerError(f"region {self.region} ended before it was ready: {self._log()}")
 
     async def kill(self) -> None:
@@ -77,6 +76,10 @@ class RegionProcess:
         async with asyncio.timeout(GONE_S):
             while any(_exists(pid) for pid in pids):
                 await asyncio.sleep(POLL_S)
+
+    async def kill_if_up(self) -> None:
+        if self.up:
+            await self.kill()
 
     def pause(self) -> None:
         """SIGSTOP: connections stay open, and nobody answers."""
@@ -108,7 +111,7 @@ class RegionProcess:
         return self._process
 
     def _log(self) -> str:
-        path = self.folder.parent / f"{self.region}-{LOG}"
+        path = self._home / f"{self.region}-{LOG}"
         lines = path.read_bytes()[-2_000:].decode(errors="replace").strip().splitlines()
         return f"{lines[-1] if lines else 'it said nothing'} (log: {path})"
 
@@ -140,11 +143,3 @@ def _exists(pid: int) -> bool:
     """A zombie whose parent has not looked yet holds nothing any more."""
     shown = subprocess.run(("ps", "-o", "stat=", "-p", str(pid)), capture_output=True, text=True, check=False).stdout
     return bool(shown.strip()) and not shown.strip().startswith("Z")
-
-
-def killed(process: "asyncio.subprocess.Process") -> None:
-    """One process alone."""
-    _send(process.pid, signal.SIGKILL)
-
-
-Processes = Mapping[str, RegionProcess]
