@@ -14,15 +14,11 @@ async def play(scene: Scene, region: str, *, wiped: bool, at_once: bool = False)
     """`at_once`: it starts again before anybody could take over. Raises `EmbeddedServerError`, `DrillFailed`."""
     scene.step(f"{region} is lost{', with its disk' if wiped else ''}")
     began_s = await scene.lose(region)
-    held: list[str] = []
     if not at_once:
-        await scene.look()
-        held = scene.stream.held_by(region, began_s)
-        scene.step(f"{region} is gone, and held {len(held)} tasks")
         await scene.until(
             lambda stream: (
                 bool(stream.since(began_s, FailoverCompleted.TYPE))
-                and all(stream.completed_at(task) is not None for task in held)
+                and all(stream.completed_at(task) is not None for task in stream.held_by(region, began_s))
             ),
             within_s=TAKEN_OVER_S,
         )
