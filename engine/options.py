@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from relight.engine.recorder.announcing import ANNOUNCE_S
 from relight.engine.recorder.options import RecorderOptions
 from relight.engine.servers import Servers
 from relight.engine.settings import Settings
@@ -15,7 +16,7 @@ def recorder_options(servers: Servers, settings: Settings) -> RecorderOptions:
     return RecorderOptions(
         nats_url=servers.nats_url,
         nats_monitor_urls=servers.monitors,
-        region=settings.region,
+        region=settings.said_region or servers.region or settings.region,
         tenant=settings.tenant,
         spools=settings.home / "spool" if settings.spool else None,
         spool_max_bytes=settings.spool_max_bytes,
@@ -24,6 +25,7 @@ def recorder_options(servers: Servers, settings: Settings) -> RecorderOptions:
         ack_timeout_s=settings.ack_timeout_s,
         proof_ttl_s=settings.proof_ttl_s,
         fault_domain=settings.fault_domain,
+        announce_s=ANNOUNCE_S if settings.topology is not None else None,
     )
 
 

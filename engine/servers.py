@@ -107,11 +107,11 @@ def announced_servers(up: Running) -> Servers:
 
 
 def told_servers(settings: Settings, topology: Topology) -> Servers:
-    """Those that the topology leads to from this region: this region's first, then the others'.
+    """Those that the topology leads to from this region, or from the first where none is set: its own, then others'.
 
     Raises `TopologyRefused` when it has no such region, `EmbeddedServerError` when it is local and none is up.
     """
-    region = topology.known(settings.region)
+    region = topology.known(settings.said_region or topology.names[0])
     if topology.local:
         if (up := serving_home(settings)) is None:
             raise EmbeddedServerError(

@@ -126,9 +126,14 @@ class Settings(BaseModel):
         }
         return cls._checked(given)
 
+    @property
+    def said_region(self) -> str | None:
+        """The region, where anybody set it."""
+        return self.region if "region" in self.model_fields_set else None
+
     def overridden(self, changes: Mapping[str, object]) -> Self:
         """These settings with some replaced. Raises `SettingsError` that names the setting."""
-        return self._checked({**self.model_dump(), **changes})
+        return self._checked({**self.model_dump(exclude_unset=True), **changes})
 
     @classmethod
     def _checked(cls, given: Mapping[str, object]) -> Self:

@@ -201,3 +201,33 @@ class FailoverReturned(FailoverRuling, type="failover.returned", version=2, upca
     """Failback: after a completed failover, the source has its traffic again."""
 
     receipt: Content | None = None
+
+
+class ReceiptClosing(StrEnum):
+    """How a receipt came to its end."""
+
+    RETURNED = "returned"
+    """all that was absent or in doubt has come, or is known to be lost"""
+    GONE = "gone"
+    """an operator declared that the region will not come back"""
+
+
+class FailoverReceiptClosed(Control, type="failover.receipt_closed", policy="receipt", entity="failover"):
+    """What became of what a failover's receipt left open; once for each failover.
+
+    `recovered_events` are on the stream now, `lost_events` never will be; of `in_doubt_events`, and where
+    `is_open_ended` of events that nobody counted, nobody knows. `receipt` is the final one.
+    """
+
+    failover: EventId
+    fleet: Key
+    source_region: Name
+    target_region: Name
+    how: ReceiptClosing
+    recovered_events: Count
+    lost_events: Count
+    in_doubt_events: Count
+    is_open_ended: bool
+    reason: Text
+    ordered_by: Key | None = None
+    receipt: Content

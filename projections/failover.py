@@ -9,6 +9,7 @@ from relight.events.failover import (
     FailoverAborted,
     FailoverCompleted,
     FailoverPolicyDeclared,
+    FailoverReceiptClosed,
     FailoverReturned,
     FailoverRuling,
     FailoverStarted,
@@ -55,6 +56,7 @@ EVENTS = History(
         "receipt": Column.OBJECT,
         "failover": Column.TEXT,
         "routing": Column.OBJECT,
+        "closing": Column.OBJECT,
     },
 )
 NO_REGION = "-"
@@ -118,6 +120,38 @@ def returned(event: Recorded[FailoverReturned]) -> Iterator[Change]:
     yield _history(event.data, "returned", event.data.receipt)
 
 
+@projection.on(FailoverReceiptClosed)
+def receipt_closed(event: Recorded[FailoverReceiptClosed]) -> Iterator[Change]:
+    data = event.data
+    yield Append(
+        EVENTS,
+        {
+            "fleet": data.fleet,
+            "policy": None,
+            "source_region": data.source_region,
+            "target_region": data.target_region,
+            "active_regions": (),
+            "reason": data.reason,
+            "phase": "receipt_closed",
+            "is_degraded_mode": False,
+            "compliance_preserved": True,
+            "confidence": None,
+            "ordered_by": data.ordered_by,
+            "expires_at": None,
+            "receipt": data.receipt.model_dump(),
+            "failover": data.failover,
+            "routing": None,
+            "closing": {
+                "how": data.how.value,
+                "recovered_events": data.recovered_events,
+                "lost_events": data.lost_events,
+                "in_doubt_events": data.in_doubt_events,
+                "is_open_ended": data.is_open_ended,
+            },
+        },
+    )
+
+
 def _history(data: FailoverRuling, phase: str, receipt: Content | None = None) -> Append:
     return Append(
         EVENTS,
@@ -137,6 +171,7 @@ def _history(data: FailoverRuling, phase: str, receipt: Content | None = None) -
             "receipt": None if receipt is None else receipt.model_dump(),
             "failover": data.failover,
             "routing": None if data.routing is None else data.routing.model_dump(mode="json", exclude_none=True),
+            "closing": None,
         },
     )
 
@@ -160,6 +195,7 @@ def _fleet_history(data: FleetRuling, phase: str, override: str | None = None) -
             "receipt": None,
             "failover": override,
             "routing": data.routing.model_dump(mode="json", exclude_none=True),
+            "closing": None,
         },
     )
 
@@ -194,6 +230,7 @@ class Failover(Row):
     event_id: str
     failover: str | None
     routing: dict[str, object] | None
+    closing: dict[str, object] | None
 
 
 queries = (
@@ -221,9 +258,9 @@ queries = (
             SELECT
                 e.tenant, e.occurred_at, e.fleet, e.phase, e.source_region, e.target_region, e.active_regions,
                 e.policy, e.reason, e.is_degraded_mode, e.compliance_preserved, e.confidence, e.ordered_by,
-                e.expires_at, e.receipt, e.event_id, e.failover, e.routing
+                e.expires_at, e.receipt, e.event_id, e.failover, e.routing, e.closing
             FROM failover_events AS e
-            WHERE e.tenant = who.tenant AND e.fleet = $fleet
+            WHERE e.tenant = who.tenant AND e.fleet = $fleet AND e.phase <> 'receipt_closed'
             ORDER BY e.event_id DESC
             LIMIT $limit
         """,
@@ -238,7 +275,7 @@ queries = (
             SELECT
                 e.tenant, e.occurred_at, e.fleet, e.phase, e.source_region, e.target_region, e.active_regions,
                 e.policy, e.reason, e.is_degraded_mode, e.compliance_preserved, e.confidence, e.ordered_by,
-                e.expires_at, e.receipt, e.event_id, e.failover, e.routing
+                e.expires_at, e.receipt, e.event_id, e.failover, e.routing, e.closing
             FROM failover_events AS e
             WHERE e.tenant = who.tenant
             ORDER BY e.event_id DESC
@@ -254,7 +291,7 @@ queries = (
             SELECT
                 e.tenant, e.occurred_at, e.fleet, e.phase, e.source_region, e.target_region, e.active_regions,
                 e.policy, e.reason, e.is_degraded_mode, e.compliance_preserved, e.confidence, e.ordered_by,
-                e.expires_at, e.receipt, e.event_id, e.failover, e.routing
+                e.expires_at, e.receipt, e.event_id, e.failover, e.routing, e.closing
             FROM failover_events AS e
             WHERE e.tenant = who.tenant AND e.failover = $failover
             ORDER BY e.event_id

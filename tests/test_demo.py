@@ -101,7 +101,7 @@ async def test_a_day_fills_every_table_and_can_be_told_from_the_stream_alone(tem
     of_guards = {"decisions.calls_counted"}
     of_regions = {f"faults.{fact}" for fact in ("suspected", "trusted")}
     of_workers = {"tasks.released", "tasks.checkpointed"}
-    of_fleets = {f"failover.{fact}" for fact in ("fleet_declared", "overridden", "override_ended")}
+    of_fleets = {f"failover.{fact}" for fact in ("fleet_declared", "overridden", "override_ended", "receipt_closed")}
     others = of_guards | of_regions | of_workers | of_fleets
     assert event_types().keys() - happened.keys() == of_bad_days | others, (
         "every other kind of event happens on that day"

@@ -6,8 +6,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import clusters
 import pytest
 import stack
+from folding import id_at, moment
 from nats.aio.client import Client
 from routing_history import Judge
 from test_failover_commands import BY, FLEET, REGIONS
@@ -17,19 +19,21 @@ from relight.engine.log.control import ControlLog
 from relight.engine.policies.failover_commands import Life, Sight, Sights
 from relight.engine.policies.isolation import IsolationPolicy
 from relight.engine.policies.phi_accrual import PhiPolicy
+from relight.engine.recorder.options import RecorderOptions
 from relight.engine.recorder.recorder import Recorder
 from relight.engine.regions.detector import Detector
 from relight.engine.regions.failing_over import FailingOver
 from relight.engine.regions.heard import Heard
 from relight.engine.regions.heartbeats import SERVICE, Heartbeats
 from relight.engine.regions.isolations import Isolations
+from relight.engine.regions.leadership import Leadership
 from relight.engine.regions.liveness import Liveness
 from relight.engine.regions.moving_queues import MovingQueues
 from relight.engine.regions.routing import RoutingTable
 from relight.engine.regions.sights import Seeing
 from relight.events.catalog import decode
 from relight.events.envelope import PLATFORM
-from relight.events.failover import FailoverCompleted, FailoverStarted, Manner, StandIn
+from relight.events.failover import FailoverCompleted, FailoverStarted, Manner, Phase, StandIn
 from relight.events.queues import QueueDeclared
 from relight.events.values import Content
 
@@ -286,3 +290,24 @@ async def test_a_region_whose_heartbeats_end_is_isolated_by_the_others_and_faile
             "eu is failed over",
         )
         assert tables["us"].moved("eu") == "us"
+
+
+async def test_the_streams_leadership_leaves_the_source_for_the_target() -> None:
+    async with clusters.cluster(clusters.STRONG, clusters.STRONG, clusters.STRONG) as members:
+        async with clusters.joined(members[0]) as client:
+            await clusters.declare(client)
+            await clusters.settled(client)
+            source = await clusters.leader(client)
+            target = next(member.name for member in members if member.name != source)
+            options = RecorderOptions(nats_url=members[0].url, region="eu", tenant=PLATFORM, spools=None)
+            async with Recorder(options) as recorder:
+                one = StandIn(
+                    failover=id_at(1),
+                    source_region=source,
+                    target_region=target,
+                    phase=Phase.DRAINING,
+                    begun_at=moment(1),
+                    since=moment(1),
+                )
+                await asyncio.wrap_future(recorder.in_loop(Leadership(recorder)(one)))
+                assert await clusters.leader(client) == target

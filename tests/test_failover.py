@@ -11,6 +11,11 @@ from relight.events.failover import (
     FailoverPolicyDeclared,
     FailoverReturned,
     FailoverStarted,
+    FleetDeclared,
+    FleetRegion,
+    OverrideEnded,
+    Routing,
+    RulesOverridden,
 )
 from relight.events.values import Content
 from relight.projections.failover import EVENTS, POLICIES
@@ -62,6 +67,28 @@ def test_a_failover_drains_is_forced_completes_and_returns() -> None:
     assert [row["receipt"] for row in rows] == [None, None, RECEIPT.model_dump(), None, None]
     assert rows[3]["active_regions"] == ("eu", "us", "ap")
     assert (rows[4]["policy"], rows[4]["ordered_by"], rows[4]["expires_at"]) == (None, "kim", moment(60))
+
+
+ROUTING_TABLE = Routing(regions=(FleetRegion(name="eu"), FleetRegion(name="us")), active=("eu", "us"))
+FLEET = {"fleet": "refunds", "active_regions": ("eu", "us"), "reason": "so it is", "routing": ROUTING_TABLE}
+FLEET |= {"is_degraded_mode": False, "compliance_preserved": True, "ordered_by": "kim"}
+
+
+def test_what_a_fleet_is_and_what_is_suspended_stand_among_its_rulings() -> None:
+    override = {"override": id_at(2), "rules": ("residency",), "expires_at": moment(60)}
+    facts: list[Event] = [
+        FleetDeclared.model_validate(FLEET),
+        RulesOverridden.model_validate({**FLEET, **override}),
+        OverrideEnded.model_validate({**FLEET, **override}),
+    ]
+    rows = given(*facts).when(times=2).then(EVENTS)
+    assert [(row["phase"], row["failover"]) for row in rows] == [
+        ("declared", None),
+        ("overridden", id_at(2)),
+        ("override_ended", id_at(2)),
+    ]
+    assert {(row["source_region"], row["target_region"]) for row in rows} == {("-", "-")}
+    assert rows[0]["routing"]["active"] == ["eu", "us"]
 
 
 def test_all_rulings_of_a_fleet_stand_on_one_subject_whatever_the_regions() -> None:

@@ -6,7 +6,7 @@ import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import pytest
 import stack
 from routing_history import Judge
 
+from relight.engine.embedded.nats import EmbeddedNats
 from relight.engine.errors import FailoverRefused
 from relight.engine.policies.failover_commands import Declare, Life, Rule, Sight
 from relight.engine.recorder.recorder import Recorder
@@ -36,6 +37,7 @@ class Scene:
 
     recorder: Recorder
     commands: FailoverCommands
+    nats: EmbeddedNats
     sights: dict[str, Sight] = field(default_factory=lambda: dict(ALIVE))
 
     async def here(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
@@ -46,7 +48,7 @@ class Scene:
 async def scene(fleet: str = "agents", *, declared: Declare | None = FLEET) -> AsyncIterator[Scene]:
     async with stack.nats_server(sync_always=False) as nats, stack.connected(nats):
         async with Recorder(stack.options(nats, tenant="-")) as recorder:
-            made = Scene(recorder, FailoverCommands(recorder, fleet))
+            made = Scene(recorder, FailoverCommands(recorder, fleet), nats)
             made.commands = FailoverCommands(recorder, fleet, sights=lambda: made.sights)
             if declared is not None:
                 await made.commands.declare(declared)
@@ -81,6 +83,30 @@ async def test_nothing_is_ruled_on_a_fleet_that_is_not_declared() -> None:
         with pytest.raises(FailoverRefused) as refused:
             await here.commands.start("eu", to="us", **BY)
         assert refused.value.rule == Rule.DECLARED
+
+
+async def test_what_no_event_can_say_is_refused_and_the_table_stays_known_when_the_server_is_away() -> None:
+    async with scene() as here:
+        for refused in (
+            here.commands.start("eu", to="us", ordered_by="kim\n", reason="x"),
+            here.commands.declare(replace(FLEET, max_failovers=0)),
+        ):
+            with pytest.raises(FailoverRefused) as error:
+                await refused
+            assert error.value.rule == Rule.SAYABLE
+        table = RoutingTable(here.recorder, "agents")
+        assert table.failure is not None
+        assert (table.active, table.is_active("eu"), table.is_off("eu"), table.moved("eu")) == ((), True, False, "eu")
+        following = here.recorder.in_loop(table.run())
+        await here.here(table.known())
+        assert table.failure is None
+        await here.nats.kill()
+        await stack.until(lambda: table.failure is not None, "the table says that it hears nothing")
+        assert table.active == ("eu", "us", "ap")
+        await here.nats.start()
+        await here.commands.start("eu", **BY)
+        await stack.until(lambda: table.failure is None and table.rev == 2, "it hears again, and has missed nothing")
+        following.cancel()
 
 
 async def test_of_a_thousand_orders_at_once_none_breaks_a_rule_and_each_refusal_says_why() -> None:

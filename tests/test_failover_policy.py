@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from routing_history import Judge
 
-from relight.engine.policies.failover import check, decide, observe, ruling
+from relight.engine.policies.failover import blocked, check, decide, observe, ruling
 from relight.engine.policies.failover_commands import (
     OVERRIDABLE,
     Abort,
@@ -276,6 +276,52 @@ def test_a_target_that_is_lost_before_it_stood_in_is_replaced_by_the_next() -> N
     assert subject.ask(other, 1, lost) == "ruled"
     assert moved(subject.state.routing, "ap") == "eu"  # type: ignore[arg-type]
     Judge().judge(subject.events)
+
+
+def test_what_is_due_and_not_allowed_is_said_with_its_rule() -> None:
+    subject = declared()
+    assert blocked(subject.state, moment(1), FINE) is None
+    lost = seen(
+        eu=Sight(life=Life.ISOLATED, suspected_by=2, since=moment(0)), us=Sight(life=Life.SUSPECTED, suspected_by=1)
+    )
+    found = blocked(subject.state, moment(9), lost)
+    assert found is not None
+    assert (found.rule, found.detail) == (Rule.TARGET_ALIVE, "us is suspected to be lost: name another target")
+    assert blocked(subject.state, moment(9), {**lost, "us": FINE["us"]}) is None
+
+
+def test_an_operator_may_let_a_failover_complete_though_the_target_says_nothing() -> None:
+    subject = declared()
+    assert subject.ask(start(), 1) == "ruled"
+    assert decide(subject.state, moment(2), FINE) == []
+    suspend = Suspend(rules=("target_ready",), expires_at=moment(60), ordered_by="kim", reason="it hangs")
+    assert subject.ask(suspend, 2) == "ruled"
+    [completes] = decide(subject.state, moment(3), FINE)
+    assert subject.ask(completes, 3) == "ruled"
+    assert under_way(subject.state.routing) is None  # type: ignore[arg-type]
+
+
+def test_overrides_do_not_pile_up() -> None:
+    subject = declared()
+    suspend = Suspend(rules=("residency",), expires_at=moment(60), ordered_by="kim", reason="again")
+    assert [subject.ask(suspend, 1) for _ in range(21)] == ["ruled"] * 20 + ["overridable"]
+
+
+def test_rulings_of_the_release_before_say_who_takes_traffic_though_they_carry_no_table() -> None:
+    facts = {"fleet": "agents", "reason": "eu is lost", "is_degraded_mode": True, "compliance_preserved": True}
+    facts |= {"source_region": "eu", "target_region": "us", "active_regions": ("us", "ap")}
+    state = RoutingState(fleet="agents")
+    started = FailoverStarted.model_validate({**facts, "manner": "graceful"})
+    _, body, _ = wire(started, id=id_at(1), time=moment(1), tenant=PLATFORM, rev=1)
+    state = observe(state, decode(body))
+    assert state.routing is not None
+    assert (moved(state.routing, "eu"), state.routing.active) == ("us", ("us", "ap"))
+    assert state.routing.standing[0].phase is Phase.DRAINING
+    returned = FailoverReturned.model_validate({**facts, "active_regions": ("eu", "us", "ap")})
+    _, body, _ = wire(returned, id=id_at(2), time=moment(2), tenant=PLATFORM, rev=2)
+    state = observe(state, decode(body))
+    assert state.routing is not None
+    assert (moved(state.routing, "eu"), state.routing.standing) == ("eu", ())
 
 
 class Asker:

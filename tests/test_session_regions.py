@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -24,6 +25,7 @@ from relight.engine.recorder.recorder import Recorder
 from relight.engine.regions.replicating import Replicator
 from relight.engine.tables.pools import PoolOptions, open_pool
 from relight.engine.tables.queries import run
+from relight.engine.tasks.sessions import reading
 from relight.engine.tasks.sessions.envelope import decoded
 from relight.engine.tasks.sessions.reading import read_snapshot
 
@@ -46,15 +48,16 @@ class Fleet:
             sys.executable, str(CHILD), *arguments, stdout=asyncio.subprocess.PIPE
         )
 
-    async def replicated(self, snapshot: str) -> None:
-        """All regions have it."""
+    async def replicated(self, *snapshots: str) -> None:
+        """All regions have them, and have said so."""
 
         async def everywhere() -> bool:
-            for region in REGIONS:
+            for region, part in self.replicators.items():
                 reader = ContentReader(self.client.jetstream(timeout=2), regional_bucket(region))
-                if await reader.look_up(TENANT, snapshot) is None:
-                    return False
-            return not any(part.waiting for part in self.replicators.values())
+                for snapshot in snapshots:
+                    if part.waits_for(TENANT, snapshot) or await reader.look_up(TENANT, snapshot) is None:
+                        return False
+            return True
 
         await until(everywhere, "every region has its copy")
 
@@ -119,8 +122,7 @@ async def test_an_agent_that_is_killed_half_way_goes_on_in_another_region_at_the
                 snapshots: list[Any] = await run(pool, "intelligence.of_task", tenant=TENANT, arguments={"task": task})
                 assert [row.step for row in snapshots] == list(range(1, 21))
                 assert [row.source_region for row in snapshots] == ["eu"] * 10 + ["us"] * 10
-                last = snapshots[-1].snapshot
-                await fleet.replicated(last)
+                await fleet.replicated(*(row.snapshot for row in snapshots))
                 for recorder in fleet.recorders.values():
                     await drained(recorder)
                 await projected.caught_up()
@@ -151,7 +153,29 @@ async def test_a_shared_copy_that_was_altered_is_made_good_by_the_regions_own(fl
         await task.session(Refunds).__aenter__()
 
 
-async def test_with_two_regions_lost_the_third_still_reads_its_own_copy(fleet: Fleet) -> None:
+async def test_a_region_whose_disk_was_lost_has_its_own_copies_again(fleet: Fleet) -> None:
+    recorder = fleet.recorders["eu"]
+    task = await claimed(recorder, "t-wiped")
+    async with task.session(Refunds) as session:
+        await worked(session, until_step=4)
+    assert session.snapshot is not None
+    await drained(recorder)
+    await fleet.replicated(session.snapshot.sha256)
+    member, bucket = fleet.members["us"], regional_bucket("us")
+    member.stop()
+    shutil.rmtree(member.folder / member.name)
+    member.start()
+    copied = fleet.replicators["us"].copied
+    await until(lambda: fleet.replicators["us"].copied >= copied + 4, "they are copied again")
+    await fleet.replicated(session.snapshot.sha256)
+    body = await ContentReader(fleet.client.jetstream(timeout=5), bucket).read(TENANT, session.snapshot.sha256)
+    assert decoded(body).state == session.state.model_dump(mode="json")
+
+
+async def test_with_two_regions_lost_the_third_still_reads_its_own_copy(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "REQUEST_TIMEOUT_S", 1.0)
     recorder = fleet.recorders["ap"]
     task = await claimed(recorder, "t-alone")
     async with task.session(Refunds) as session:

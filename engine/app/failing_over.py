@@ -5,9 +5,11 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
+from relight.engine.clock import Clock
 from relight.engine.errors import AckTimeout, RelightError
 from relight.engine.options import recorder_options
-from relight.engine.policies.failover_commands import Life, Sights
+from relight.engine.policies.failover import blocked
+from relight.engine.policies.failover_commands import Life, RuleResult, Sights
 from relight.engine.policies.routing import RoutingState, under_way
 from relight.engine.recorder.recorder import Recorder
 from relight.engine.regions.commands import Checked, FailoverCommands, Ruled
@@ -24,7 +26,7 @@ from relight.engine.tables.pools import PROJECTOR_ROLE
 from relight.engine.topology.loading import load_topology
 from relight.events.failover import Manner
 
-LISTENS_S = 3.0
+LISTENS_S = 1.5
 """So long heartbeats are waited for; a region that is not heard by then counts as not alive."""
 LOOK_EVERY_S = 0.05
 DEFAULT_FLEET = "agents"
@@ -47,8 +49,11 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
+    """`blocked`: the rule for which a failover that is due cannot be done."""
+
     state: RoutingState
     sights: Sights
+    blocked: RuleResult | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,22 +64,25 @@ class Fleet:
     heard: Heard
     seeing: Seeing
     database_url: str | None
+    clock: Clock
 
     async def status(self) -> Status:
-        return Status(state=await self.commands.state(), sights=self.seeing())
+        state, sights = await self.commands.state(), self.seeing()
+        return Status(state=state, sights=sights, blocked=blocked(state, self.clock.now(), sights))
 
     async def plan(self, source: str, *, to: str | None, manner: Manner, ordered_by: str, reason: str) -> Plan:
         checked = await self.commands.plan(source, to=to, manner=manner, ordered_by=ordered_by, reason=reason)
         return Plan(checked=checked, moves=await self._moves(source))
 
-    async def settled(self, ruled: Ruled, *, within_s: float) -> RoutingState:
-        """Waits until a failover is completed, or taken back. Raises `AckTimeout`."""
+    async def completed(self, ruled: Ruled, *, within_s: float) -> bool:
+        """Waits until a failover is; False when it was taken back instead. Raises `AckTimeout`."""
         deadline = asyncio.get_running_loop().time() + within_s
         while True:
             state = await self.commands.state()
             going = None if state.routing is None else under_way(state.routing)
             if going is None or going.failover != ruled.failover:
-                return state
+                stands = () if state.routing is None else state.routing.standing
+                return any(one.failover == ruled.failover for one in stands)
             if asyncio.get_running_loop().time() > deadline:
                 raise AckTimeout(
                     f"failover {ruled.failover} is {going.phase.value} after {within_s:g} s: see `relight failover"
@@ -118,6 +126,7 @@ async def opened_fleet(settings: Settings, name: str | None) -> AsyncIterator[Fl
             heard=heard,
             seeing=seeing,
             database_url=servers.database,
+            clock=recorder.clock,
         )
 
 

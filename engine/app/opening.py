@@ -9,14 +9,18 @@ from anyio.from_thread import start_blocking_portal
 
 from relight.engine.app.connections import ready_servers
 from relight.engine.clock import Clock
+from relight.engine.guard.breakers.breakers import Breakers
 from relight.engine.guard.recording.journal import Journal
 from relight.engine.guard.recording.prices import Prices
+from relight.engine.guard.routes.regions import follow_routing
 from relight.engine.options import pool_options, recorder_options
 from relight.engine.recorder.recorder import Recorder
+from relight.engine.regions.routing import RoutingTable
 from relight.engine.runtime import Relight
 from relight.engine.settings import Settings
 from relight.engine.sync import SyncRelight
 from relight.engine.tables.pools import open_pool
+from relight.engine.topology.loading import load_topology
 
 
 @asynccontextmanager
@@ -34,10 +38,14 @@ async def open_relight(settings: Settings, *, clock: Clock | None = None) -> Asy
             from relight.engine.guard.counting.counting import counting_calls  # the SDK takes a second to import
 
             await stack.enter_async_context(counting_calls(recorder))
+        if settings.topology is not None:
+            table = RoutingTable(recorder, load_topology(settings.topology).fleet.name)
+            follow_routing(Breakers.beside(recorder), table)
+            stack.callback(recorder.in_loop(table.run()).cancel)
         yield Relight(
             recorder,
             pool,
-            region=settings.region,
+            region=recorder.options.region,
             tenant=settings.tenant,
             prices=prices,
             beside=beside,

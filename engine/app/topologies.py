@@ -4,6 +4,7 @@ import asyncio
 import getpass
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
 
 from relight.engine.embedded.home import running_regions
 from relight.engine.embedded.nats import AGENT
@@ -21,6 +22,7 @@ from relight.engine.topology.differences import Difference
 from relight.engine.topology.loading import load_topology
 from relight.engine.topology.local import kept_cluster, members_of
 from relight.engine.topology.model import UNIQUE_REGION, UNIQUE_ZONE, Kind, Topology
+from relight.engine.topology.rendering import write_rendered
 from relight.engine.topology.servers_seen import Monitored, SeenServer, seen
 from relight.engine.topology.status import Asked, TopologyStatus, status_of
 
@@ -56,6 +58,11 @@ async def topology_status(settings: Settings, named: str) -> TopologyStatus:
             attest=Attestations(client, ttl_s=here.proof_ttl_s).attest if client is not None else _nobody,
         )
         return await status_of(topology.fleet.kind.value, topology.names, asked)
+
+
+def render_topology(named: str, folder: Path) -> list[Path]:
+    """The files that were written. Raises `TopologyRefused`."""
+    return write_rendered(load_topology(named), folder)
 
 
 async def servers_seen(settings: Settings, topology: Topology) -> tuple[SeenServer, ...]:

@@ -77,15 +77,18 @@ def start(
         plan(source, to, forced, by, reason, fleet, as_json)
         return
 
-    async def started(it: engine.Fleet) -> Ruled:
+    async def started(it: engine.Fleet) -> tuple[Ruled, bool]:
         ruled = await it.commands.start(source, to=to, manner=manner, ordered_by=_operator(by), reason=reason)
         if not as_json:
             err.print(f"failover {ruled.failover} begins", highlight=False)
-        if wait_s:
-            await it.settled(ruled, within_s=wait_s)
-        return ruled
+        return ruled, not wait_s or await it.completed(ruled, within_s=wait_s)
 
-    _show_ruled(_with_fleet(fleet, started), as_json=as_json)
+    ruled, stands = _with_fleet(fleet, started)
+    if not stands:
+        fail(f"failover {ruled.failover} was taken back before it was completed: see `relight failover status`")
+    _show_ruled(ruled, as_json=as_json)
+    if wait_s and not as_json:
+        out.print(f"failover {ruled.failover} is completed", highlight=False, soft_wrap=True)
 
 
 @app.command("back")
@@ -137,7 +140,10 @@ def status(fleet: FleetName = None, as_json: Json = False) -> None:
         fail(f"fleet {found.state.fleet} is not declared: run `relight topology apply`")
     if as_json:
         lives = {name: sight.life.value for name, sight in found.sights.items()}
-        print_json({"fleet": found.state.fleet, "rev": found.state.rev, "alive": lives, "routing": routing})
+        print_json(
+            {"fleet": found.state.fleet, "rev": found.state.rev, "alive": lives, "routing": routing}
+            | {"blocked": None if found.blocked is None else _plain(found.blocked)}
+        )
         return
     rows = []
     for region in routing.regions:
@@ -147,6 +153,10 @@ def status(fleet: FleetName = None, as_json: Json = False) -> None:
         caught_up = "yes" if sight.caught_up else "no" if sight.life is Life.ALIVE else "-"
         rows.append((region.name, state, sight.life.value, caught_up, region.residency))
     print_table(f"fleet {found.state.fleet}", ("region", "traffic", "alive", "caught up", "residency"), rows)
+    if found.blocked is not None:
+        err.print(
+            f"a failover is due, and is not done ({found.blocked.rule.value}): {found.blocked.detail}", markup=False
+        )
     for one in routing.standing:
         out.print(
             f"failover {one.failover}: {one.source_region} to {one.target_region}, {one.phase.value} since"

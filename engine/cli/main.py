@@ -20,6 +20,7 @@ from relight.engine.cli import (
     erase,
     events,
     failover,
+    failover_receipts,
     fake_anthropic,
     heal,
     imports,
@@ -65,6 +66,7 @@ app.add_typer(archive.app, name="archive")
 app.add_typer(deadletters.app, name="deadletter")
 app.add_typer(retention.app, name="retention")
 app.add_typer(events.app, name="event")
+failover.app.add_typer(failover_receipts.app)
 app.add_typer(failover.app, name="failover")
 app.add_typer(spool.app, name="spool")
 app.add_typer(imports.app, name="import")

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -81,6 +82,21 @@ def status(named: Named = None, as_json: Json = False) -> None:
             err.print(trouble, highlight=False, soft_wrap=True, markup=False)
     if found.troubles:
         raise typer.Exit(1)
+
+
+@app.command("render")
+def render(
+    folder: Annotated[Path, typer.Argument(help="Where the files go, one for each server.")],
+    named: Named = None,
+    as_json: Json = False,
+) -> None:
+    """Write the nats-server configuration of each real machine: TLS, accounts, what each login may say and hear."""
+    written = topologies.render_topology(_named(settings(), named), folder)
+    if as_json:
+        print_json({"written": [str(path) for path in written]})
+        return
+    for path in written:
+        out.print(str(path), highlight=False, soft_wrap=True)
 
 
 def _cells(one: CopyStatus) -> tuple[object, ...]:

@@ -16,6 +16,7 @@ from relight.engine.policies.failover_commands import (
     Declare,
     Life,
     Restore,
+    Rule,
     RuleResult,
     Sight,
     Sights,
@@ -51,7 +52,7 @@ from relight.events.failover import (
     StandIn,
 )
 
-__all__ = ["check", "choose", "decide", "observe", "ruling", "says_nothing_new"]
+__all__ = ["blocked", "check", "choose", "decide", "observe", "ruling", "says_nothing_new"]
 
 
 def decide(state: RoutingState, now: datetime, sights: Sights) -> list[Command]:
@@ -60,6 +61,17 @@ def decide(state: RoutingState, now: datetime, sights: Sights) -> list[Command]:
         return []
     due = _due(state, state.routing, state.moment(now), sights)
     return [command for command in due if all(result.passes for result in check(state, command, now, sights))][:1]
+
+
+def blocked(state: RoutingState, now: datetime, sights: Sights) -> RuleResult | None:
+    """The rule for which what is due cannot be done; None where nothing is, or something can be."""
+    if state.routing is None or decide(state, now, sights):
+        return None
+    for command in _due(state, state.routing, state.moment(now), sights):
+        for result in check(state, command, now, sights):
+            if not result.passes:
+                return result
+    return None
 
 
 def choose(state: RoutingState, command: Start, targets: Sequence[str], now: datetime, sights: Sights) -> Start:
@@ -187,6 +199,8 @@ def _next_step(
             yield replace(forced, reason=f"{going.source_region} did not drain within {routing.drain_s} s")
     elif target.ready_for == going.failover:
         yield Complete(failover=going.failover, reason=f"{going.target_region} has caught up and has all traffic")
+    elif any(Rule.TARGET_READY in override.rules for override in in_force(routing, now)):
+        yield Complete(failover=going.failover, reason=f"{going.target_region} has all traffic, caught up or not")
 
 
 def _conditions_met(policy: StandBy, sight: Sight, now: datetime) -> bool:
@@ -287,4 +301,4 @@ def _declared(before: Routing | None, command: Declare) -> Routing:
         return Routing.model_validate({**limits, "active": tuple(names)})
     known = {region.name for region in before.regions}
     active = tuple(name for name in names if name in before.active or name not in known)
-    return before.model_copy(update={**limits, "active": active})
+    return Routing.model_validate({**dict(before), **limits, "active": active})

@@ -9,6 +9,7 @@ from relight.events.failover import FleetRegion, Manner, StandBy
 from relight.events.values import Content
 
 MAX_OVERRIDE = timedelta(days=1)
+MAX_OVERRIDES = 20
 
 
 class Rule(StrEnum):
@@ -34,6 +35,8 @@ class Rule(StrEnum):
     CHANGES_PER_WINDOW = "changes_per_window"
     OVERRIDABLE = "overridable"
     OVERRIDE_EXPIRES = "override_expires"
+    SAYABLE = "sayable"
+    """in an event: names and texts are not too long, limits are possible"""
 
 
 OVERRIDABLE = frozenset(

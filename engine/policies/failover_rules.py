@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 
 from relight.engine.policies.failover_commands import (
     MAX_OVERRIDE,
+    MAX_OVERRIDES,
     OVERRIDABLE,
     Abort,
     Back,
@@ -52,7 +53,7 @@ def check(state: RoutingState, command: Command, now: datetime, sights: Sights) 
         case Back():
             results = _back(routing, command, sights)
         case Suspend():
-            results = _suspend(command, now)
+            results = _suspend(routing, command, now)
         case Restore():
             results = _restore(routing, command, now)
     return tuple(_overridden(result, routing, now) for result in results)
@@ -173,7 +174,7 @@ def _back(routing: Routing, command: Back, sights: Sights) -> Iterator[RuleResul
     )
 
 
-def _suspend(command: Suspend, now: datetime) -> Iterator[RuleResult]:
+def _suspend(routing: Routing, command: Suspend, now: datetime) -> Iterator[RuleResult]:
     fixed = [rule for rule in command.rules if rule not in OVERRIDABLE]
     yield _result(
         Rule.OVERRIDABLE,
@@ -181,6 +182,8 @@ def _suspend(command: Suspend, now: datetime) -> Iterator[RuleResult]:
         f"{_names(command.rules)} may be suspended",
         f"{_names(fixed) or 'no rule'} cannot be suspended: name some of {_names(sorted(OVERRIDABLE))}",
     )
+    full = f"{MAX_OVERRIDES} overrides stand already: end one of them"
+    yield _result(Rule.OVERRIDABLE, len(routing.overrides) < MAX_OVERRIDES, "few others are", full)
     yield _ordered(None, command.ordered_by, command.reason, None)
     yield _result(
         Rule.OVERRIDE_EXPIRES,

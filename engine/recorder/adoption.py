@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -29,6 +29,8 @@ class Adopter:
 
     def __init__(self, client: Client, clock: Clock) -> None:
         self.watermarks = ProjectedWatermarks(client)
+        self.on_drained: Callable[[Slot], Awaitable[None]] | None = None
+        """Told of each spool of which all was taken."""
         self._client = client
         self._clock = clock
 
@@ -77,6 +79,8 @@ class Adopter:
             put_aside_orphan(slot.spool.path, drainer.damage)
             return False
         log.info("drained the spool of %s", slot.publisher, extra={"action": "orphan_drained"})
+        if self.on_drained is not None and not unnoted:
+            await self.on_drained(slot)
         return not unnoted
 
 

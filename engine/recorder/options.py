@@ -12,7 +12,8 @@ class RecorderOptions:
     `publisher` fixes the identity of a source that can be read again (an importer): it has no spool on disk, and does
     not announce itself, so that the same source gives the same bytes. Its events up to `published_pseq` stand on the
     stream already: they are numbered, but not sent again. `fault_domain` is what fails together with this process; None
-    for its host.
+    for its host. With `announce_s` it tells its fleet so often, by heartbeat, how far its events have come; None: it
+    belongs to none.
     """
 
     nats_url: str
@@ -28,6 +29,7 @@ class RecorderOptions:
     ack_timeout_s: float = 30
     proof_ttl_s: float = 60
     fault_domain: str | None = None
+    announce_s: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -114,6 +114,7 @@ class Session:
         self.writer.refusals.take_over(old.writer.refusals)
         self._before = old.totals
         self.refused_contents = old.refused_contents + old.writer.refused_contents
+        self.uplink.predecessor = old.publisher
 
     def followed_by(self, new: "Session") -> None:
         """Those who wait for events that were written here are told; `new` has the others."""
@@ -136,6 +137,7 @@ class Session:
         written: Future[None] = Future()
         self.writer.finish(partial(complete, written))
         drained = self._written(written, deadline) and self.uplink.drained(self._spooled.value, deadline)
+        self.uplink.leave()
         self.uplink.stop(max(CLOSING_S, deadline - time.monotonic()))
         # Now every acknowledgement stands in the writer's queue; it ends once they are written.
         if self.writer.stop(max(CLOSING_S, deadline - time.monotonic())):

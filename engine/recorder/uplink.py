@@ -7,7 +7,7 @@ import logging
 import socket
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -23,6 +23,8 @@ from relight.engine.proving.models import Attestation
 from relight.engine.proving.monitors import Monitors
 from relight.engine.proving.prober import Prober
 from relight.engine.recorder.adoption import Adopter
+from relight.engine.recorder.announcing import Announcer, place_of
+from relight.engine.recorder.answering_spools import answer_of_spools
 from relight.engine.recorder.drainer import TRANSIENT, Drainer
 from relight.engine.recorder.healing import Holding, Mender
 from relight.engine.recorder.left_spools import tell_of_spools
@@ -40,6 +42,7 @@ IMPORTED_BEFORE_FORKS = (concurrent.futures.thread, encodings.idna)
 """What asyncio and sockets import when they first need it. A fork in the middle of that would leave the child a module
 that is locked for ever, and locks of which it was not told."""
 RETRY_S = 0.5
+LEAVE_S = 0.5
 UNREACHED_S = 1.0
 """At the end, how long a server that does not answer is still waited for."""
 
@@ -76,6 +79,9 @@ class Uplink:
         self._failure: str | None = "not connected to NATS yet"
         self._adopter: Adopter | None = None
         self.upkeep: Upkeep | None = None
+        self.predecessor: str | None = None
+        """The identity that this process recorded under before."""
+        self._announcer: Announcer | None = None
         self.damage: SpoolUnusable | None = None
         """What the drainer found in the spool, which only another file in its place would mend."""
         self.restarts = 0
@@ -127,6 +133,12 @@ class Uplink:
             except TimeoutError:
                 continue
         return True
+
+    def leave(self) -> None:
+        """Tells the fleet how far this identity's events came, if that takes no time."""
+        if self._announcer is not None and self._failure is None:
+            with suppress(RecorderError, TimeoutError, CancelledError):
+                self._thread.run(self._announcer.leave()).result(LEAVE_S)
 
     def stop(self, timeout_s: float) -> None:
         """Ends the loop, and whatever runs in it. Idempotent."""
@@ -211,10 +223,12 @@ class Uplink:
                     on_content=self._on_content,
                     clock=self._clock,
                 )
+                announcing = self._announcing(client, reader, adopter)
                 self._failure = None
                 complete(self._connected)
                 await _first_to_end(
                     drainer.run(),
+                    *announcing,
                     upkeep.evict(options.spool_retention_s),
                     adopter.drain_orphans(options.spools),
                     tell_of_spools(client, options.spools),
@@ -250,6 +264,27 @@ class Uplink:
         )
         return adopter, self.upkeep
 
+    def _announcing(self, client: Client, reader: Spool, adopter: Adopter) -> list[Coroutine[Any, Any, None]]:
+        """Nothing where it belongs to no fleet."""
+        options = self._options
+        if options.announce_s is None or options.publisher is not None:
+            return []
+        place = place_of(options.spools)
+        announcer = self._announcer = Announcer(
+            client,
+            reader,
+            self._writer,
+            region=options.region,
+            publisher=self._slot.publisher,
+            place=place,
+            acked=self._acked,
+            clock=self._clock,
+            every_s=options.announce_s,
+            predecessor=self.predecessor,
+        )
+        adopter.on_drained = announcer.drained
+        return [announcer.run(), answer_of_spools(client, options.spools, place, options.region)]
+
     def _mender(self, client: Client, reader: Spool) -> Mender:
         upkeep = self.upkeep
         assert upkeep is not None
@@ -267,6 +302,8 @@ class Uplink:
         )
 
     def _on_ack(self, acked: Acked, events: Sequence[Spooled]) -> None:
+        if self._announcer is not None:
+            self._announcer.on_ack(acked)
         self._writer.put(acked)
         self._room.release([len(event.body) for event in events], events=True)
 

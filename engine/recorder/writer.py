@@ -168,6 +168,15 @@ class Writer:
         self._thread.start()
         return True
 
+    def waiting_ids(self, limit: int) -> tuple[list[str], int]:
+        """Of events that were taken and are not on disk, at most so many; and how many more there are. Any thread's."""
+        group = self._in_hand
+        items: list[Item] = [] if group is None or group.written else list(group.events)
+        items += self._inbox.first(limit)
+        ids = [item.receipt.id for item in items if isinstance(item, Taken)]
+        unmade = max(0, self._room.expected_events - self._room.made_events)
+        return ids[:limit], max(0, len(ids) - limit) + unmade
+
     def refuse(self, receipt: Receipt, cause: str) -> None:
         """Counts an event that cannot be taken; the count is recorded as `recorder.gap`."""
         self.refusals.add(cause)

@@ -9,6 +9,8 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
+from pydantic import ValidationError
+
 from relight.engine import scope
 from relight.engine.clock import Clock
 from relight.engine.errors import FailoverRefused, Superseded
@@ -194,12 +196,17 @@ async def _rule(
         for result in results:
             if not result.passes:
                 raise FailoverRefused(result.rule, result.detail)
-        if isinstance(command, Declare) and says_nothing_new(state, command):
-            return Ruled(state=state, tail=tail, command=command, results=results, superseded=tries, made=False)
         if tail.event is not None:
             clock.observe(tail.event.id)
         id = clock.next_id()
-        event = ruling(state, command, now, id, results)
+        try:
+            if isinstance(command, Declare) and says_nothing_new(state, command):
+                return Ruled(state=state, tail=tail, command=command, results=results, superseded=tries, made=False)
+            event = ruling(state, command, now, id, results)
+        except ValidationError as error:
+            fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
+            where = ".".join(str(part) for part in fault["loc"])
+            raise FailoverRefused(Rule.SAYABLE, f"{where}: {fault['msg']}: correct it") from None
         try:
             tail = await _append(control, event, after=tail, decided_at=state.moment(now), id=id)
         except Superseded as error:

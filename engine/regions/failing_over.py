@@ -10,8 +10,8 @@ from pydantic import JsonValue
 
 from relight.engine.errors import FailoverRefused, RelightError, Superseded
 from relight.engine.log.reader import TRANSIENT
-from relight.engine.policies.failover import decide
-from relight.engine.policies.failover_commands import Command, Complete, Life, Sight, Sights
+from relight.engine.policies.failover import blocked, decide
+from relight.engine.policies.failover_commands import Command, Complete, Life, RuleResult, Sight, Sights
 from relight.engine.policies.routing import RoutingState, standing, under_way
 from relight.engine.recorder.recorder import Recorder
 from relight.engine.regions.commands import FailoverCommands
@@ -70,8 +70,8 @@ class FailingOver:
     ) -> None:
         self.failure: str | None = None
         """Why it does not rule now."""
-        self.refused: FailoverRefused | None = None
-        """Why what is due is not ruled."""
+        self.blocked: RuleResult | None = None
+        """The rule for which what is due cannot be done: an operator has to see to it."""
         self.commands = FailoverCommands(recorder, table.fleet, sights=self._seen)
         self._recorder = recorder
         self._table = table
@@ -135,8 +135,8 @@ class FailingOver:
         if self._turns.is_ours(None if due is None else (state.rev, type(due))):
             assert due is not None
             await self._rule(due)
-        elif due is None:
-            self.refused = None
+        if due is None:
+            self._see_blocked(blocked(state, self._recorder.clock.now(), self._seen()))
         await self._take_the_lead_away()
 
     async def _ask_here(self) -> None:
@@ -171,15 +171,24 @@ class FailingOver:
 
         try:
             ruled = await self.commands.rule_if_due(still_due)
-            self.refused = None
+            self.blocked = None
             if ruled is not None and ruled.tail.event is not None:
                 log.info("fleet %s: %s", self._table.fleet, ruled.tail.event.type, extra={"action": "ruled"})
-        except FailoverRefused as error:
-            self.refused = error
-        except Superseded as error:
+        except (FailoverRefused, Superseded) as error:  # what was due is not any more
             log.debug("%s", error, extra={"action": "ruling_superseded"})
         finally:
             self._turns.again()
+
+    def _see_blocked(self, found: RuleResult | None) -> None:
+        if found is not None and found != self.blocked:
+            log.warning(
+                "fleet %s: a failover is due, and is not done (%s): %s",
+                self._table.fleet,
+                found.rule.value,
+                found.detail,
+                extra={"action": "failover_blocked"},
+            )
+        self.blocked = found
 
     async def _receipt(self, failover: str) -> Content | None:
         """Made once; without one where it takes too long or cannot be made: the traffic must not wait for it."""

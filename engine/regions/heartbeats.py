@@ -4,15 +4,18 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 import orjson
 from pydantic import BaseModel, ConfigDict, JsonValue
 
 from relight.engine.errors import RelightError
 from relight.engine.log.reader import TRANSIENT
-from relight.engine.recorder.recorder import Recorder
 from relight.events.subjects import token
 from relight.events.values import Count, Key, Name
+
+if TYPE_CHECKING:
+    from relight.engine.recorder.recorder import Recorder  # which announces itself in this form
 
 HEARTBEATS = "hb"
 SERVICE, WORKER, PUBLISHER = "service", "worker", "publisher"
@@ -60,7 +63,7 @@ class Heartbeats:
 
     def __init__(
         self,
-        recorder: Recorder,
+        recorder: "Recorder",
         kind: str,
         id: str,
         fields: Callable[[], Mapping[str, JsonValue]] = dict,

@@ -4,8 +4,6 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from relight.engine import scope
 from relight.engine.errors import ContentErased, ContentError, RelightError
@@ -14,6 +12,7 @@ from relight.engine.log.content import meta_subject
 from relight.engine.log.following import Follower
 from relight.engine.log.reader import TRANSIENT, Message
 from relight.engine.recorder.recorder import Recorder
+from relight.engine.regions.backlog import BEGINNING, Backlog, Wanted
 from relight.engine.regions.copying import Copying
 from relight.events.base import Event
 from relight.events.catalog import decode_message
@@ -26,7 +25,6 @@ from relight.events.intelligence import (
     IntelligenceSnapshotTaken,
 )
 from relight.events.subjects import OBSERVATIONS, token
-from relight.events.values import Content
 
 AT_ONCE = 8
 RETRY_S = 0.5
@@ -34,30 +32,7 @@ LOOK_EVERY_S = 1.0
 FIRST_WAIT_S, MAX_WAIT_S = 1.0, 60.0
 MAX_TRIES = 8
 """Some two minutes; then it is left alone until the part is begun anew."""
-BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
-
-Key = tuple[str, str]
-"""Tenant and snapshot."""
-
 log = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class Wanted:
-    """A snapshot of which it is not proven yet that this region has it."""
-
-    key: Key
-    content: Content
-    seq: int
-    taken_at: datetime
-    event: str
-    correlation: str | None
-    completed: bool = False
-    """This region said before that it has it; it may have lost its disk since."""
-    started_at: datetime | None = None
-    tries: int = 0
-    due_s: float = 0.0
-    told: str | None = None
 
 
 class Replicator:
@@ -75,11 +50,10 @@ class Replicator:
         self._tagged = tagged
         self._bucket = regional_bucket(region)
         self._woken = asyncio.Event()
-        self._open: dict[Key, Wanted] = {}
+        self._backlog = Backlog()
         self._running: dict[asyncio.Task[None], Wanted] = {}
         self._there: set[str] = set()
         """Where the bucket describes what it holds, as far as it was asked or filled."""
-        self._since = BEGINNING
         self.proven = 0
         self.copied = 0
         self.failed = 0
@@ -90,7 +64,11 @@ class Replicator:
     @property
     def waiting(self) -> int:
         """Snapshots that this region is not known to have yet."""
-        return len(self._open)
+        return len(self._backlog)
+
+    def waits_for(self, tenant: str, snapshot: str) -> bool:
+        """Whether it was taken, and is not known to be here yet."""
+        return self._backlog.get((tenant, snapshot)) is not None
 
     def counts(self) -> Mapping[str, int]:
         """Since this process began; `waiting` is of now."""
@@ -128,12 +106,14 @@ class Replicator:
         await copying.declare()
         there = await copying.subjects()
         if self._there - there:  # its disk was lost since
-            self._since = BEGINNING
+            self._backlog.since = BEGINNING
         self._there = set(there)
         own = f"{OBSERVATIONS}.{token(self._region)}.intelligence.*.replication_completed"
         subjects = [f"{OBSERVATIONS}.*.intelligence.*.snapshot_taken", own]
         try:
-            async with Follower(client, subjects, since=self._since, arrived=self._woken.set, many=True) as follower:
+            async with Follower(
+                client, subjects, since=self._backlog.since, arrived=self._woken.set, many=True
+            ) as follower:
                 while True:
                     self._woken.clear()
                     while (message := follower.take()) is not None:
@@ -155,44 +135,34 @@ class Replicator:
             log.warning("message %d tells of no snapshot: %s", message.seq, error, extra={"action": "undecodable"})
             return
         self._see(event, message)
-        if not self._open:
-            self._since = message.timestamp
+        self._backlog.read_to(message.timestamp)
 
     def _see(self, event: Recorded[Event], message: Message) -> None:
         match event.data:
             case IntelligenceSnapshotTaken() as taken:
-                key = (event.tenant, taken.snapshot)
-                if key not in self._open:
-                    self._open[key] = Wanted(
-                        key=key,
+                self._backlog.add(
+                    Wanted(
+                        key=(event.tenant, taken.snapshot),
                         content=taken.content,
                         seq=message.seq,
                         taken_at=message.timestamp,
                         event=event.id,
-                        correlation=event.correlationid,
+                        correlation=event.correlationid or event.id,
                     )
+                )
             case IntelligenceReplicationCompleted() as completed if completed.target_region == self._region:
-                wanted = self._open.get((event.tenant, completed.snapshot))
+                wanted = self._backlog.get((event.tenant, completed.snapshot))
                 if wanted is None or completed.verified_sha256 != wanted.content.sha256:
                     return
                 wanted.completed = True
                 if meta_subject(event.tenant, wanted.content.sha256, self._bucket) in self._there:
-                    self._close(wanted)
+                    self._backlog.close(wanted)
             case _:
                 pass
 
-    def _close(self, wanted: Wanted) -> None:
-        """It needs nothing more. What is read again after an interruption begins with the earliest that does."""
-        self._open.pop(wanted.key, None)
-        if self._open:
-            self._since = min(one.taken_at for one in self._open.values()) if len(self._open) < AT_ONCE else self._since
-
     def _begin_due(self, copying: Copying) -> None:
         now_s = asyncio.get_running_loop().time()
-        busy = {wanted.key for wanted in self._running.values()}
-        due = [one for one in self._open.values() if one.due_s <= now_s and one.key not in busy]
-        due.sort(key=lambda wanted: wanted.seq, reverse=True)
-        for wanted in due[: AT_ONCE - len(self._running)]:
+        for wanted in self._backlog.due(now_s, AT_ONCE - len(self._running)):
             task = asyncio.create_task(self._replicate(wanted, copying), name=f"copy of {wanted.key[1]}")
             task.add_done_callback(lambda _: self._woken.set())
             self._running[task] = wanted
@@ -200,25 +170,28 @@ class Replicator:
     def _reap(self) -> None:
         """Raises what ended a copy, unless that was about its content."""
         for task in [task for task in self._running if task.done()]:
-            del self._running[task]
+            wanted = self._running.pop(task)
+            if task.cancelled() or task.exception() is not None:
+                self._backlog.again(wanted)
             task.result()
 
     async def _cancel_all(self) -> None:
-        running, self._running = list(self._running), {}
+        running, self._running = self._running, {}
         for task in running:
             task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        for done, wanted in zip(await asyncio.gather(*running, return_exceptions=True), running.values(), strict=True):
+            if done is not None:
+                self._backlog.again(wanted)
 
     async def _replicate(self, wanted: Wanted, copying: Copying) -> None:
         tenant, snapshot = wanted.key
-        correlation = wanted.correlation or wanted.event
-        with scope.entered(tenant=tenant, correlation=correlation, causation=wanted.event):
+        with scope.entered(tenant=tenant, correlation=wanted.correlation, causation=wanted.event):
             try:
                 held = await copying.held(tenant, wanted.content)
                 if held is not None and held.erased:
                     raise ContentErased(f"content {tenant}/{wanted.content.sha256} was erased: it is not copied")
                 if held is not None and wanted.completed:
-                    self._close(wanted)
+                    self._backlog.close(wanted)
                     return
                 self._start(wanted, snapshot)
                 done = await copying.copy(tenant, wanted.content)
@@ -226,7 +199,7 @@ class Replicator:
                 self.erased += 1
                 if wanted.started_at is not None:
                     self._fail(wanted, str(error))
-                self._close(wanted)
+                self._backlog.close(wanted)
             except ContentError as error:
                 self._fail(wanted, str(error))
                 self._wait(wanted)
@@ -256,7 +229,7 @@ class Replicator:
         self.proven += 1
         self.copied += copied
         self._there.add(meta_subject(wanted.key[0], wanted.content.sha256, self._bucket))
-        self._close(wanted)
+        self._backlog.close(wanted)
 
     def _fail(self, wanted: Wanted, reason: str) -> None:
         """The same failure is recorded once, however often it is tried."""
@@ -279,7 +252,7 @@ class Replicator:
         wanted.tries += 1
         if wanted.tries >= MAX_TRIES:
             self.given_up += 1
-            self._close(wanted)
+            self._backlog.close(wanted)
             return
         wait_s = min(MAX_WAIT_S, FIRST_WAIT_S * 2.0 ** (wanted.tries - 1))
-        wanted.due_s = asyncio.get_running_loop().time() + wait_s
+        self._backlog.put_off(wanted, asyncio.get_running_loop().time() + wait_s)

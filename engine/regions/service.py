@@ -15,13 +15,17 @@ from relight.engine.recorder.recorder import Recorder
 from relight.engine.regions.detector import Detector
 from relight.engine.regions.failing_over import FailingOver
 from relight.engine.regions.heard import Heard
-from relight.engine.regions.heartbeats import SERVICE, WORKER, Heartbeats
+from relight.engine.regions.heartbeats import SERVICE, Heartbeats
 from relight.engine.regions.isolations import Isolations
 from relight.engine.regions.leadership import Leadership
 from relight.engine.regions.liveness import Liveness
 from relight.engine.regions.moving_queues import MovingQueues
 from relight.engine.regions.parts import Parts
 from relight.engine.regions.progress import Progress
+from relight.engine.regions.receipts.announced import Announced
+from relight.engine.regions.receipts.closer import ReceiptCloser
+from relight.engine.regions.receipts.followed import Receipts
+from relight.engine.regions.receipts.making import ReceiptMaker
 from relight.engine.regions.replicating import Replicator
 from relight.engine.regions.routing import RoutingTable
 from relight.engine.regions.sights import Seeing
@@ -61,6 +65,7 @@ class RegionParts:
         self.detector = Detector(recorder, self.heard, self.isolations, IsolationPolicy.of(names), observer=self.region)
         self.routing = RoutingTable(recorder, fleet.name)
         self.dispatcher = Dispatcher(recorder, self.heard, routing=self.routing, liveness=self.liveness)
+        self.announced = Announced(self.heard)
         self.failing_over = FailingOver(
             recorder,
             self.routing,
@@ -70,11 +75,16 @@ class RegionParts:
             drained=self._drained,
             may_return=self.progress.may_return,
             leave=Leadership(recorder),
+            make_receipt=ReceiptMaker(recorder, fleet.name, self.announced),
         )
         self.moving_queues = MovingQueues(recorder, self.routing, region=self.region, waiting=self._waiting)
         self.heartbeats = Heartbeats(recorder, SERVICE, self.region, self._fields, every_s=fleet.heartbeat_s)
         self.liveness.changed.append(lambda _kind, _name, _standing: self.failing_over.wake())
         self.routing.on_change(self.dispatcher.wake)
+        self.receipts = Receipts(recorder, fleet.name)
+        self.closer = ReceiptCloser(
+            recorder, self.receipts, self.announced, is_back=self.heard.hears_now, turn=self._turn
+        )
         self._parts = Parts(recorder)
         self._parts.add(
             progress=self.progress,
@@ -86,6 +96,8 @@ class RegionParts:
             dispatcher=self.dispatcher,
             failing_over=self.failing_over,
             moving_queues=self.moving_queues,
+            receipts=self.receipts,
+            closer=self.closer,
             heartbeats=self.heartbeats,
         )
         if topology.fleet.kind is Kind.STRETCH:
@@ -117,9 +129,14 @@ class RegionParts:
         """What goes out with this service's heartbeats."""
         return {**self.progress.fields(), **self.failing_over.fields()}
 
+    def _turn(self) -> int:
+        """How many other regions that take traffic are named before this one."""
+        active = self.routing.active
+        return active.index(self.region) if self.region in active else len(active)
+
     async def _drained(self, one: StandIn) -> bool:
         """Whether this region's workers hold no task any more."""
-        return not any(beat.fields.get("held") for beat in self.heard.of(WORKER, self.region))
+        return self.dispatcher.held_in(self.region) == 0
 
     async def _waiting(self, queue: str) -> int | None:
         return self.dispatcher.task_count(queue)

@@ -182,7 +182,7 @@ def _open(path: Path, lock: int, max_bytes: int | None) -> Slot:
         before, nonce = spool.meta("nonce"), uuid_utils.uuid4().hex
         # Either may be the last thing that is written; only then are both valid.
         announce(lock, [nonce, *([before] if before else [])])
-        spool.set_meta({"publisher": publisher, "machine": _machine(), "inode": _inode(path), "nonce": nonce})
+        spool.set_meta({"publisher": publisher, "machine": machine(), "inode": _inode(path), "nonce": nonce})
         announce(lock, [nonce])
     except BaseException:
         spool.close()
@@ -200,10 +200,10 @@ def _not_at_home(path: Path, lock: int) -> str | None:
     try:
         if spool.meta("publisher") is None:
             return None
-        machine, inode, nonce = (spool.meta(name) for name in ("machine", "inode", "nonce"))
+        written_on, inode, nonce = (spool.meta(name) for name in ("machine", "inode", "nonce"))
     finally:
         spool.close()
-    if (machine, inode) not in ((None, None), (_machine(), _inode(path))):
+    if (written_on, inode) not in ((None, None), (machine(), _inode(path))):
         return "was copied here"
     if nonce is not None and nonce not in nonces(lock):
         return "was put back to an older state"
@@ -215,7 +215,8 @@ def _inode(path: Path) -> str:
     return f"{status.st_dev}:{status.st_ino}"
 
 
-def _machine() -> str:
+def machine() -> str:
+    """What this machine is called by itself."""
     for file in (Path("/etc/machine-id"), Path("/var/lib/dbus/machine-id")):
         if file.exists() and (text := file.read_text().strip()):
             return text

@@ -167,6 +167,19 @@ class Spool:
             rows.close()  # an open cursor would keep the WAL from being checkpointed
         return events
 
+    def ids_after(self, pseq: int, limit: int) -> list[str]:
+        """Of the events that follow this number, in order; they have the numbers that follow it."""
+        with self._errors():
+            rows = self._db.execute("SELECT id FROM events WHERE pseq > ? ORDER BY pseq LIMIT ?", (pseq, limit))
+            return [id for (id,) in rows]
+
+    def last_ack(self) -> tuple[int, int]:
+        """The last number that was acknowledged, and where it stands on the stream; 0 where there is none."""
+        with self._errors():
+            asked = "SELECT last_pseq, last_seq FROM acks WHERE heal_attempt = 0 ORDER BY first_pseq DESC LIMIT 1"
+            row = self._db.execute(asked).fetchone()
+        return (0, 0) if row is None else (int(row[0]), int(row[1]))
+
     def contents(self, limit_bytes: int) -> list[SpooledContent]:
         """Content that is not yet in the content store: one, and more up to so many bytes."""
         size, contents = 0, list[SpooledContent]()

@@ -110,7 +110,8 @@ class RegionProcess:
     def _tail(self) -> str:
         path = self.command.folder / LOG
         lines = path.read_bytes()[-TAIL_BYTES:].decode(errors="replace").strip().splitlines()
-        return f"{lines[-1] if lines else 'it said nothing'} (log: {path})"
+        said = next((line for line in reversed(lines) if line.startswith("error:")), lines[-1] if lines else "no word")
+        return f"{said} (log: {path})"
 
 
 async def run_children(

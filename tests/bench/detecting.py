@@ -101,8 +101,9 @@ async def rounds(count: int, seed: int) -> None:
                 {
                     "victim": victim,
                     "led_stream": leading,
-                    "first_vote_s": round(min(votes), 2),
-                    "second_vote_s": round(sorted(votes)[1], 2),
+                    "votes_s": [
+                        round(one, 2) for one in sorted(votes)
+                    ],  # none: they come after the ruling, for an election
                     "isolated_s": round(isolated[0], 2),
                     "all_know_s": round(seen_at - killed_at, 2),
                     "votes_on_others": len(wrong),
@@ -117,7 +118,7 @@ async def rounds(count: int, seed: int) -> None:
             await seen(children, victim, "alive")
             for region in REGIONS:
                 await seen({victim: children[victim]}, region, "alive")
-        for name in ("first_vote_s", "isolated_s", "all_know_s"):
+        for name in ("isolated_s", "all_know_s"):
             values = [figure[name] for figure in figures]
             print(f"{name}: p50 {statistics.median(values):.2f}, max {max(values):.2f}, n {len(values)}", flush=True)
 

@@ -29,6 +29,7 @@ BENCHMARKS = (
     "freshness",
     "subscriber_peer",
     "fleet_breakers",
+    "failover_commands",
     "tasking",
 )
 WIDTH = 180

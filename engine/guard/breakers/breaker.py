@@ -18,6 +18,8 @@ LEASE_ANSWER_US = 20_000
 """When to come again where the fleet is being asked for its probes."""
 PROBING_US = 1_000_000
 """When to come again where probes are under way; they may be answered at any time."""
+OFF_US = 1_000_000
+"""When to come again where what it guards lies in a region that is switched off."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -39,6 +41,7 @@ class Breaker:
         "_linked",
         "_local",
         "_lock",
+        "_off",
         "name",
         "passes",
         "policy",
@@ -63,6 +66,7 @@ class Breaker:
         self._linked = False
         self._alone_rev = 0
         self._lease_left = self._lease_successes = 0
+        self._off: tuple[str, int] | None = None
         self.passes = False
 
     def permit(self, now_us: int) -> Permit | Refused:
@@ -141,6 +145,15 @@ class Breaker:
                 self._alone_rev = 0  # the last ruling holds again
             self._settle()
 
+    def switch_off(self, reason: str | None) -> None:
+        """No call is to go where its dependency lies; None: calls may again."""
+        with self._lock:
+            if reason is None:
+                self._off = None
+            elif self._off is None or self._off[0] != reason:
+                self._off = reason, self._circle.now_us()
+            self._settle()
+
     def settle(self) -> None:
         """The circle was joined or left."""
         with self._lock:
@@ -150,6 +163,17 @@ class Breaker:
         """None while it is closed."""
         with self._lock:
             local, fleet = self._local, self._fleet
+            if self._off is not None:
+                reason, since_us = self._off
+                return BreakerHealth(
+                    name=self.name,
+                    state=State.OPEN,
+                    fleet=True,
+                    since=_moment(since_us),
+                    until=None,
+                    reason=reason,
+                    refused_calls=self.refused_calls,
+                )
             by_fleet = fleet.state is not State.CLOSED and not self._is_alone()
             if not by_fleet and local.state is State.CLOSED:
                 return None
@@ -175,6 +199,8 @@ class Breaker:
 
     def _answer(self, now_us: int) -> Permit | Refused:
         fleet, local = self._fleet, self._local
+        if self._off is not None:
+            return self._refused(self._off[0], now_us + OFF_US, fleet=True)
         if fleet.state is State.CLOSED or self._is_left_alone(now_us):
             return self._local_answer(now_us)
         if fleet.state is State.OPEN and now_us < (retry_at_us := _us(fleet.next_retry_at)):
@@ -286,7 +312,7 @@ class Breaker:
 
     def _settle(self) -> None:
         self._tell_answers()
-        allowed = self._fleet.state is State.CLOSED or self._is_alone()
+        allowed = self._off is None and (self._fleet.state is State.CLOSED or self._is_alone())
         self.passes = allowed and self._local.state is State.CLOSED and self._circle.joined
 
 

@@ -5,6 +5,7 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Mapping
 from concurrent.futures import Future
 from contextvars import Context
 from dataclasses import dataclass, replace
@@ -71,6 +72,8 @@ class Breakers:
         self._breakers: dict[str, Breaker] = {}
         self._models: set[str] = set()
         self._warned: set[str] = set()
+        self._regions: dict[str, str] = {}
+        """Where what a breaker guards lies."""
         self._begin()
         _all.add(self)
 
@@ -88,6 +91,7 @@ class Breakers:
         self.process = f"{socket.gethostname()}/{os.getpid()}/{uuid_utils.uuid4().hex[:8]}"
         self.joined = False
         self.unrecorded = 0
+        self._off: Mapping[str, str] = {}
         self.shared = 0
         self._join_at = 0.0
         self._joining = threading.Lock()
@@ -95,8 +99,8 @@ class Breakers:
         for breaker in self._breakers.values():
             breaker.begin_anew()
 
-    def of(self, name: str, policy: BreakerPolicy | None = None) -> Breaker:
-        """The breaker of this dependency; `policy` counts where it is named for the first time.
+    def of(self, name: str, policy: BreakerPolicy | None = None, *, region: str | None = None) -> Breaker:
+        """The breaker of this dependency; `policy` and `region` count where it is named for the first time.
 
         Beyond `MAX_TOOLS` names it is the one called `other`. Raises `InvalidEvent` for what is no name.
         """
@@ -109,7 +113,10 @@ class Breakers:
             except ValidationError as error:
                 fault = error.errors(include_url=False)[0]["msg"]
                 raise InvalidEvent(f"breaker {name!r}: {fault}; choose another name") from None
+            if region is not None:
+                self._regions[name] = region
             found = self._breakers.setdefault(name, Breaker(name, policy or self.policy, self))
+            found.switch_off(self._off.get(region or ""))
             self.join()
             self._fleet.wake()
         elif policy is not None and policy is not found.policy and policy != found.policy and name not in self._warned:
@@ -126,7 +133,7 @@ class Breakers:
             name = self._share(name, replace(dependency, model=OTHER).name)
         self._models.add(name)
         try:
-            return self.of(name, policy)
+            return self.of(name, policy, region=dependency.region)
         except InvalidEvent:
             self._models.discard(name)
             raise
@@ -141,6 +148,13 @@ class Breakers:
             )
         self.shared += 1
         return other
+
+    def switch_off(self, regions: Mapping[str, str]) -> None:
+        """No call is to go to these regions, each for a reason; to all others they may."""
+        self._off = dict(regions)
+        for name, region in list(self._regions.items()):
+            if (breaker := self._breakers.get(name)) is not None:
+                breaker.switch_off(self._off.get(region))
 
     def health(self) -> BreakersHealth:
         """What is not closed, and what was refused."""

@@ -1,0 +1,1 @@
+"""What a failover left behind: confirmed on the stream, absent from it, in doubt; and how that ended."""
