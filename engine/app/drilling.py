@@ -25,14 +25,18 @@ BY = "relight drill"
 async def run_drill(plan: Plan, step: Step, *, keep: Path | None = None) -> Report:
     """`keep`: an empty folder for all that the drill leaves; else it is deleted. Otherwise as `play`."""
     prepare()
-    means = Means(
+    with _home(keep) as home:
+        return await play(plan, home, means(), step)
+
+
+def means() -> Means:
+    """What a scene needs of this process."""
+    return Means(
         connect=partial(connect, name=BY),
         session=partial(connect_session, role=PROJECTOR_ROLE, name=BY),
         apply=_apply,
         back=_back,
     )
-    with _home(keep) as home:
-        return await play(plan, home, means, step)
 
 
 async def _apply(home: Path, file: Path, region: str) -> None:

@@ -37,7 +37,7 @@ async def play(plan: Plan, home: Path, means: Means, step: Step) -> Report:
         wiped: defaultdict[str, list[float]] = defaultdict(list)
         rounds = []
         for number in range(1, plan.rounds + 1):
-            rounds.append(await _round(scene, number, wiped))
+            rounds.append(await play_round(scene, number, wiped))
             step(f"round {number} of {plan.rounds}: {_told(rounds[-1])}")
     return Report(
         scenario=plan.scenario,
@@ -48,7 +48,8 @@ async def play(plan: Plan, home: Path, means: Means, step: Step) -> Report:
     )
 
 
-async def _round(scene: Scene, number: int, wiped: defaultdict[str, list[float]]) -> Figures:
+async def play_round(scene: Scene, number: int, wiped: defaultdict[str, list[float]]) -> Figures:
+    """Load, the fault, rest, figures; `wiped` takes when which region's disk was deleted."""
     since_s, chance = time.monotonic(), scene.plan.chance(number)
     scene.go()
     await asyncio.sleep(scene.plan.warm_s + chance.random())

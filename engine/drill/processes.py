@@ -74,8 +74,8 @@ class RegionProcess:
             _send(pid, signal.SIGKILL)
         await process.wait()
         async with asyncio.timeout(GONE_S):
-            while any(_exists(pid) for pid in pids):
-                await asyncio.sleep(POLL_S)
+            for pid in pids:
+                await _gone(pid)
 
     async def kill_if_up(self) -> None:
         if self.up:
@@ -137,6 +137,11 @@ def _tree(root: int) -> list[int]:
 def _send(pid: int, number: signal.Signals) -> None:
     with suppress(ProcessLookupError):
         os.kill(pid, number)
+
+
+async def _gone(pid: int) -> None:
+    while await asyncio.to_thread(_exists, pid):  # noqa: ASYNC110  # nobody tells of a process that is not ours
+        await asyncio.sleep(POLL_S)
 
 
 def _exists(pid: int) -> bool:
