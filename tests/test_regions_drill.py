@@ -1,4 +1,4 @@
-"""A drill in small on three real regions: one of them lost with its disk, then one cut off; and what a verdict notices."""
+"""A drill in small on three real regions: one lost with its disk, then one cut off; and what a verdict notices."""
 
 import asyncio
 import dataclasses
