@@ -30,6 +30,7 @@ SOUND = Figures(
     refused=0,
     longest_record_s=0.01,
     log_stalled_s=4,
+    acknowledged_stalled_s=8,
     acknowledged_again_s={},
     spooled_meanwhile=1,
     queries_stalled_s=0.5,

@@ -46,7 +46,18 @@ def drill(
 
 
 def _tell(report: Report) -> None:
-    columns = ("round", "region", "what", "lost", "doubled", "record() s", "log s", "queries s", "isolated s")
+    columns = (
+        "round",
+        "region",
+        "what",
+        "lost",
+        "doubled",
+        "record() s",
+        "log s",
+        "replicated s",
+        "queries s",
+        "isolated s",
+    )
     print_table(
         f"{report.scenario}, seed {report.seed}",
         (*columns, "failed over s", "tasks held", "first s", "all s"),
@@ -68,7 +79,8 @@ def _row(one: Figures) -> tuple[object, ...]:
         one.what,
         len(one.acknowledged_lost),
         len(one.doubled),
-        *map(_s, (one.longest_record_s, one.log_stalled_s, one.queries_stalled_s, one.isolated_s, one.failed_over_s)),
+        *map(_s, (one.longest_record_s, one.log_stalled_s, one.acknowledged_stalled_s, one.queries_stalled_s)),
+        *map(_s, (one.isolated_s, one.failed_over_s)),
         one.tasks_held,
         _s(one.tasks_first_s),
         _s(one.tasks_last_s),

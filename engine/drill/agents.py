@@ -20,10 +20,16 @@ class Agents:
         self.orders = orders
         self._log = log
         self._process: asyncio.subprocess.Process | None = None
+        self.lost = False
+        """Killed together with its region."""
 
     @property
     def alive(self) -> bool:
         return self._process is not None and self._process.returncode is None
+
+    @property
+    def ended_by_itself(self) -> bool:
+        return not self.lost and not self.alive
 
     @property
     def pid(self) -> int:
@@ -54,6 +60,7 @@ class Agents:
         await self._said("resting")
 
     async def kill(self) -> None:
+        self.lost = True
         if self._process is not None and self._process.returncode is None:
             self._process.kill()
             await self._process.wait()

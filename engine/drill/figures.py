@@ -15,8 +15,9 @@ from relight.engine.tables.digest import Digest
 class Figures(BaseModel):
     """Of one round. Lists are ids; times in seconds, null where nothing had to be waited for, or it never came.
 
-    `log_stalled_s`: the longest time without a new acknowledgement anywhere. `tasks_held`: by the region when it was
-    hit; from then until the first and the last of them was completed.
+    `log_stalled_s`: the longest time in which the stream took nothing. `acknowledged_stalled_s`: in which nobody was told
+    REPLICATED, which also waits for a proof that the servers left fsync. `tasks_held`: by the region when it was hit;
+    from then until the first and the last of them was completed.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -34,6 +35,7 @@ class Figures(BaseModel):
     refused: int
     longest_record_s: float
     log_stalled_s: float
+    acknowledged_stalled_s: float
     acknowledged_again_s: Mapping[str, float | None]
     """By region, from the fault on."""
     spooled_meanwhile: int
@@ -82,7 +84,8 @@ def figures(
         doubled=tuple(id for id, times in stream.ids.items() if times > 1),
         refused=len(told.refused),
         longest_record_s=max((took for at, took, _ in told.took if since_s <= at <= until_s), default=0.0),
-        log_stalled_s=_gap([at for at, _ in told.acknowledged], *window),
+        log_stalled_s=_gap(stream.arrived, *window),
+        acknowledged_stalled_s=_gap([at for at, _ in told.acknowledged], *window),
         acknowledged_again_s={
             region: _first([at for at, of in told.acknowledged if of == region], fault.began_s)
             for region in sorted({region for _, region in told.acknowledged})

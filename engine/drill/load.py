@@ -1,6 +1,7 @@
 """What one region's agents do while a drill goes on: they record, submit tasks, and work on them."""
 
 import asyncio
+import logging
 import random
 import sys
 import time
@@ -26,6 +27,8 @@ SYNC_EVERY_S = 0.05
 AGAIN_S = 0.2
 FOLLOWS_S = 600.0
 TENANT = "drill"
+
+log = logging.getLogger(__name__)
 
 
 class Orders(BaseModel):
@@ -119,7 +122,8 @@ class Publisher:
         while True:
             try:
                 return await last.reached(Ack.REPLICATED, timeout_s=FOLLOWS_S)
-            except RelightError:  # not proven just now, or not yet: nothing was told
+            except RelightError as error:  # not proven just now, or not yet: nothing was told
+                log.warning("%.1f not acknowledged: %s", time.monotonic(), error, extra={"action": "unacknowledged"})
                 await asyncio.sleep(AGAIN_S)
 
     async def submit(self) -> None:

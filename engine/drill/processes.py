@@ -91,7 +91,9 @@ class RegionProcess:
             _send(pid, signal.SIGCONT)
 
     def wipe(self) -> None:
-        """All that the region kept: stream copy, tables, spools."""
+        """All that the region kept: stream copy, tables, spools. What its NATS server said is kept beside."""
+        with suppress(OSError), (self._home / f"{self.region}-nats-wiped.log").open("ab") as kept:
+            kept.write((self.folder / "nats" / "log").read_bytes())
         shutil.rmtree(self.folder, ignore_errors=True)
 
     async def stop(self) -> None:

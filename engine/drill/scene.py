@@ -137,7 +137,13 @@ class Scene:
         return True
 
     async def rest(self) -> None:
-        """All that was recorded is acknowledged, and every task that was submitted is finished, if it ever is."""
+        """All that was recorded is acknowledged, and every task that was submitted is finished, if it ever is.
+
+        Raises `DrillFailed` where a process of the load ended by itself: then its figures say nothing.
+        """
+        for region, agents in self.agents.items():
+            if agents.ended_by_itself:
+                raise DrillFailed(f"the load of region {region} ended by itself: see {self.home}/agents-{region}.log")
         await asyncio.gather(*(agents.rest() for agents in self.agents.values() if agents.alive))
         await self.until(lambda stream: not stream.unfinished(), within_s=RESTS_S)
 

@@ -42,6 +42,8 @@ class Stream:
     ids: Counter[str] = field(default_factory=Counter)
     tasks: defaultdict[str, list[TaskStep]] = field(default_factory=lambda: defaultdict(list))
     ruled: list[Ruled] = field(default_factory=list)
+    arrived: list[float] = field(default_factory=list)
+    """When each message was taken by the stream."""
     own: set[str] = field(default_factory=set)
     """Ids of what is not of the drill's publishers."""
     active: tuple[str, ...] = ()
@@ -61,6 +63,7 @@ class Stream:
         document = orjson.loads(message.body)
         self.ids[document["id"]] += 1
         at_s = message.timestamp_ns / 1e9 - self._ahead_s
+        self.arrived.append(at_s)
         if not message.subject.startswith(f"{CONTROLS}."):
             return
         event = decode(message.body)

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from relight.engine import scope
-from relight.engine.errors import AckTimeout, Superseded, TaskFenced, TaskRefused, TaskUnknown
+from relight.engine.errors import AckTimeout, Superseded, TaskFenced, TaskRefused, TaskUnknown, Unreachable
 from relight.engine.log.content_store import ContentStore
 from relight.engine.log.control import ControlLog, Tail
+from relight.engine.log.reader import TRANSIENT
 from relight.engine.policies import reassignment
 from relight.engine.policies.reassignment import POLICY_VERSION, Claimant
 from relight.engine.recorder.recorder import Recorder
@@ -170,14 +171,17 @@ class TaskLog:
         return replace(owned, tail=tail, state=state)
 
     async def keep(self, tenant: str, body: bytes) -> Content:
-        """Bytes in the content store, durable there before any ruling names them."""
+        """Bytes in the content store, durable there before any ruling names them. Raises `Unreachable`."""
         client = await self._recorder.client()
         if self._store is None or self._storing is not client:
             self._store, self._storing = ContentStore(client), client
         sha256 = hashlib.sha256(body).hexdigest()
         content = SpooledContent(tenant, sha256, body, self._recorder.clock.now_us() // 1_000)
-        async with asyncio.timeout(PUTTING_S):
-            await self._store.put([content])
+        try:
+            async with asyncio.timeout(PUTTING_S):
+                await self._store.put([content])
+        except TRANSIENT as error:
+            raise Unreachable(f"content {sha256} is not stored yet ({error!r}): the same again is safe") from error
         return Content(sha256=sha256, size_bytes=len(body))
 
     async def _rule(self, owned: Owned, decide: Callable[[Owned], TaskRuling]) -> Tail:
