@@ -39,7 +39,7 @@ demo: .venv/.base ## run the demonstration; NATS and PostgreSQL are started for 
 bench: .venv/.dev ## run the benchmarks
 	@$(BIN)/python tests/bench/run.py
 
-drill: .venv/.dev ## run the load drill (ARGS='rolling --seconds 20', ARGS=--help): minutes, and both cores
+drill: .venv/.dev ## run the load drill (ARGS='rolling --seconds 20', ARGS='regions --rounds 20', ARGS=--help): minutes, and both cores
 	@PYTHONPATH=tests $(BIN)/python tests/drill/run.py $(ARGS)
 
 chaos: .venv/.dev ## kill, freeze and fill up what the recorder rests on (ARGS='kills --rounds 100', ARGS=--help): an hour

@@ -45,6 +45,7 @@ RelightError
 │   ├── SnapshotDamaged      the snapshot that it would go on from is missing, or not what was written
 │   └── TaskUnknown          there is no such task of this tenant
 ├── CoverageError            sources cannot be read, or the configuration of `relight coverage` is wrong
+├── DrillFailed              a drill cannot go on, which is worse than a promise that it finds broken
 ├── RequestRefused           an HTTP request or a NATS message is not taken as it is: malformed, too large, too often
 └── QueryError               no such query, or a parameter is missing or invalid
     └── QueryFailed          the database could not answer it
@@ -65,6 +66,10 @@ class RelightError(Exception):
 
 class SettingsError(RelightError):
     """A RELIGHT_* setting is unknown, missing or invalid."""
+
+
+class DrillFailed(RelightError):
+    """A drill cannot go on: what it waits for does not come."""
 
 
 class Unreachable(RelightError):

@@ -29,12 +29,11 @@ _NOBODY = Scope()
 _current: ContextVar[Scope] = ContextVar("relight_scope", default=_NOBODY)  # frozen
 
 
-def current() -> Scope:
-    return _current.get()
+current = _current.get
 
 
 def scope_in(context: Context) -> Scope:
-    """Of whoever copied his context: a copy costs less than to look into it, which can be done later."""
+    """Of whoever copied his context."""
     return context.get(_current, _NOBODY)
 
 

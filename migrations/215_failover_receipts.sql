@@ -30,11 +30,6 @@ BEGIN
 END
 $$;
 
--- A migration is one transaction. Only the projector waits meanwhile: reads go on, and recording does not need the table.
--- squawk-ignore require-concurrent-index-creation
-CREATE INDEX failover_events_receipts ON failover_events (tenant, event_id)
-WHERE phase = 'completed' AND receipt IS NOT NULL AND failover IS NOT NULL;
-
 -- The rows that are there satisfy the wider rule already; the projector alone waits while they are read.
 ALTER TABLE failover_events
 -- squawk-ignore ban-drop-constraint

@@ -233,17 +233,6 @@ class Failover(Row):
     closing: dict[str, object] | None
 
 
-class OpenReceipt(Row):
-    tenant: str
-    occurred_at: datetime
-    fleet: str
-    failover: str
-    source_region: str
-    target_region: str
-    receipt: dict[str, object]
-    event_id: str
-
-
 queries = (
     Query(
         name="failover.policies",
@@ -310,26 +299,5 @@ queries = (
         """,
         order="event_id",
         parameters={"failover": Parameter(type=str, help="the id of the ruling that began it", required=True)},
-    ),
-    Query(
-        name="failover.receipts_open",
-        question="Which failovers left a receipt that is not closed yet, latest first?",
-        row=OpenReceipt,
-        sql="""
-            SELECT
-                e.tenant, e.occurred_at, e.fleet, e.failover, e.source_region, e.target_region, e.receipt, e.event_id
-            FROM failover_events AS e
-            WHERE e.tenant = who.tenant
-                AND e.phase = 'completed'
-                AND e.receipt IS NOT NULL
-                AND e.failover IS NOT NULL
-                AND NOT EXISTS (
-                    SELECT FROM failover_events AS c
-                    WHERE c.tenant = e.tenant AND c.failover = e.failover AND c.phase = 'receipt_closed'
-                )
-            ORDER BY e.event_id DESC
-            LIMIT $limit
-        """,
-        order="event_id DESC",
     ),
 )

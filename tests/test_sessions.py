@@ -17,17 +17,22 @@ from sessioning import (
     bytes_of,
     claimed,
     envelope_of,
+    in_loop,
     lost,
     tail_of,
     went_on,
     worked,
 )
-from stack import bodies, connected, drained, folder, nats_server, on_stream, options
+from stack import bodies, connected, drained, folder, nats_server, on_stream, options, until
 
 from relight.engine.errors import ContentErased, SnapshotDamaged, TaskFenced, TaskRefused
 from relight.engine.log.content_store import ContentStore
+from relight.engine.policies.reassignment import submitted
 from relight.engine.recorder.recorder import Recorder
-from relight.events.tasks import TaskCheckpointed
+from relight.engine.tasks.rulings import TaskLog, state_of
+from relight.engine.tasks.task import Task
+from relight.engine.tasks.working import Working
+from relight.events.tasks import TaskCheckpointed, TaskStatus
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -280,3 +285,29 @@ async def test_a_state_that_would_not_come_back_the_same_is_refused_at_its_check
         assert session.state == exact
     with pytest.raises(TaskRefused, match="give the session `initial`"):
         await (await claimed(scene.recorder, "t-initial")).session(RefundsV3).__aenter__()
+
+
+async def test_a_worker_that_failed_half_way_is_followed_by_one_that_goes_on_from_there(scene: Scene) -> None:
+    working, given = Working(scene.recorder, dispatches=True), list[tuple[int, str]]()
+
+    @working.register("worked", backoff_s=0.01)
+    async def work(task: Task) -> int:
+        async with task.session(Refunds) as session:
+            async for step in session.remaining(PLAN):
+                if (task.attempt, step) == (1, "step-06"):
+                    raise RuntimeError("not today")
+                given.append((task.attempt, step))
+                await session.checkpoint(went_on(session.state, step))
+            return len(session.state.done)
+
+    log = TaskLog(scene.recorder)
+    ruling = submitted("t-worked", "worked", now=scene.recorder.clock.now())
+    async with working.working():
+        await in_loop(scene.recorder, log.submit(TENANT, ruling))
+
+        async def completed() -> bool:
+            state = state_of(await tail_of(scene.recorder, "t-worked"))
+            return state is not None and state.status is TaskStatus.COMPLETED
+
+        await until(completed, "the task is completed")
+    assert given == [(1, step) for step in PLAN[:5]] + [(2, step) for step in PLAN[5:]]

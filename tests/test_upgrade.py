@@ -33,7 +33,7 @@ SINCE = [migration for migration in migrations() if migration.version > RELEASED
 PREVIOUS: dict[str, Any] = json.loads(Path(__file__).with_name("previous_release.json").read_text())
 """Its statements: every query, the join of every table, and what its engine asks; literals, never made anew."""
 NEW = {"breakers.tripped", "breakers.reset", "tasks.released", "faults.suspected", "faults.trusted"}
-NEW |= {f"failover.{fact}" for fact in ("fleet_declared", "overridden", "override_ended")}
+NEW |= {f"failover.{fact}" for fact in ("fleet_declared", "overridden", "override_ended", "receipt_closed")}
 """Kinds of event that its tables refuse."""
 TENANTS = "(ARRAY['A', 'B', '-'])[1 + n % 3]"
 ARGUMENTS: dict[str, Any] = {"text": "hot", "bigint": 1, "timestamptz": datetime(2026, 1, 1, 12, tzinfo=UTC)}

@@ -74,14 +74,15 @@ class Fleet:
         checked = await self.commands.plan(source, to=to, manner=manner, ordered_by=ordered_by, reason=reason)
         return Plan(checked=checked, moves=await self._moves(source))
 
-    async def settled(self, ruled: Ruled, *, within_s: float) -> RoutingState:
-        """Waits until a failover is completed, or taken back. Raises `AckTimeout`."""
+    async def completed(self, ruled: Ruled, *, within_s: float) -> bool:
+        """Waits until a failover is; False when it was taken back instead. Raises `AckTimeout`."""
         deadline = asyncio.get_running_loop().time() + within_s
         while True:
             state = await self.commands.state()
             going = None if state.routing is None else under_way(state.routing)
             if going is None or going.failover != ruled.failover:
-                return state
+                stands = () if state.routing is None else state.routing.standing
+                return any(one.failover == ruled.failover for one in stands)
             if asyncio.get_running_loop().time() > deadline:
                 raise AckTimeout(
                     f"failover {ruled.failover} is {going.phase.value} after {within_s:g} s: see `relight failover"

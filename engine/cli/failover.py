@@ -77,15 +77,18 @@ def start(
         plan(source, to, forced, by, reason, fleet, as_json)
         return
 
-    async def started(it: engine.Fleet) -> Ruled:
+    async def started(it: engine.Fleet) -> tuple[Ruled, bool]:
         ruled = await it.commands.start(source, to=to, manner=manner, ordered_by=_operator(by), reason=reason)
         if not as_json:
             err.print(f"failover {ruled.failover} begins", highlight=False)
-        if wait_s:
-            await it.settled(ruled, within_s=wait_s)
-        return ruled
+        return ruled, not wait_s or await it.completed(ruled, within_s=wait_s)
 
-    _show_ruled(_with_fleet(fleet, started), as_json=as_json)
+    ruled, stands = _with_fleet(fleet, started)
+    if not stands:
+        fail(f"failover {ruled.failover} was taken back before it was completed: see `relight failover status`")
+    _show_ruled(ruled, as_json=as_json)
+    if wait_s and not as_json:
+        out.print(f"failover {ruled.failover} is completed", highlight=False, soft_wrap=True)
 
 
 @app.command("back")

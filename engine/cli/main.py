@@ -16,6 +16,7 @@ from relight.engine.cli import (
     deadletters,
     demo,
     doctor,
+    drill,
     erase,
     events,
     failover,
@@ -45,6 +46,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.command("demo")(demo.demo)
+app.command("drill")(drill.drill)
 app.command("up")(operate.up)
 app.command("serve")(operate.serve)
 app.command("status")(status.status)

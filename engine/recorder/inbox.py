@@ -1,10 +1,12 @@
 """What waits for a recorder's writer, in order: what is urgent wakes it, a deferred fact does not."""
 
+import threading
 from collections import deque
 from itertools import islice
 from queue import Empty, SimpleQueue
+from typing import cast
 
-from relight.engine.recorder.items import Item
+from relight.engine.recorder.items import Deferral, Fact, Item, Part
 
 LINGER_S = 0.25
 """So long at most a deferred fact waits: to wake a thread costs its caller more than to put the fact.
@@ -22,6 +24,8 @@ class Inbox:
 
     def __init__(self) -> None:
         self._items: deque[Item] = deque()
+        self._taking = threading.RLock()
+        """Of two who take both parts of a fact, the first gets the first. A finalizer may take one as well."""
         self._bell: SimpleQueue[None] = SimpleQueue()
         self._waits = False
         self._urgent = False
@@ -62,7 +66,10 @@ class Inbox:
     def next(self) -> Item | None:
         """The first item, None when there is none; does not wait."""
         try:
-            item = self._items.popleft()
+            with self._taking:
+                item = self._items.popleft()
+                if hasattr(item, "begins_in"):
+                    item = self._deferral(cast("Fact", item))
         except IndexError:
             self._urgent, self._emptied = False, True
             if not self._items:
@@ -72,3 +79,13 @@ class Inbox:
             return self.next()
         self._emptied = False
         return item
+
+    def _deferral(self, fact: Fact) -> Deferral:
+        """Of the part that it was put for: with its beginning it is put here, or in another process, or nowhere."""
+        part: Part | None = fact.part
+        if fact.begins_in is self.defer:
+            fact.begins_in = None
+        else:
+            part = fact.part.then
+        assert part is not None
+        return part.make, fact, fact.context, part.events

@@ -55,10 +55,29 @@ Deferral = tuple[Callable[..., Iterable[Made | Kept]], object, Scope | Context, 
 """What makes events, of which fact, in which scope, and about how many; a tuple, for that is made in no time."""
 
 
-class InContext(Protocol):
-    """A fact that holds a copy of the context that it stands in."""
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A time that a fact is put: what makes its events, and about how many; `then` where it is put once more."""
 
-    context: Context
+    make: Callable[..., Iterable[Made | Kept]]
+    events: int = 1
+    then: "Part | None" = None
+
+
+class Fact(Protocol):
+    """What is put as it is, with its beginning and again with its end: memory that is kept costs more than any work.
+
+    What the recorder notes on it tells the first time from the second one.
+    """
+
+    part: Part
+    """The first."""
+    begins_in: object
+    """The inbox where it waits for the first time; another process's after a fork()."""
+
+    @property
+    def context(self) -> Scope | Context:
+        """The scope that it stands in, or a copy of the context that this is in."""
 
 
 class Finish:
@@ -69,7 +88,7 @@ class Stop:
     """The last thing in the queue."""
 
 
-Item = Taken | Deferral | SpooledContent | Acked | ControlCopy | Callable[[], None] | Finish | Stop
+Item = Taken | Deferral | Fact | SpooledContent | Acked | ControlCopy | Callable[[], None] | Finish | Stop
 
 Pair = tuple[Taken, Spooled]
 
@@ -114,5 +133,7 @@ class Group:
                 self.unmade = item
             case Finish() | Stop():
                 self.ends = item
-            case _:
+            case _ if callable(item):
                 self.jobs.append(item)
+            case _:
+                raise TypeError(f"an inbox gives what is to be made of a {type(item).__qualname__}, not itself")

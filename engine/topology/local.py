@@ -39,6 +39,8 @@ class LocalCluster(BaseModel):
     passwords: Mapping[str, str]
     ports: Mapping[str, MemberPorts]
     routes: Mapping[str, Mapping[str, str]] = {}
+    clients: Mapping[str, Mapping[str, str]] = {}
+    """The same for a region's clients: where they find another server."""
     advertise: str | None = None
 
     def member(self, topology: Topology, region: str, name: str) -> Member:
@@ -66,9 +68,9 @@ class LocalCluster(BaseModel):
         """All servers' addresses for clients of a login, those of `region` first."""
         near = members_of(topology, region)
         names = (*near, *(name for name in all_members(topology) if name not in near))
-        return ",".join(
-            f"nats://{login}:{self.passwords[login]}@{LOOPBACK}:{self.ports[name].client}" for name in names
-        )
+        by_way_of = self.clients.get(region, {})
+        found = [by_way_of.get(name, f"{LOOPBACK}:{self.ports[name].client}") for name in names]
+        return ",".join(f"nats://{login}:{self.passwords[login]}@{address}" for address in found)
 
     def monitor_urls(self, topology: Topology) -> tuple[str, ...]:
         return tuple(f"http://{LOOPBACK}:{self.ports[name].monitor}" for name in all_members(topology))
@@ -105,6 +107,7 @@ def kept_cluster(home: Path, topology: Topology, *, renewed: bool = False) -> Lo
             passwords=passwords,
             ports=ports,
             routes=kept.routes if kept else {},
+            clients=kept.clients if kept else {},
             advertise=kept.advertise if kept else None,
         )
         if cluster != kept:
@@ -113,14 +116,20 @@ def kept_cluster(home: Path, topology: Topology, *, renewed: bool = False) -> Lo
 
 
 def routed_cluster(
-    home: Path, topology: Topology, routes: Mapping[str, Mapping[str, str]], *, advertise: str | None
+    home: Path,
+    topology: Topology,
+    routes: Mapping[str, Mapping[str, str]],
+    *,
+    clients: Mapping[str, Mapping[str, str]] | None = None,
+    advertise: str | None,
 ) -> LocalCluster:
-    """The same with other ways between its servers, before they are started: `routes[a][b]` is where a finds b."""
+    """The same with other ways between its servers, before they are started: `routes[a][b]` is where a finds b,
+    `clients[a][b]` where the clients of region a do."""
     kept_cluster(home, topology)
     with _locked(home):
         kept = _read(home)
         assert kept is not None, "it was made a moment ago"
-        cluster = kept.model_copy(update={"routes": routes, "advertise": advertise})
+        cluster = kept.model_copy(update={"routes": routes, "clients": clients or {}, "advertise": advertise})
         _write(home, cluster)
         return cluster
 

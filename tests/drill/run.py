@@ -1,7 +1,12 @@
-"""The load drill: real servers under load, restarted and cut off; exit code 1 when a promise is broken."""
+"""The load drill: real servers under load, restarted and cut off; exit code 1 when a promise is broken.
+
+`regions` instead: `relight drill region-loss`, with the options that follow.
+"""
 
 import asyncio
+import subprocess
 import sys
+from pathlib import Path
 
 import load
 import outage
@@ -18,7 +23,14 @@ OPTIONS = (
 )
 
 
+REGIONS = "regions"
+
+
 def main() -> int:
+    if sys.argv[1:2] == [REGIONS]:
+        return subprocess.run(
+            (str(Path(sys.executable).with_name("relight")), "drill", "region-loss", *sys.argv[2:]), check=False
+        ).returncode
     plan, to = asked(Plan(), named="make drill", about=__doc__, options=OPTIONS)
     report = asyncio.run(_play(plan))
     seeded = f"seed {plan.seed}, {plan.apis} API processes, {plan.projectors} projectors, limit 20 on every question"

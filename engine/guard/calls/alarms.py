@@ -140,6 +140,7 @@ class LoopAlarms:
     def clear(self, alarm: Alarm) -> None:
         if self._agenda.ordered.pop(alarm, alarm) is not None:
             self._agenda.over(alarm)
+        alarm.at_s = 0.0  # a number that is kept is memory that is cold when it is taken again
         alarm.target = None  # the task holds its result, and the alarm may be held for longer than it
 
     def _arm(self, at_s: float) -> None:

@@ -2,10 +2,10 @@
 
 import os
 import threading
-from contextvars import Context
 
 import httpx2
 from anthropic import APIRequest
+from opentelemetry.context import Context
 
 from relight.engine.guard.calls.alarms import Alarm
 from relight.engine.guard.calls.classify import request_id
@@ -14,7 +14,8 @@ from relight.engine.guard.clients.endpoints import operation
 from relight.engine.guard.clients.known_clients import Lane
 from relight.engine.guard.clients.tracing import traceparent_in
 from relight.engine.guard.facts import Attempt, Call
-from relight.engine.scope import scope_in
+from relight.engine.recorder.items import Part
+from relight.engine.scope import Scope
 
 _making = threading.RLock()
 """One for all: it is held for microseconds. A finalizer may ask for a call in the middle of making another one."""
@@ -28,12 +29,30 @@ class Begun(Alarm):
     breaker, and what is new in memory still longer.
     """
 
-    __slots__ = ("context", "ended_ns", "http", "lane", "left_s", "made", "number", "request", "started_ns")
+    __slots__ = (
+        "begins_in",
+        "context",
+        "ended_ns",
+        "http",
+        "lane",
+        "left_s",
+        "made",
+        "number",
+        "part",
+        "request",
+        "started_ns",
+        "traced",
+    )
+    part: Part
+    """The journal's, as is `begins_in`."""
+    begins_in: object
     lane: Lane
     number: int
+    """Given at once: a call that goes on in a fork()ed child is the same one there."""
     request: APIRequest
-    context: Context
-    """A copy of the caller's."""
+    context: Scope
+    """The caller's, as is `traced`."""
+    traced: Context
     started_ns: int
     left_s: float
     """Of the time for its first attempt, then."""
@@ -74,12 +93,12 @@ class Begun(Alarm):
             f"{lane.parts.name}-{self.number}",
             operation(options.method, options.url),
             lane.dependency,
-            scope_in(self.context),
+            self.context,
             self.started_ns // 1_000,
             body if isinstance(body, dict) else None,
             request.stream,
             lane.max_retries,
-            traceparent_in(self.context),
+            traceparent_in(self.traced),
         )
 
 

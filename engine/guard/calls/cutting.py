@@ -52,6 +52,7 @@ class ThreadAlarms:
         if not self._agenda.take_back(alarm):
             with self._lock:
                 self._agenda.over(alarm)
+        alarm.at_s, alarm.target = 0.0, None  # as in `LoopAlarms`
 
     def _add(self, alarm: Alarm, appended: bool) -> None:
         with self._lock:

@@ -1,7 +1,5 @@
 """A call as the core gets it: to be conducted from its beginning, or from its first attempt on."""
 
-from contextvars import copy_context
-
 from anthropic import APIRequest
 
 from relight.engine.guard.calls.begun import Begun, new_begun
@@ -9,6 +7,8 @@ from relight.engine.guard.calls.deadlines import deadline_us
 from relight.engine.guard.calls.parts import Parts
 from relight.engine.guard.calls.steps import CallAny, Send
 from relight.engine.guard.clients.known_clients import is_model
+from relight.engine.guard.clients.tracing import tracing_context
+from relight.engine.scope import current
 
 
 class First(Send):
@@ -38,7 +38,8 @@ def taken(parts: Parts, request: APIRequest, call_next: CallAny, *, asynchronous
     begun.lane = parts.clients.lane(call_next, request.options.json_data, parts)
     begun.number = next(parts.numbers)
     begun.request = request
-    begun.context = copy_context()
+    begun.context = current()
+    begun.traced = tracing_context()
     begun.started_ns = parts.now_ns()
     begun.left_s = parts.deadline_s
     begun.made = None

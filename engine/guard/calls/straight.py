@@ -6,7 +6,6 @@ before it is taken; what turns out not to be so later goes there with what came 
 record the same and hand out the same is shown by tests/test_guard_straight.py.
 """
 
-from contextvars import copy_context
 from threading import get_ident
 from typing import Any
 
@@ -21,6 +20,8 @@ from relight.engine.guard.calls.driving import AsyncDriver, SyncDriver
 from relight.engine.guard.calls.first import First, taken
 from relight.engine.guard.calls.parts import Parts
 from relight.engine.guard.calls.steps import CallAny
+from relight.engine.guard.clients.tracing import tracing_context
+from relight.engine.scope import current
 
 OK = 200
 
@@ -112,7 +113,8 @@ class Straight(Middleware):
         begun.lane = lane
         begun.number = next(parts.numbers)
         begun.request = request
-        begun.context = copy_context()
+        begun.context = current()
+        begun.traced = tracing_context()
         begun.started_ns = started_ns
         begun.left_s = left_s
         begun.made = None

@@ -16,7 +16,7 @@ from relight.engine.guard.recording.content import NOTHING, Contents, Digest, Re
 from relight.engine.guard.recording.prices import Prices
 from relight.engine.guard.recording.records import KEPT_BYTES, QuickCall
 from relight.engine.guard.recording.weighing import Weights, hull
-from relight.engine.recorder.items import Kept, Made
+from relight.engine.recorder.items import Kept, Made, Part
 from relight.engine.recorder.making import said
 from relight.engine.recorder.recorder import Recorder
 from relight.engine.settings import ContentPolicy
@@ -54,9 +54,10 @@ class Journal:
         self._tenant = recorder.options.tenant
         self._waiting = 0
         self._weights = Weights()
-        self.begun = recorder.deferring(self._made_of_begun, self._begun_now)
+        ended = Part(self._made_of_worked, 3)
+        self.begun = recorder.deferring(self._made_of_begun, self._begun_now, then=ended)
         """A call begins."""
-        self.worked = recorder.deferring(self._made_of_worked, self._worked_now, events=3)
+        self.worked = recorder.ending(ended, self._worked_now)
         """The call is over, with its first attempt."""
         self.unpriced: dict[str, int] = {}
         """How many answers of which model could not be priced."""

@@ -1,9 +1,10 @@
 """What a guard needs of a journal."""
 
-from contextvars import Context
 from typing import Protocol
 
 from relight.engine.guard.facts import Attempt, Call
+from relight.engine.recorder.items import Part
+from relight.engine.scope import Scope
 
 KEPT_BYTES = 1 << 20
 """Of a stream's body, where bytes are wanted at all; of a longer one there is the digest."""
@@ -25,8 +26,12 @@ class Records(Protocol):
 class QuickCall(Protocol):
     """A call as it begins, and as nearly all end: what is to be said of it is put together by whoever asks."""
 
-    context: Context
-    """A copy of the caller's."""
+    part: Part
+    begins_in: object
+
+    @property
+    def context(self) -> Scope:
+        """The caller's."""
 
     @property
     def call(self) -> Call:
