@@ -16,7 +16,7 @@ class Figures(BaseModel):
     """Of one round. Lists are ids; times in seconds, null where nothing had to be waited for, or it never came.
 
     `log_stalled_s`: the longest time in which the stream took nothing; `acknowledged_stalled_s`: in which nobody heard
-    of REPLICATED, which also waits for a proof that the servers left fsync. `tasks_held`: by the region when it was hit;
+    of REPLICATED, which waits for a proof that the servers left fsync. `tasks_held`: by the region when it was hit;
     from then until the first and the last of them was completed.
     """
 
