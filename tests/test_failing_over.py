@@ -11,6 +11,7 @@ import pytest
 import stack
 from folding import id_at, moment
 from nats.aio.client import Client
+from nats.js.errors import ServiceUnavailableError
 from routing_history import Judge
 from test_failover_commands import BY, FLEET, REGIONS
 
@@ -65,6 +66,8 @@ class Fleet:
     client: Client
     receipts: list[str] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
+    receipts_fail: int = 0
+    """So many are not made at once."""
 
     @property
     def eu(self) -> Region:
@@ -127,6 +130,9 @@ async def fleet() -> AsyncIterator[Fleet]:
             return found
 
         async def receipt(one: StandIn) -> Content:
+            if made.receipts_fail:
+                made.receipts_fail -= 1
+                raise ServiceUnavailableError
             made.receipts.append(one.failover)
             return RECEIPT
 
@@ -171,6 +177,15 @@ async def declare_queue(recorder: Recorder, name: str, primary: str, *replicas: 
         await control.append(event, after=tail, tenant=PLATFORM, policy_version="test")
 
     await asyncio.wrap_future(recorder.in_loop(recorder.with_control(work)))
+
+
+async def test_a_receipt_that_the_stream_cannot_answer_for_a_moment_is_made_all_the_same() -> None:
+    async with fleet() as made:
+        made.receipts_fail = 1
+        started = await made.us.runner.commands.start("eu", **BY)
+        await made.agree(("us", "ap"))
+        assert (made.receipts_fail, made.receipts) == (0, [started.failover])
+        assert (await made.judged())[-1].data.receipt == RECEIPT
 
 
 async def test_an_operators_failover_drains_switches_completes_and_comes_back_with_the_queues() -> None:

@@ -254,7 +254,7 @@ async def test_receipts_equal_the_ground_truth_id_by_id_and_close_when_the_regio
     assert of(receipt, in_order).is_settled
     assert {part.publisher for part in receipt.open} == {each.name for each in (back, adopted, lost, in_memory)}
 
-    closers = [asyncio.wrap_future(region.recorder.in_loop(region.closer.run())) for region in (here.us, here.ap)]
+    closers = [region.recorder.in_loop(region.closer.run()) for region in (here.us, here.ap)]
     following = [region.recorder.in_loop(region.receipts.run()) for region in (here.us, here.ap)]
     await stack.until(lambda: "is open" in (here.us.closer.failure or ""), "health warns")
     shutil.rmtree(wiped)

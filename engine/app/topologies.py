@@ -9,7 +9,7 @@ from pathlib import Path
 from relight.engine.embedded.home import running_regions
 from relight.engine.embedded.nats import AGENT
 from relight.engine.errors import Unreachable
-from relight.engine.log.topology import close, connect
+from relight.engine.log.topology import addresses, close, connect
 from relight.engine.options import recorder_options
 from relight.engine.proving.asking import Attestations
 from relight.engine.proving.models import Attestation
@@ -105,7 +105,11 @@ def _monitored(settings: Settings, topology: Topology) -> list[Monitored]:
 def _addresses(settings: Settings, topology: Topology) -> dict[str, str]:
     """Of each server alone, by name."""
     if not topology.local:
-        return {name: region.nats or "" for name, region in topology.regions.items()}
+        return {
+            name: url
+            for region, options in topology.regions.items()
+            for name, url in zip(members_of(topology, region), addresses(options.nats or ""), strict=False)
+        }
     cluster = kept_cluster(settings.home, topology)
     return {
         name: url

@@ -196,13 +196,24 @@ class FailingOver:
         if going is None or going.failover != failover:
             return None
         if failover not in self._receipts:
-            try:
-                async with asyncio.timeout(RECEIPT_S):
-                    self._receipts[failover] = await self._make_receipt(going)
-            except (RelightError, *TRANSIENT) as error:
-                log.error("failover %s completes without receipt: %s", failover, error, extra={"action": "no_receipt"})
-                self._receipts[failover] = None
+            self._receipts[failover] = await self._made(going)
         return self._receipts[failover]
+
+    async def _made(self, going: StandIn) -> Content | None:
+        """Tried again while there is time: the stream may have no leader for a moment, just when one is lost."""
+        failed: Exception | None = None
+        try:
+            async with asyncio.timeout(RECEIPT_S):
+                while True:
+                    try:
+                        return await self._make_receipt(going)
+                    except (RelightError, *TRANSIENT) as error:
+                        failed = error
+                    await asyncio.sleep(RETRY_S)
+        except TimeoutError:
+            why = failed or f"it was not made within {RECEIPT_S:.0f} s"
+            log.error("failover %s completes without receipt: %s", going.failover, why, extra={"action": "no_receipt"})
+            return None
 
     async def _take_the_lead_away(self) -> None:
         """Once for each phase, by whoever rules at once."""

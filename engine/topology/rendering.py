@@ -76,7 +76,7 @@ def _server(topology: Topology, region: str, name: str) -> str:
     tags = [f"{UNIQUE_REGION}{region}", *([f"{UNIQUE_ZONE}{name}"] if zoned else [])]
     unique = "" if alone else f'  unique_tag: "{UNIQUE_ZONE if zoned else UNIQUE_REGION}"\n'
     return f"""\
-# Server {name} of region {region}. Certificates lie beside it; each names its host, for both ends of a route.
+# Server {name} of region {region}. Certificates lie beside it; each names its host and serves both ends of a route.
 # Its environment has RELIGHT_SERVICE_PASSWORD, RELIGHT_SYSTEM_PASSWORD, and of each region's publishers
 # RELIGHT_AGENT_PASSWORD_<REGION>.
 

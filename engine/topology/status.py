@@ -83,7 +83,7 @@ async def status_of(kind: str, origins: Sequence[str], asked: Asked) -> Topology
     """All at once; whoever does not answer is said so. `origins` are the regions that events come from."""
     (leader, current), lasts, positions, attested = await asyncio.gather(
         _peers(asked.client),
-        asyncio.gather(*(_last(asked.addresses[one.name], origins, one.answers) for one in asked.servers)),
+        asyncio.gather(*(_last(asked.addresses.get(one.name), origins, one.answers) for one in asked.servers)),
         asyncio.gather(*(_position(open_session) for open_session in asked.sessions.values())),
         _attested(asked),
     )
@@ -131,11 +131,11 @@ async def _peers(client: Client | None) -> tuple[str | None, dict[str, bool]]:
     return cluster.leader, {**peers, cluster.leader: True}
 
 
-async def _last(url: str, origins: Sequence[str], answers: bool) -> dict[str, int | None]:
+async def _last(url: str | None, origins: Sequence[str], answers: bool) -> dict[str, int | None]:
     """Read of the server's own copy: a server answers direct reads itself where it has one."""
     subjects = {origin: f"{OBSERVATIONS}.{token(origin)}.>" for origin in origins} | {"rulings": f"{CONTROLS}.>"}
     nothing: dict[str, int | None] = dict.fromkeys(subjects)
-    if not answers:
+    if url is None or not answers:
         return nothing
     try:
         async with asyncio.timeout(ASK_S + 1):
