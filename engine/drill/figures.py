@@ -15,8 +15,8 @@ from relight.engine.tables.digest import Digest
 class Figures(BaseModel):
     """Of one round. Lists are ids; times in seconds, null where nothing had to be waited for, or it never came.
 
-    `log_stalled_s`: the longest time in which the stream took nothing. `acknowledged_stalled_s`: in which nobody was told
-    REPLICATED, which also waits for a proof that the servers left fsync. `tasks_held`: by the region when it was hit;
+    `log_stalled_s`: the longest time in which the stream took nothing; `acknowledged_stalled_s`: in which nobody heard
+    of REPLICATED, which waits for a proof that the servers left fsync. `tasks_held`: by the region when it was hit;
     from then until the first and the last of them was completed.
     """
 

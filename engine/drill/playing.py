@@ -93,6 +93,7 @@ def _told(one: Figures) -> str:
     lost, doubled = len(one.acknowledged_lost), len(one.doubled)
     tasks = "-" if one.tasks_last_s is None else f"{one.tasks_last_s:.1f} s"
     return (
-        f"{one.region} {one.what}: lost {lost}, doubled {doubled}, log {one.log_stalled_s:.1f} s, replicated {one.acknowledged_stalled_s:.1f} s, tasks {tasks}"
-        f" ({one.tasks_held} held), differing {len(one.tables_differing)}, {one.took_s:.0f} s"
+        f"{one.region} {one.what}: lost {lost}, doubled {doubled}, log {one.log_stalled_s:.1f} s,"
+        f" replicated {one.acknowledged_stalled_s:.1f} s, tasks {tasks} ({one.tasks_held} held),"
+        f" differing {len(one.tables_differing)}, {one.took_s:.0f} s"
     )
