@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,11 @@ from typer.main import get_command
 from relight.engine.cli.main import app
 from relight.engine.fake.server import fake_anthropic_thread
 from relight.engine.fake.steps import Step
+from relight.engine.topology.loading import parse_topology
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+REGIONS = ("deploy/regions.md", "deploy/runbooks.md")
 
 
 @pytest.fixture
@@ -46,6 +49,26 @@ def test_the_examples_run_as_pasted(example: int, said: list[str], reachable_hom
         )
     assert ran.returncode == 0, ran.stderr
     assert [line for line in said if line not in ran.stdout] == []
+
+
+def test_the_worker_of_the_page_on_regions_runs_as_pasted(reachable_home: Path) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / REGIONS[0]).read_text(), re.DOTALL)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RELIGHT_")}
+    told = {"RELIGHT_HOME": str(reachable_home / "home")}
+    ran = subprocess.run(
+        [sys.executable, "-c", code], env=environment | told, capture_output=True, text=True, timeout=90
+    )
+    assert (ran.returncode, ran.stdout) == (0, "t-42 is completed\n"), ran.stderr
+
+
+def test_the_topology_of_the_page_on_regions_is_sound() -> None:
+    (text,) = re.findall(r"```toml\n(.*?)```", (ROOT / REGIONS[0]).read_text(), re.DOTALL)
+    topology = parse_topology(text)
+    stated = tomllib.loads(text)
+    assert set(stated["fleet"]) == set(type(topology.fleet).model_fields)
+    assert set(stated["regions"]["eu"]) == set(type(topology.regions["eu"]).model_fields)
+    assert set(stated["policies"][0]) == set(type(topology.policies[0]).model_fields)
+    assert set(stated["queues"][0]) == set(type(topology.queues[0]).model_fields)
 
 
 def test_the_request_over_http_works_as_pasted(reachable_home: Path) -> None:
@@ -94,7 +117,7 @@ def walk(path: str, command: Any) -> Iterator[tuple[str, Any]]:
         yield from walk(f"{path} {name}", part)
 
 
-@pytest.mark.parametrize("page", ["README.md", "deploy/README.md", "deploy/recording.md", "deploy/recipes.md"])
+@pytest.mark.parametrize("page", ["README.md", "deploy/README.md", "deploy/recording.md", "deploy/recipes.md", *REGIONS])
 def test_every_command_it_names_exists(page: str) -> None:
     known, text = commands(), (ROOT / page).read_text()
     groups = "|".join(sorted({path.partition(" ")[0] for path in known if " " in path} - {"archive"}))
