@@ -367,18 +367,21 @@ queries = (
         row=StepDone,
         sql="""
             SELECT
-                a.tenant, a.decision AS task, a.state_snapshot ->> 'step' AS step, a.state_snapshot ->> 'key' AS key,
-                count(*) AS times,
-                array_agg((a.state_snapshot ->> 'epoch')::bigint ORDER BY a.event_id) AS epochs,
-                max(a.event_id::text)::uuid AS event_id
-            FROM decision_audit_logs AS a
-            WHERE a.tenant = who.tenant AND a.checkpoint_type = 'task_step_begun'
-            GROUP BY a.tenant, a.decision, a.state_snapshot ->> 'step', a.state_snapshot ->> 'key'
-            HAVING count(DISTINCT a.state_snapshot ->> 'epoch') > 1
-            ORDER BY 7 DESC
+                d.tenant, d.task, d.step, d.key, count(*) AS times,
+                array_agg(d.epoch ORDER BY d.event_id) AS epochs, max(d.event_id::text)::uuid AS event_id
+            FROM (
+                SELECT
+                    a.tenant, a.decision AS task, a.state_snapshot ->> 'step' AS step,
+                    a.state_snapshot ->> 'key' AS key, (a.state_snapshot ->> 'epoch')::bigint AS epoch, a.event_id
+                FROM decision_audit_logs AS a
+                WHERE a.tenant = who.tenant AND a.checkpoint_type = 'task_step_begun'
+            ) AS d
+            GROUP BY d.tenant, d.task, d.step, d.key
+            HAVING count(DISTINCT d.epoch) > 1
+            ORDER BY 7 DESC, 2, 3, 4
             LIMIT $limit
         """,
-        order="event_id DESC",
+        order="event_id DESC, task, step, key",
     ),
     Query(
         name="tasks.steps_done_twice",
@@ -386,17 +389,20 @@ queries = (
         row=StepDone,
         sql="""
             SELECT
-                a.tenant, a.decision AS task, a.state_snapshot ->> 'step' AS step, a.state_snapshot ->> 'key' AS key,
-                count(*) AS times,
-                array_agg((a.state_snapshot ->> 'epoch')::bigint ORDER BY a.event_id) AS epochs,
-                max(a.event_id::text)::uuid AS event_id
-            FROM decision_audit_logs AS a
-            WHERE a.tenant = who.tenant AND a.checkpoint_type = 'task_step'
-            GROUP BY a.tenant, a.decision, a.state_snapshot ->> 'step', a.state_snapshot ->> 'key'
+                d.tenant, d.task, d.step, d.key, count(*) AS times,
+                array_agg(d.epoch ORDER BY d.event_id) AS epochs, max(d.event_id::text)::uuid AS event_id
+            FROM (
+                SELECT
+                    a.tenant, a.decision AS task, a.state_snapshot ->> 'step' AS step,
+                    a.state_snapshot ->> 'key' AS key, (a.state_snapshot ->> 'epoch')::bigint AS epoch, a.event_id
+                FROM decision_audit_logs AS a
+                WHERE a.tenant = who.tenant AND a.checkpoint_type = 'task_step'
+            ) AS d
+            GROUP BY d.tenant, d.task, d.step, d.key
             HAVING count(*) > 1
-            ORDER BY 7 DESC
+            ORDER BY 7 DESC, 2, 3, 4
             LIMIT $limit
         """,
-        order="event_id DESC",
+        order="event_id DESC, task, step, key",
     ),
 )

@@ -57,7 +57,7 @@ async def test_a_call_is_made_in_its_callers_scope(bench: Bench, both: Both) -> 
 class Stuck(Breakers):
     """Breakers that cannot answer."""
 
-    def of(self, name: str, policy: BreakerPolicy | None = None) -> Any:
+    def of(self, name: str, policy: BreakerPolicy | None = None, *, region: str | None = None) -> Any:
         class Stuck:
             def permit(self, now_us: int) -> None:
                 raise RuntimeError("secret")

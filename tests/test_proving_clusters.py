@@ -17,7 +17,7 @@ from relight.engine.health.models import Check, CheckStatus
 from relight.engine.health.proof import proof_checks
 from relight.engine.log.topology import connect, stream_config
 from relight.engine.proving.models import Attestation
-from relight.engine.proving.prober import Prober
+from relight.engine.proving.prober import SETTLE_S, Prober
 from relight.engine.recorder.receipts import Ack
 from relight.engine.recorder.recorder import Recorder
 
@@ -149,6 +149,24 @@ async def test_a_replica_that_is_away_is_named_and_the_others_go_on(spools: Path
             assert len((await recorder.attestation()).servers) == 2
             leaving.start()
             await until(lambda: _complete(recorder), "the third is proven anew")
+
+
+async def test_a_leader_that_is_lost_is_named_by_the_next_one_and_the_others_go_on(spools: Path) -> None:
+    async with cluster(STRONG, STRONG, STRONG) as members, joined(members[0]) as client:
+        await declare(client)
+        await settled(client)
+        leading = await leader(client)
+        leaving = next(member for member in members if member.name == leading)
+        other = next(member for member in members if member.name != leading)
+        async with (
+            joined(other) as left,
+            proving(left, settle_s=SETTLE_S, system=other.system),
+            agent_of(other.agent, spools) as recorder,
+        ):
+            await recorder.record(failed(1)).reached(Ack.REPLICATED)
+            leaving.stop()
+            await recorder.record(failed(2)).reached(Ack.REPLICATED)
+            await until(lambda: _without(recorder, leaving), "the one that led is named")
 
 
 async def _complete(recorder: Recorder) -> bool:

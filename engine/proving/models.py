@@ -40,13 +40,15 @@ class ServerFacts:
 class StreamFacts:
     """The stream as its leader tells of it; `replicas` names the leader's server first.
 
-    `silent`: those of them that the leader does not hear of.
+    `silent`: those of them that the leader does not hear of. `unheard`: that it has not heard of since it leads, and of
+    which it never says that they are silent.
     """
 
     config: StreamConfig
     replicas: tuple[str, ...]
     leader: str | None
     silent: frozenset[str] = frozenset()
+    unheard: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, detail: Mapping[str, Any], *, alone: str) -> Self:
@@ -62,11 +64,16 @@ class StreamFacts:
             replicas=tuple(names),
             leader=leader,
             silent=frozenset(str(peer.get("name")) for peer in peers if _silent(peer)),
+            unheard=frozenset(str(peer.get("name")) for peer in peers if _unheard(peer)),
         )
 
 
 def _silent(peer: Mapping[str, Any]) -> bool:
     return bool(peer.get("offline")) or float(peer.get("active") or 0) > SILENT_S * 1e9
+
+
+def _unheard(peer: Mapping[str, Any]) -> bool:
+    return not peer.get("active") and not peer.get("current")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,9 +1,10 @@
 """Asks every server through the system account, of which agents know nothing."""
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine, Hashable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
@@ -13,7 +14,7 @@ from nats.errors import NoRespondersError
 
 from relight.engine.errors import AccessRefused, Unreachable
 from relight.engine.log.topology import STREAM, close
-from relight.engine.proving.models import Facts, ServerFacts, StreamFacts
+from relight.engine.proving.models import SILENT_S, Facts, ServerFacts, StreamFacts
 from relight.engine.proving.sources import ASK_S, TRANSIENT, connected_server, said_of, stream_detail
 
 ANSWERS_S = 1.0
@@ -35,6 +36,8 @@ class SystemAccount:
         self._connecting: asyncio.Task[Client] | None = None
         self._replicas: frozenset[str] = frozenset()
         """The servers that have one, as they were last told."""
+        self._unheard_since: dict[tuple[str | None, str], float] = {}
+        """By leader and replica."""
 
     async def look(self) -> Hashable | None:
         try:
@@ -63,14 +66,24 @@ class SystemAccount:
 
     async def _asked(self, system: Client, pulses: "list[_Pulse]") -> Facts:
         """Who seems to be away is asked once more: it may be joining just now, and not have been heard of yet."""
-        facts = await self._round(system, pulses)
+        facts = self._silent_by_now(await self._round(system, pulses))
         if facts.stream is not None and facts.stream.silent - {server.name for server in facts.servers}:
             await asyncio.sleep(CONFIRM_S)
             try:
-                facts = await self._round(system, await self._pulses(system))
+                facts = self._silent_by_now(await self._round(system, await self._pulses(system)))
             except TRANSIENT as error:
                 return Facts(missing=(f"the system account cannot be asked ({said_of(error)})",))
         return facts
+
+    def _silent_by_now(self, facts: Facts) -> Facts:
+        """A leader hears of each living replica within a second: one that it never heard of is silent after some."""
+        if (stream := facts.stream) is None:
+            return facts
+        now, before = time.monotonic(), self._unheard_since
+        unheard = [(stream.leader, name) for name in stream.unheard]
+        self._unheard_since = {key: before.get(key, now) for key in unheard}
+        silent = {name for (_, name), since in self._unheard_since.items() if now - since > SILENT_S}
+        return replace(facts, stream=replace(stream, silent=stream.silent | silent))
 
     async def _round(self, system: Client, pulses: "list[_Pulse]") -> Facts:
         ids = {pulse.server_id for pulse in pulses}

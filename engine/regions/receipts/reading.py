@@ -65,11 +65,18 @@ async def read_region(
     after = standing.through_seq
     try:
         async with asyncio.timeout(within_s):
-            async for message in _messages(client, f"{OBSERVATIONS}.{token(region)}.>", after, since):
-                _note(standing, message)
-                end = max(end, message.seq)
-            async for message in _messages(client, LOSSES, after, since):
-                _note_loss(standing, message)
+            while True:
+                try:
+                    async for message in _messages(client, f"{OBSERVATIONS}.{token(region)}.>", after, since):
+                        _note(standing, message)
+                        end = max(end, message.seq)
+                    async for message in _messages(client, LOSSES, after, since):
+                        _note_loss(standing, message)
+                    break
+                except TRANSIENT:  # a consumer's server was the lost one, or a leader is elected just now
+                    if within_s is None:
+                        raise
+                    await asyncio.sleep(AFTER_S)
     except TimeoutError:
         if within_s is None:
             raise
