@@ -117,7 +117,9 @@ def walk(path: str, command: Any) -> Iterator[tuple[str, Any]]:
         yield from walk(f"{path} {name}", part)
 
 
-@pytest.mark.parametrize("page", ["README.md", "deploy/README.md", "deploy/recording.md", "deploy/recipes.md", *REGIONS])
+@pytest.mark.parametrize(
+    "page", ["README.md", "deploy/README.md", "deploy/recording.md", "deploy/recipes.md", *REGIONS]
+)
 def test_every_command_it_names_exists(page: str) -> None:
     known, text = commands(), (ROOT / page).read_text()
     groups = "|".join(sorted({path.partition(" ")[0] for path in known if " " in path} - {"archive"}))
