@@ -29,7 +29,8 @@ def verdict(scenario: Scenario, rounds: Sequence[Figures]) -> list[Promise]:
         _none("events spooled on a disk that was kept, lost", last.spooled_lost, of=last.recorded),
         _none("events doubled", last.doubled, of=last.recorded),
         _within("record() of any caller", [one.longest_record_s for one in rounds], LONGEST_RECORD_S),
-        _within("time in which the stream took nothing (RTO of the log)", _log(rounds), RTO_LOG_S),
+        _within("time in which the stream took nothing", _log(rounds), RTO_LOG_S),
+        _within("time without an acknowledgement anywhere (RTO of the log)", _acknowledged(rounds), RTO_LOG_S),
         _within("time without an answered query (RTO of queries)", _queries(rounds), RTO_QUERIES_S),
         _none("tasks completed twice", last.completed_twice, of=last.tasks_submitted),
         _none("tasks left unfinished", last.tasks_unfinished, of=last.tasks_submitted),
@@ -53,6 +54,10 @@ def verdict(scenario: Scenario, rounds: Sequence[Figures]) -> list[Promise]:
 
 def _log(rounds: Sequence[Figures]) -> list[float]:
     return [one.log_stalled_s for one in rounds]
+
+
+def _acknowledged(rounds: Sequence[Figures]) -> list[float]:
+    return [one.acknowledged_stalled_s for one in rounds]
 
 
 def _queries(rounds: Sequence[Figures]) -> list[float]:
