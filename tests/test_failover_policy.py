@@ -1,24 +1,18 @@
-"""The rules of a fleet's routing: whatever is asked, by whomever and in whatever order, none of them is ever broken."""
+"""The rules of a fleet's routing: a command that breaks one is refused with its name."""
 
-import random
-from collections import Counter
 from dataclasses import replace
-from datetime import timedelta
 
 import pytest
 from folding import id_at, moment, wire
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from routed_subject import FINE, FLEET, completed, declared, seen, start
 from routing_history import Judge
 
-from relight.engine.policies.failover import blocked, check, decide, observe, ruling
+from relight.engine.policies.failover import blocked, decide, observe
 from relight.engine.policies.failover_commands import (
-    OVERRIDABLE,
     Abort,
     Back,
     Command,
     Complete,
-    Declare,
     Life,
     Restore,
     Rule,
@@ -28,93 +22,16 @@ from relight.engine.policies.failover_commands import (
     Suspend,
 )
 from relight.engine.policies.routing import RoutingState, carried, moved, under_way
-from relight.events.base import Event
 from relight.events.catalog import decode
-from relight.events.envelope import PLATFORM, Recorded
+from relight.events.envelope import PLATFORM
 from relight.events.failover import (
     FailoverReturned,
     FailoverStarted,
-    FleetRegion,
     Manner,
     OverrideEnded,
     Phase,
     StandBy,
-    StandIn,
 )
-
-NAMES = ("eu", "us", "ap", "sa")
-FLEET = Declare(
-    regions=(
-        FleetRegion(name="eu", residency="eu", allowed=("us",)),
-        FleetRegion(name="us", residency="us"),
-        FleetRegion(name="ap"),
-        FleetRegion(name="sa", residency="us"),
-    ),
-    policies=(
-        StandBy(
-            policy_name="eu-lost",
-            source_region="eu",
-            fallback_regions=("us",),
-            conditions={"suspected_by": 2, "for_s": 2},
-        ),
-        StandBy(policy_name="ap-lost", source_region="ap", fallback_regions=("us", "eu", "sa")),
-    ),
-    max_failovers=2,
-    window_s=60,
-    drain_s=10,
-)
-FINE: Sights = {name: Sight(life=Life.ALIVE, caught_up=True) for name in NAMES}
-
-
-class Subject:
-    """A control subject: what is appended to it, one after the other."""
-
-    def __init__(self) -> None:
-        self.events: list[Recorded[Event]] = []
-        self.state = RoutingState(fleet="agents")
-
-    def ask(self, command: Command, seconds: float, sights: Sights = FINE, *, after: RoutingState | None = None) -> str:
-        """`ruled`, `superseded` where `after` is not what stands here, or the name of the rule that is broken."""
-        state = after or self.state
-        now = moment(0) + timedelta(seconds=seconds)
-        results = check(state, command, now, sights)
-        broken = next((result for result in results if not result.passes), None)
-        if broken is not None:
-            assert broken.detail
-            return broken.rule.value
-        if state.rev != self.state.rev:
-            return "superseded"
-        id = id_at(len(self.events) + 1)
-        data = ruling(state, command, now, id, results)
-        _, body, _ = wire(data, id=id, time=state.moment(now), tenant=PLATFORM, region="eu", rev=state.rev + 1)
-        event = decode(body)
-        self.events.append(event)
-        self.state = observe(self.state, event)
-        return "ruled"
-
-
-def declared() -> Subject:
-    subject = Subject()
-    assert subject.ask(FLEET, 0) == "ruled"
-    return subject
-
-
-def start(source: str = "eu", target: str = "us", **changes: object) -> Start:
-    command = Start(source=source, target=target, manner=Manner.FORCED, reason="it burns", ordered_by="kim")
-    return replace(command, **changes)  # type: ignore[arg-type]
-
-
-def seen(**changes: Sight) -> Sights:
-    return {**FINE, **changes}
-
-
-def completed(subject: Subject, source: str, target: str, seconds: float) -> str:
-    assert subject.ask(start(source, target), seconds) == "ruled"
-    going = under_way(subject.state.routing)  # type: ignore[arg-type]
-    assert going is not None
-    ready = seen(**{target: Sight(life=Life.ALIVE, ready_for=going.failover)})
-    assert subject.ask(Complete(failover=going.failover, reason="done"), seconds, ready) == "ruled"
-    return going.failover
 
 
 @pytest.mark.parametrize(
@@ -322,94 +239,3 @@ def test_rulings_of_the_release_before_say_who_takes_traffic_though_they_carry_n
     state = observe(state, decode(body))
     assert state.routing is not None
     assert (moved(state.routing, "eu"), state.routing.standing) == ("eu", ())
-
-
-class Asker:
-    """Asks for anything, sensible or not, and may hold an older state than the subject has."""
-
-    def __init__(self, subject: Subject, chance: random.Random) -> None:
-        self.subject, self.chance, self.state = subject, chance, subject.state
-
-    def ask(self, seconds: float) -> str:
-        chance = self.chance
-        if chance.random() < 0.7:
-            self.state = self.subject.state
-        around = self._around()
-        commands = self._commands(chance.choice(KINDS), seconds, around)
-        outcome = "nothing"
-        for command in commands:
-            outcome = self.subject.ask(command, seconds, around, after=self.state)
-        return outcome
-
-    def _around(self) -> dict[str, Sight]:
-        life = [Life.ALIVE] * 12 + [Life.SUSPECTED, Life.ISOLATED, Life.UNKNOWN]
-        going = self._going
-        return {
-            name: Sight(
-                life=self.chance.choice(life),
-                caught_up=self.chance.random() < 0.8,
-                suspected_by=self.chance.randrange(4),
-                ready_for=going.failover if going is not None and self.chance.random() < 0.6 else None,
-            )
-            for name in NAMES
-        }
-
-    @property
-    def _going(self) -> StandIn | None:
-        assert self.state.routing is not None
-        return under_way(self.state.routing)
-
-    def _commands(self, kind: str, seconds: float, around: Sights) -> list[Command]:
-        chance, going, routing = self.chance, self._going, self.state.routing
-        assert routing is not None
-        one, other = chance.choice((*NAMES, *NAMES, "mars")), chance.choice((*NAMES, *NAMES, "mars"))
-        failover = going.failover if going else id_at(999)
-        now = moment(0) + timedelta(seconds=seconds)
-        match kind:
-            case "start":
-                return [start(one, other, manner=chance.choice(list(Manner)))]
-            case "go on":
-                source = going.source_region if going and chance.random() < 0.8 else one
-                return [start(source, other, failover=failover, manner=chance.choice((Manner.FORCED, *Manner)))]
-            case "complete":
-                return [Complete(failover=failover, reason="done")]
-            case "abort":
-                return [Abort(failover=failover, reason="no", ordered_by="kim")]
-            case "back":
-                return [Back(source=one, reason="well", ordered_by="kim")]
-            case "suspend":
-                suspended = tuple(chance.sample([rule.value for rule in Rule if rule in OVERRIDABLE], 2))
-                until = now + timedelta(seconds=chance.choice((-1, 5, 30, 90_000)))
-                return [Suspend(rules=suspended, expires_at=until, ordered_by="kim", reason="must be")]
-            case "restore":
-                by = chance.choice((None, "kim"))
-                return [Restore(override=one.override, reason="", ordered_by=by) for one in routing.overrides[:1]]
-            case "declare":
-                fewer = replace(FLEET, regions=FLEET.regions[:3], policies=())
-                return [chance.choice((FLEET, replace(FLEET, max_failovers=1), fewer))]
-            case _:
-                due = decide(self.state, now, around)
-                for command in due:
-                    broken = [result for result in check(self.state, command, now, around) if not result.passes]
-                    assert not broken, "what is due by itself keeps every rule"
-                return due
-
-
-KINDS = ("start",) * 6 + ("go on", "complete", "complete", "complete", "abort", "back", "back", "decide", "decide")
-KINDS += ("suspend", "restore", "declare")
-
-
-@settings(max_examples=12, deadline=None)
-@given(st.integers(0, 2**32))
-def test_whatever_is_asked_in_whatever_order_no_rule_is_ever_broken(seed: int) -> None:
-    """Four who ask 250 times, on older states as on the newest: what is appended follows the newest alone."""
-    chance = random.Random(seed)
-    subject = declared()
-    askers = [Asker(subject, chance) for _ in range(4)]
-    seconds, outcomes = 0.0, Counter[str]()
-    for _ in range(250):
-        seconds += chance.choice((-3, 0, 0.5, 2, 15))
-        outcomes[chance.choice(askers).ask(seconds)] += 1
-    judge = Judge().judge(subject.events)
-    assert judge.failovers >= 3
-    assert outcomes["superseded"] > 0
