@@ -111,6 +111,17 @@ KINDS += ("suspend", "restore", "declare")
 @given(st.integers(0, 2**32))
 def test_whatever_is_asked_in_whatever_order_no_rule_is_ever_broken(seed: int) -> None:
     """Four who ask 250 times, on older states as on the newest: what is appended follows the newest alone."""
+    subject, _ = asked(seed)
+    Judge().judge(subject.events)
+
+
+def test_what_is_asked_leads_to_failovers_and_loses_races() -> None:
+    subject, outcomes = asked(7)
+    assert Judge().judge(subject.events).failovers >= 3
+    assert outcomes["superseded"] > 0
+
+
+def asked(seed: int) -> tuple[Subject, Counter[str]]:
     chance = random.Random(seed)
     subject = declared()
     askers = [Asker(subject, chance) for _ in range(4)]
@@ -118,6 +129,4 @@ def test_whatever_is_asked_in_whatever_order_no_rule_is_ever_broken(seed: int) -
     for _ in range(250):
         seconds += chance.choice((-3, 0, 0.5, 2, 15))
         outcomes[chance.choice(askers).ask(seconds)] += 1
-    judge = Judge().judge(subject.events)
-    assert judge.failovers >= 3
-    assert outcomes["superseded"] > 0
+    return subject, outcomes
