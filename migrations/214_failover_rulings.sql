@@ -25,7 +25,7 @@ BEGIN
         FOR said IN
             SELECT a.attname AS name, col_description(a.attrelid, a.attnum) AS comment
             FROM pg_attribute AS a
-            WHERE a.attrelid = 'failover_events'::regclass AND a.attname IN ('failover', 'routing')
+            WHERE a.attrelid = 'failover_events'::regclass AND a.attname IN ('failover', 'routing', 'source_region', 'target_region')
         LOOP
             EXECUTE format('COMMENT ON COLUMN %s.%I IS %L', part, said.name, said.comment);
         END LOOP;

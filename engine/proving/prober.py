@@ -16,7 +16,7 @@ from relight.engine.proving.sources import Source
 
 UNPROVEN_S = 1.0
 """So long a negative answer holds where nobody polls: whoever corrects the server need not wait."""
-SETTLE_S = 12.0
+SETTLE_S = 20.0
 """So long an answer that does not come is waited for before it counts as a no: by then the leader knows who is away, be
 it one that was elected meanwhile (which takes 4 to 9 s over three regions)."""
 
