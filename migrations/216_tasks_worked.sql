@@ -43,6 +43,24 @@ ADD CONSTRAINT task_migration_history_migration_status_check
 CHECK (migration_status IN ('released', 'initiated', 'in_progress', 'completed', 'failed'));
 COMMENT ON COLUMN task_migration_history.to_region IS 'The region that took it; - of what was only released.';
 
+-- Of the months that are there, too; later ones have it from their table.
+DO $$
+DECLARE
+    part text;
+BEGIN
+    FOR part IN SELECT partition::text FROM relight_partitions('task_migration_history') LOOP
+        EXECUTE format(
+            'COMMENT ON COLUMN %s.to_region IS %L',
+            part,
+            (
+                SELECT col_description(a.attrelid, a.attnum) FROM pg_attribute AS a
+                WHERE a.attrelid = 'task_migration_history'::regclass AND a.attname = 'to_region'
+            )
+        );
+    END LOOP;
+END
+$$;
+
 -- Steps that tasks did, a few rows among all steps of all decisions.
 -- squawk-ignore require-concurrent-index-creation
 CREATE INDEX decision_audit_logs_steps ON decision_audit_logs (tenant, decision)
